@@ -1,0 +1,2 @@
+//! graylane
+fn main() {}
