@@ -1,1 +1,14 @@
-//! engine
+//! engine (draft)
+pub mod bundle;
+pub mod claim;
+pub mod clock;
+pub mod document;
+pub mod expression;
+pub mod graph;
+pub mod id;
+pub mod input;
+pub mod retry;
+pub mod schema;
+pub mod task;
+pub mod trigger;
+pub mod workflow;

@@ -1,0 +1,276 @@
+//! A workflow checked: the DAG of its tasks, everything typed.
+//!
+//! A `Graph` exists only where its file has no error; the scheduler accepts nothing less. `check.rs`
+//! finds everything that is wrong, at once and with places; this file holds what is right.
+
+mod check;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use petgraph::Direction;
+use petgraph::graph::{DiGraph, NodeIndex};
+use serde_json::{Map, Value};
+
+pub use self::check::{Checked, Known, check, check_names};
+use crate::clock::parse_duration;
+use crate::id::{Digest, TaskName, WorkflowName};
+use crate::input::Input;
+use crate::retry::RetryPolicy;
+use crate::workflow::{ConcurrencyFile, MissedFile, OnFailureFile, PolicyFile, RetryFile, TaskFile, WorkflowFile};
+
+/// A checked workflow.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// Its name.
+    pub name: WorkflowName,
+    /// The SHA-256 of the file's bytes.
+    pub revision: Digest,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What a run is given.
+    pub inputs: Vec<Input>,
+    /// What starts runs besides people.
+    pub triggers: Vec<Trigger>,
+    /// Runs of one group that must not overlap, where the file says so.
+    pub concurrency: Option<Concurrency>,
+    /// The longest a run may take.
+    pub timeout: Option<Duration>,
+    dag: DiGraph<TaskNode, ()>,
+    index: BTreeMap<TaskName, NodeIndex>,
+    order: Vec<TaskName>,
+}
+
+/// One task of a graph.
+#[derive(Debug, Clone)]
+pub struct TaskNode {
+    /// Its name.
+    pub name: TaskName,
+    /// Its type.
+    pub type_name: String,
+    /// What must have ended before.
+    pub needs: Vec<TaskName>,
+    /// Whether it runs.
+    pub when: Option<When>,
+    /// How a failed attempt is tried again.
+    pub retry: RetryPolicy,
+    /// The longest one attempt may take.
+    pub timeout: Duration,
+    /// What the run does when it fails.
+    pub on_failure: OnFailure,
+    /// Its spec, expressions unresolved.
+    pub with: Value,
+}
+
+/// The longest attempt where the file names none.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// A task's `when`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct When {
+    /// The expression inside `${{ }}`.
+    pub source: String,
+    /// Whether it calls `success()`, `failure()`, `always()` or `cancelled()`: then nothing is added to it.
+    pub looks_at_ancestors: bool,
+    /// Whether it may hold while the run is ending: it calls `failure()`, `always()` or `cancelled()`.
+    pub cleans_up: bool,
+}
+
+/// What a run does when a task fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Nothing new starts but clean-up.
+    Stop,
+    /// It counts as passed.
+    Continue,
+}
+
+/// A schedule of a workflow.
+#[derive(Debug, Clone)]
+pub struct Trigger {
+    /// Its name, `cron-1` and so on where none is written.
+    pub name: String,
+    /// Five fields.
+    pub cron: String,
+    /// The zone of the five fields.
+    pub timezone: chrono_tz::Tz,
+    /// The inputs of its runs.
+    pub inputs: Map<String, Value>,
+    /// The only tasks of its runs; empty for all.
+    pub only: Vec<TaskName>,
+    /// Tasks that its runs leave out.
+    pub skip: Vec<TaskName>,
+    /// Its own policy, where it names one.
+    pub policy: Option<PolicyFile>,
+    /// What happens to missed moments.
+    pub missed: MissedFile,
+    /// How late a run may start.
+    pub start_deadline: Duration,
+    /// How far starts are spread.
+    pub jitter: Duration,
+}
+
+/// Runs that must not overlap.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Concurrency {
+    /// The group's name.
+    pub group: String,
+    /// What a new run does while another of the group is active; `None` leaves it to the trigger's kind.
+    pub policy: Option<PolicyFile>,
+}
+
+impl Graph {
+    /// The task of this name.
+    pub fn task(&self, name: &TaskName) -> Option<&TaskNode> {
+        self.index.get(name).map(|index| &self.dag[*index])
+    }
+
+    /// All tasks, each after those that it needs.
+    pub fn tasks(&self) -> impl Iterator<Item = &TaskNode> {
+        self.order.iter().filter_map(|name| self.task(name))
+    }
+
+    /// How many tasks there are.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether there are no tasks: never, for a checked workflow.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The tasks that name this one in `needs`.
+    pub fn dependents(&self, name: &TaskName) -> impl Iterator<Item = &TaskNode> {
+        let index = self.index.get(name).copied();
+        index.into_iter().flat_map(|i| self.dag.neighbors_directed(i, Direction::Outgoing)).map(|i| &self.dag[i])
+    }
+
+    /// Everything that must have ended before this task, directly or not.
+    pub fn ancestors(&self, name: &TaskName) -> Vec<&TaskNode> {
+        let Some(start) = self.index.get(name) else { return Vec::new() };
+        let mut seen = vec![false; self.dag.node_count()];
+        let mut stack = vec![*start];
+        let mut found = Vec::new();
+        while let Some(index) = stack.pop() {
+            for before in self.dag.neighbors_directed(index, Direction::Incoming) {
+                if !std::mem::replace(&mut seen[before.index()], true) {
+                    found.push(&self.dag[before]);
+                    stack.push(before);
+                }
+            }
+        }
+        found
+    }
+
+    /// Builds the graph of a file that has no error.
+    fn build(file: WorkflowFile, revision: Digest, inputs: Vec<Input>) -> Option<Graph> {
+        let mut dag = DiGraph::new();
+        let mut index = BTreeMap::new();
+        for (name, task) in &file.tasks {
+            let node = TaskNode::new(name.parse().ok()?, task)?;
+            index.insert(node.name.clone(), dag.add_node(node));
+        }
+        for (name, task) in &file.tasks {
+            let to = *index.get(&name.parse::<TaskName>().ok()?)?;
+            for need in &task.needs {
+                dag.update_edge(*index.get(&need.parse::<TaskName>().ok()?)?, to, ());
+            }
+        }
+        let sorted = petgraph::algo::toposort(&dag, None).ok()?;
+        let order = sorted.into_iter().map(|at| dag[at].name.clone()).collect();
+        let name: WorkflowName = file.name.parse().ok()?;
+        let concurrency = file.concurrency.map(|ConcurrencyFile { group, policy }| Concurrency {
+            group: group.unwrap_or_else(|| name.to_string()),
+            policy,
+        });
+        let triggers = file.triggers.iter().enumerate().map(|(at, trigger)| Trigger::new(at, trigger));
+        Some(Graph {
+            name,
+            revision,
+            description: file.description.clone(),
+            inputs,
+            triggers: triggers.collect::<Option<_>>()?,
+            concurrency,
+            timeout: match &file.timeout {
+                Some(text) => Some(parse_duration(text).ok()?),
+                None => None,
+            },
+            dag,
+            index,
+            order,
+        })
+    }
+}
+
+impl TaskNode {
+    fn new(name: TaskName, file: &TaskFile) -> Option<TaskNode> {
+        Some(TaskNode {
+            name,
+            type_name: file.type_name.clone(),
+            needs: file.needs.iter().map(|need| need.parse().ok()).collect::<Option<_>>()?,
+            when: match &file.when {
+                Some(text) => Some(When::new(text)?),
+                None => None,
+            },
+            retry: match &file.retry {
+                Some(retry) => policy(retry)?,
+                None => RetryPolicy::default(),
+            },
+            timeout: duration_or(file.timeout.as_deref(), DEFAULT_TIMEOUT)?,
+            on_failure: match file.on_failure {
+                Some(OnFailureFile::Continue) => OnFailure::Continue,
+                Some(OnFailureFile::Stop) | None => OnFailure::Stop,
+            },
+            with: Value::Object(file.with.clone()),
+        })
+    }
+}
+
+impl When {
+    fn new(text: &str) -> Option<When> {
+        let source = crate::expression::whole(text)?;
+        let found = crate::expression::inspect(&source).ok()?;
+        let calls = |names: &[&str]| found.calls.iter().any(|call| names.contains(&call.name.as_str()));
+        Some(When {
+            looks_at_ancestors: calls(&crate::expression::ANCESTOR_FUNCTIONS),
+            cleans_up: calls(&["failure", "always", "cancelled"]),
+            source,
+        })
+    }
+}
+
+impl Trigger {
+    fn new(at: usize, file: &crate::workflow::TriggerFile) -> Option<Trigger> {
+        let names = |names: &[String]| names.iter().map(|name| name.parse().ok()).collect::<Option<Vec<TaskName>>>();
+        Some(Trigger {
+            name: file.name.clone().unwrap_or_else(|| format!("cron-{}", at + 1)),
+            cron: file.cron.clone(),
+            timezone: match &file.timezone {
+                Some(name) => name.parse().ok()?,
+                None => chrono_tz::UTC,
+            },
+            inputs: file.inputs.clone(),
+            only: names(&file.only)?,
+            skip: names(&file.skip)?,
+            policy: file.policy,
+            missed: file.missed.unwrap_or(MissedFile::Skip),
+            start_deadline: duration_or(file.start_deadline.as_deref(), Duration::from_secs(300))?,
+            jitter: duration_or(file.jitter.as_deref(), Duration::ZERO)?,
+        })
+    }
+}
+
+fn duration_or(text: Option<&str>, default: Duration) -> Option<Duration> {
+    text.map_or(Some(default), |text| parse_duration(text).ok())
+}
+
+fn policy(file: &RetryFile) -> Option<RetryPolicy> {
+    let default = RetryPolicy::default();
+    Some(RetryPolicy {
+        attempts: file.attempts,
+        backoff: duration_or(file.backoff.as_deref(), default.backoff)?,
+        factor: file.factor.unwrap_or(default.factor),
+        max_backoff: duration_or(file.max_backoff.as_deref(), default.max_backoff)?,
+    })
+}

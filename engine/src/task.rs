@@ -1,0 +1,352 @@
+//! What a task type is: the one plug-in point of the engine.
+//!
+//! The engine knows what a type declares and what an attempt reports; it never knows what it does.
+//!
+//! ```text
+//! check (static) -> claims -> plan (reads only, once a task, on disk) -> run (writes what was planned; re-entrant)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::bundle::Bundle;
+use crate::claim::Claim;
+use crate::clock::Clock;
+use crate::document::Finding;
+use crate::id::{Attempt, Digest, RunId, TaskName, WorkflowName};
+use crate::schema::Checker;
+
+/// A task type.
+///
+/// `run` may be entered again after a crash, with the same plan: what is already done must be recognized, not done twice.
+#[async_trait]
+pub trait Task: Send + Sync + 'static {
+    /// The type's name in workflow files.
+    fn type_name(&self) -> &'static str;
+
+    /// One line for `--help` and the reference.
+    fn summary(&self) -> &'static str;
+
+    /// The JSON Schema of `with`; every value may also be one expression.
+    fn schema(&self) -> Value;
+
+    /// What no schema can say. The spec may still hold `${{ }}`. Pointers begin at `with`.
+    fn check(&self, spec: &Value, site: &Site<'_>) -> Vec<Finding>;
+
+    /// What the task needs for itself. Called at submit, where what depends on outputs is still `${{ }}`, for
+    /// claims that are held for the run; and when the task is due, with everything resolved, for those of the task.
+    fn claims(&self, spec: &Value) -> Vec<Claim>;
+
+    /// The keys of `with` that claims of the run are made from: they may depend on inputs, never on outputs.
+    fn sealed_keys(&self) -> &'static [&'static str];
+
+    /// The names of the outputs.
+    fn outputs(&self) -> &'static [&'static str];
+
+    /// Whether `${{ secrets.x }}` may stand at this pointer of `with`.
+    fn takes_secret(&self, _pointer: &str) -> bool {
+        false
+    }
+
+    /// What will be done, exactly. Only reads.
+    ///
+    /// # Errors
+    /// A refusal is permanent; what a later try may mend is transient.
+    async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError>;
+
+    /// Does what was planned. When `cx.cancel` is cancelled it goes to a safe point and returns.
+    ///
+    /// # Errors
+    /// As [`Task::plan`].
+    async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError>;
+}
+
+/// What a static check can see besides the spec.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'s> {
+    /// The workflow that the task stands in.
+    pub workflow: Option<&'s WorkflowName>,
+    /// The operator's files: environments and service manifests.
+    pub files: &'s Bundle,
+}
+
+/// What a task will do, made once, by reading only.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The type's own bytes: what `run` carries out.
+    pub body: Value,
+    /// The same for people.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+    /// What is allowed but worth knowing.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The outputs as far as they are known beforehand: what `graylane plan` shows to the tasks after this one.
+    #[serde(default)]
+    pub expected: Map<String, Value>,
+}
+
+/// One thing that a plan changes or looks at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// What happens to it.
+    pub action: Action,
+    /// Which object: `Deployment mse-customer/spring-cloud-a`.
+    pub object: String,
+    /// Before and after as a unified diff, empty where there is nothing to compare.
+    #[serde(default)]
+    pub diff: String,
+}
+
+/// What happens to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It is made.
+    Create,
+    /// It is changed.
+    Update,
+    /// It stays as it is.
+    Keep,
+    /// It is removed.
+    Delete,
+    /// It is only looked at.
+    Check,
+}
+
+/// What a task leaves for those after it, and for people.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outputs {
+    /// Values by name: `${{ tasks.x.outputs.name }}`.
+    pub values: Map<String, Value>,
+    /// What is worth showing when the run ends.
+    #[serde(default)]
+    pub report: Vec<String>,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct TaskError {
+    /// Whether another attempt may mend it.
+    pub kind: ErrorKind,
+    /// What went wrong, naming the object.
+    pub message: String,
+    /// More lines: the pod, the container, the last log lines.
+    #[serde(default)]
+    pub details: Vec<String>,
+    /// What to do about it.
+    #[serde(default)]
+    pub hint: Option<String>,
+}
+
+/// Whether another attempt may mend an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorKind {
+    /// It may pass: a network, a conflict, a failed check.
+    Transient,
+    /// It will not: a refusal, a mistake in the spec, a missing right.
+    Permanent,
+}
+
+impl TaskError {
+    /// An error that a later attempt may mend.
+    pub fn transient(message: impl Into<String>) -> Self {
+        TaskError { kind: ErrorKind::Transient, message: message.into(), details: Vec::new(), hint: None }
+    }
+
+    /// An error that no later attempt will mend.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        TaskError { kind: ErrorKind::Permanent, message: message.into(), details: Vec::new(), hint: None }
+    }
+
+    /// The same, with more lines.
+    pub fn details(mut self, details: impl IntoIterator<Item = String>) -> Self {
+        self.details.extend(details);
+        self
+    }
+
+    /// The same, with what to do about it.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// How far something is; shown live, never journalled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is counted.
+    pub what: String,
+    /// How many are done.
+    pub done: u64,
+    /// How many there are.
+    pub total: u64,
+    /// What stands in the way at the moment.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// Where an attempt's reports go.
+#[async_trait]
+pub trait Reporter: Send + Sync {
+    /// Journals a phase; returns when it is on disk.
+    async fn phase(&self, text: String) -> Result<(), TaskError>;
+    /// Journals a checkpoint; returns when it is on disk.
+    async fn checkpoint(&self, name: String) -> Result<(), TaskError>;
+    /// Adds a line to the run's log.
+    fn log(&self, line: String);
+    /// Shows progress to who is watching.
+    fn progress(&self, progress: Progress);
+}
+
+/// Where secrets are read from.
+pub trait SecretSource: Send + Sync {
+    /// The value of a secret that the settings name.
+    ///
+    /// # Errors
+    /// Why it cannot be read; never its value.
+    fn read(&self, name: &str) -> Result<String, String>;
+}
+
+/// What an attempt is given.
+pub struct TaskContext {
+    /// The run.
+    pub run: RunId,
+    /// Its workflow.
+    pub workflow: WorkflowName,
+    /// The task.
+    pub task: TaskName,
+    /// Which try this is.
+    pub attempt: Attempt,
+    /// `with`, every expression resolved; secrets are marks that only [`TaskContext::reveal`] opens.
+    pub spec: Value,
+    /// Everything the run was submitted with.
+    pub bundle: Arc<Bundle>,
+    /// Time and randomness.
+    pub clock: Arc<dyn Clock>,
+    /// Cancelled when the attempt shall go to a safe point.
+    pub cancel: CancellationToken,
+    /// Checkpoints of earlier attempts.
+    pub checkpoints: BTreeSet<String>,
+    /// The plans of tasks before this one, where nothing is run and a plan is only shown.
+    pub assumed: Vec<Plan>,
+    /// Where reports go.
+    pub reporter: Arc<dyn Reporter>,
+    /// Where secrets come from.
+    pub secrets: Arc<dyn SecretSource>,
+}
+
+impl TaskContext {
+    /// Journals what the attempt does now; returns when it is on disk.
+    ///
+    /// # Errors
+    /// The journal cannot be written: stop at once.
+    pub async fn phase(&self, text: impl Into<String> + Send) -> Result<(), TaskError> {
+        self.reporter.phase(text.into()).await
+    }
+
+    /// Journals that a point is passed, for attempts after a crash; returns when it is on disk.
+    ///
+    /// # Errors
+    /// The journal cannot be written: stop at once.
+    pub async fn checkpoint(&self, name: &str) -> Result<(), TaskError> {
+        self.reporter.checkpoint(name.to_owned()).await
+    }
+
+    /// Whether an attempt, this one or an earlier, had passed the point when this one began.
+    pub fn passed(&self, name: &str) -> bool {
+        self.checkpoints.contains(name)
+    }
+
+    /// Adds a line to the run's log.
+    pub fn log(&self, line: impl Into<String>) {
+        self.reporter.log(line.into());
+    }
+
+    /// Shows how far something is.
+    pub fn progress(&self, what: impl Into<String>, done: u64, total: u64, note: impl Into<String>) {
+        self.reporter.progress(Progress { what: what.into(), done, total, note: note.into() });
+    }
+
+    /// Puts secrets in the place of their marks. The result must not be logged, planned or put out.
+    ///
+    /// # Errors
+    /// A secret that cannot be read.
+    pub fn reveal(&self, text: &str) -> Result<String, TaskError> {
+        let mut revealed = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once(SECRET_MARK.0) {
+            let Some((name, after)) = after.split_once(SECRET_MARK.1) else { break };
+            revealed.push_str(before);
+            let value = self.secrets.read(name);
+            revealed.push_str(&value.map_err(|why| TaskError::permanent(format!("secret `{name}`: {why}")))?);
+            rest = after;
+        }
+        revealed.push_str(rest);
+        Ok(revealed)
+    }
+}
+
+/// What a secret looks like in a resolved spec: a mark with its name.
+pub(crate) const SECRET_MARK: (&str, &str) = ("\u{27e6}secret ", "\u{27e7}");
+
+/// The mark of a secret.
+pub(crate) fn secret_mark(name: &str) -> String {
+    format!("{}{name}{}", SECRET_MARK.0, SECRET_MARK.1)
+}
+
+/// The task types that workflow files may name.
+#[derive(Default)]
+pub struct Registry {
+    types: BTreeMap<&'static str, Entry>,
+}
+
+struct Entry {
+    task: Arc<dyn Task>,
+    checker: OnceLock<Checker>,
+}
+
+impl Registry {
+    /// Adds a type; one of the same name is replaced.
+    pub fn add(&mut self, task: impl Task) {
+        let task: Arc<dyn Task> = Arc::new(task);
+        self.types.insert(task.type_name(), Entry { task, checker: OnceLock::new() });
+    }
+
+    /// The type of this name.
+    pub fn get(&self, type_name: &str) -> Option<&Arc<dyn Task>> {
+        self.types.get(type_name).map(|entry| &entry.task)
+    }
+
+    /// The checker of the type's `with`.
+    pub(crate) fn checker(&self, type_name: &str) -> Option<&Checker> {
+        let entry = self.types.get(type_name)?;
+        Some(entry.checker.get_or_init(|| Checker::new(entry.task.schema())))
+    }
+
+    /// All types, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Task>> {
+        self.types.values().map(|entry| &entry.task)
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.types.keys()).finish()
+    }
+}
+
+/// A stored plan's name: the digest of its bytes.
+pub fn plan_digest(plan: &Plan) -> (Digest, Vec<u8>) {
+    // A plan holds values that came from JSON: writing them back cannot fail.
+    let bytes = serde_json::to_vec(plan).unwrap_or_default();
+    (Digest::of(&bytes), bytes)
+}
