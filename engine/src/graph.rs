@@ -6,6 +6,7 @@
 mod check;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use petgraph::Direction;
@@ -17,6 +18,7 @@ use crate::clock::parse_duration;
 use crate::id::{Digest, TaskName, WorkflowName};
 use crate::input::Input;
 use crate::retry::RetryPolicy;
+use crate::task::{Registry, Task};
 use crate::workflow::{ConcurrencyFile, MissedFile, OnFailureFile, PolicyFile, RetryFile, TaskFile, WorkflowFile};
 
 /// A checked workflow.
@@ -47,7 +49,7 @@ pub struct TaskNode {
     /// Its name.
     pub name: TaskName,
     /// Its type.
-    pub type_name: String,
+    pub kind: Kind,
     /// What must have ended before.
     pub needs: Vec<TaskName>,
     /// Whether it runs.
@@ -60,6 +62,24 @@ pub struct TaskNode {
     pub on_failure: OnFailure,
     /// Its spec, expressions unresolved.
     pub with: Value,
+}
+
+/// A task's type, as the registry knows it.
+#[derive(Clone)]
+pub struct Kind(Arc<dyn Task>);
+
+impl std::ops::Deref for Kind {
+    type Target = Arc<dyn Task>;
+
+    fn deref(&self) -> &Arc<dyn Task> {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.type_name())
+    }
 }
 
 /// The longest attempt where the file names none.
@@ -164,11 +184,11 @@ impl Graph {
     }
 
     /// Builds the graph of a file that has no error.
-    fn build(file: WorkflowFile, revision: Digest, inputs: Vec<Input>) -> Option<Graph> {
+    fn build(file: WorkflowFile, revision: Digest, inputs: Vec<Input>, registry: &Registry) -> Option<Graph> {
         let mut dag = DiGraph::new();
         let mut index = BTreeMap::new();
         for (name, task) in &file.tasks {
-            let node = TaskNode::new(name.parse().ok()?, task)?;
+            let node = TaskNode::new(name.parse().ok()?, task, registry)?;
             index.insert(node.name.clone(), dag.add_node(node));
         }
         for (name, task) in &file.tasks {
@@ -204,10 +224,10 @@ impl Graph {
 }
 
 impl TaskNode {
-    fn new(name: TaskName, file: &TaskFile) -> Option<TaskNode> {
+    fn new(name: TaskName, file: &TaskFile, registry: &Registry) -> Option<TaskNode> {
         Some(TaskNode {
             name,
-            type_name: file.type_name.clone(),
+            kind: Kind(registry.get(&file.type_name)?.clone()),
             needs: file.needs.iter().map(|need| need.parse().ok()).collect::<Option<_>>()?,
             when: match &file.when {
                 Some(text) => Some(When::new(text)?),

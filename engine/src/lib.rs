@@ -2,12 +2,15 @@
 pub mod bundle;
 pub mod claim;
 pub mod clock;
+pub mod concurrency;
 pub mod document;
 pub mod expression;
 pub mod graph;
 pub mod id;
 pub mod input;
+pub mod journal;
 pub mod retry;
+pub mod run;
 pub mod schema;
 pub mod task;
 pub mod trigger;

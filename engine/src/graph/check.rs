@@ -62,7 +62,7 @@ pub fn check(file: &str, bytes: &[u8], registry: &Registry, known: &Known, site:
             None
         } else {
             match serde_json::from_value::<WorkflowFile>(document.value().clone()) {
-                Ok(parsed) => Graph::build(parsed, revision, inputs),
+                Ok(parsed) => Graph::build(parsed, revision, inputs, registry),
                 Err(error) => {
                     problems.push(file_problem(file, format!("the file cannot be read: {error}")));
                     None

@@ -1,0 +1,69 @@
+//! The stored form of a record: a version, the hash that chains it to the one before, and its JSON.
+//!
+//! ```text
+//! key    'e' run (16 bytes) seq (8 bytes, big-endian)
+//! value  format (1 byte) chain (32 bytes) JSON
+//! chain  SHA-256(chain of the record before, or zeros | key | JSON)
+//! ```
+
+use sha2::{Digest as _, Sha256};
+
+use crate::id::{RunId, Seq};
+use crate::run::Record;
+
+/// The version of the stored form.
+pub const FORMAT: u8 = 1;
+
+/// The hash of a record over everything before it in its run.
+pub(super) type Chain = [u8; 32];
+
+pub(super) const PREFIX: u8 = b'e';
+
+/// The key of a record.
+pub(super) fn key(run: RunId, seq: Seq) -> [u8; 25] {
+    let mut key = [0; 25];
+    key[0] = PREFIX;
+    key[1..17].copy_from_slice(&run.to_bytes());
+    key[17..].copy_from_slice(&seq.0.to_be_bytes());
+    key
+}
+
+/// The beginning of the keys of a run.
+pub(super) fn run_prefix(run: RunId) -> [u8; 17] {
+    let mut prefix = [0; 17];
+    prefix[0] = PREFIX;
+    prefix[1..].copy_from_slice(&run.to_bytes());
+    prefix
+}
+
+pub(super) fn encode(before: &Chain, record: &Record) -> Result<(Chain, Vec<u8>), String> {
+    let json = serde_json::to_vec(record).map_err(|error| error.to_string())?;
+    let chain = link(before, &key(record.run, record.seq), &json);
+    let mut value = Vec::with_capacity(33 + json.len());
+    value.push(FORMAT);
+    value.extend_from_slice(&chain);
+    value.extend_from_slice(&json);
+    Ok((chain, value))
+}
+
+pub(super) fn decode(before: &Chain, key: &[u8], value: &[u8]) -> Result<(Chain, Record), String> {
+    let (format, rest) = value.split_first().ok_or("an empty record")?;
+    if *format != FORMAT {
+        return Err(format!("a record of format {format}, which this version does not know"));
+    }
+    let (stored, json) = rest.split_at_checked(32).ok_or("a record that is cut short")?;
+    let chain = link(before, key, json);
+    if chain != stored {
+        return Err("a record was changed, or one before it is missing".into());
+    }
+    let record: Record = serde_json::from_slice(json).map_err(|error| format!("a record that cannot be read: {error}"))?;
+    Ok((chain, record))
+}
+
+fn link(before: &Chain, key: &[u8], json: &[u8]) -> Chain {
+    let mut hash = Sha256::new();
+    hash.update(before);
+    hash.update(key);
+    hash.update(json);
+    hash.finalize().into()
+}

@@ -1,0 +1,205 @@
+//! What comes next: a pure function of a run and the time.
+//!
+//! The scheduler turns commands into records and effects; the same run and the same moment always give the
+//! same list. Whether claims are free is asked in `concurrency.rs`, over all runs.
+
+use std::time::Duration;
+
+use super::event::Outcome;
+use super::state::{Ending, RunState, Skipped, TaskState};
+use super::{ROLLBACK, Run, TaskRun};
+use crate::clock::Timestamp;
+use crate::expression::evaluate;
+use crate::graph::{OnFailure, TaskNode};
+use crate::id::{Attempt, TaskName};
+use crate::task::TaskError;
+
+/// How long an attempt has to reach a safe point before it is abandoned.
+pub const ABANDON_AFTER: Duration = Duration::from_secs(30);
+
+/// How long an attempt whose time passed while the daemon was down may look at what is done.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Start an attempt, if its claims are free.
+    StartAttempt {
+        /// The task.
+        task: TaskName,
+        /// Which try.
+        attempt: Attempt,
+    },
+    /// Tell a running attempt to go to a safe point. May come again; saying it twice changes nothing.
+    StopAttempt {
+        /// The task.
+        task: TaskName,
+        /// The attempt.
+        attempt: Attempt,
+    },
+    /// Wait no longer for a running attempt.
+    AbandonAttempt {
+        /// The task.
+        task: TaskName,
+        /// The attempt.
+        attempt: Attempt,
+    },
+    /// A task that waits for its next attempt ends here.
+    CancelTask {
+        /// The task.
+        task: TaskName,
+    },
+    /// A task never begins.
+    SkipTask {
+        /// The task.
+        task: TaskName,
+        /// Why.
+        reason: Skipped,
+    },
+    /// A task fails without an attempt.
+    FailTask {
+        /// The task.
+        task: TaskName,
+        /// Why.
+        error: TaskError,
+    },
+    /// The run's own time is up.
+    TimeOutRun,
+    /// Every task is final.
+    FinishRun {
+        /// How it ended.
+        outcome: Outcome,
+        /// Why, where the tasks do not say it.
+        reason: Option<String>,
+    },
+    /// Decide again at this moment.
+    WakeAt(Timestamp),
+}
+
+/// What follows on the state of a run.
+pub fn decide(run: &Run, now: Timestamp) -> Vec<Command> {
+    let mut commands = Vec::new();
+    match &run.state {
+        RunState::Queued | RunState::Waiting { .. } | RunState::Finished { .. } => return commands,
+        RunState::Running { since } => {
+            if let Some(timeout) = run.graph.timeout {
+                let end = since.plus(timeout);
+                if now >= end {
+                    return vec![Command::TimeOutRun];
+                }
+                commands.push(Command::WakeAt(end));
+            }
+        }
+        RunState::Cancelling { .. } => {}
+    }
+    let failed = run.tasks().any(|(node, task)| {
+        matches!(task.state, TaskState::Failed { .. }) && node.on_failure == OnFailure::Stop
+    });
+    let mut all_final = true;
+    for (node, task) in run.tasks() {
+        all_final &= task.state.is_final();
+        match &task.state {
+            TaskState::Pending => pending(run, node, failed, &mut commands),
+            TaskState::Running { .. } => running(run, node, task, now, &mut commands),
+            TaskState::Retrying { attempt, at, .. } => {
+                if matches!(run.state, RunState::Cancelling { .. }) {
+                    commands.push(Command::CancelTask { task: node.name.clone() });
+                } else if now >= *at {
+                    commands.push(Command::StartAttempt { task: node.name.clone(), attempt: attempt.next() });
+                } else {
+                    commands.push(Command::WakeAt(*at));
+                }
+            }
+            TaskState::Waiting { .. }
+            | TaskState::Succeeded { .. }
+            | TaskState::Failed { .. }
+            | TaskState::Cancelled { .. }
+            | TaskState::Skipped(_) => {}
+        }
+    }
+    if all_final {
+        let (outcome, reason) = match &run.state {
+            RunState::Cancelling { ending: Ending::Cancelled { .. }, .. } => (Outcome::Cancelled, None),
+            RunState::Cancelling { ending: Ending::TimedOut, .. } => {
+                (Outcome::Failed, Some("the run took longer than its timeout".into()))
+            }
+            _ if failed => (Outcome::Failed, None),
+            _ => (Outcome::Succeeded, None),
+        };
+        return vec![Command::FinishRun { outcome, reason }];
+    }
+    commands
+}
+
+fn pending(run: &Run, node: &TaskNode, failed: bool, commands: &mut Vec<Command>) {
+    let task = node.name.clone();
+    let skip = |reason| Command::SkipTask { task: node.name.clone(), reason };
+    let cleans_up = node.when.as_ref().is_some_and(|when| when.cleans_up);
+    if let RunState::Cancelling { ending, .. } = &run.state {
+        let now = matches!(ending, Ending::Cancelled { now: true, .. });
+        // A run that was never admitted has nothing to clean up.
+        if !cleans_up || now || run.admitted().is_none() {
+            return commands.push(skip(Skipped::Ending));
+        }
+    }
+    let ancestors = run.ancestors_of(&node.name);
+    if failed && !cleans_up {
+        let upstream = run.graph.ancestors(&node.name).into_iter().any(|before| {
+            let failed = matches!(run.task_state(&before.name), TaskState::Failed { .. });
+            failed && before.on_failure == OnFailure::Stop
+        });
+        return commands.push(skip(if upstream { Skipped::Upstream } else { Skipped::Ending }));
+    }
+    if !node.needs.iter().all(|need| run.task_state(need).is_final()) {
+        return;
+    }
+    let looks = node.when.as_ref().is_some_and(|when| when.looks_at_ancestors);
+    if !looks && !ancestors.success {
+        return commands.push(skip(Skipped::Upstream));
+    }
+    if let Some(when) = &node.when {
+        let mut scope = run.scope(&node.name);
+        scope.ancestors = Some(ancestors);
+        match evaluate(&when.source, &scope) {
+            Ok(serde_json::Value::Bool(true)) => {}
+            Ok(serde_json::Value::Bool(false)) => return commands.push(skip(Skipped::When)),
+            Ok(other) => {
+                let words = crate::schema::value_words(&other);
+                let error = TaskError::permanent(format!("`when` must be true or false, not {words}"));
+                return commands.push(Command::FailTask { task, error });
+            }
+            Err(error) => {
+                let error = TaskError::permanent(format!("`when` cannot be evaluated: {error}"));
+                return commands.push(Command::FailTask { task, error });
+            }
+        }
+    }
+    commands.push(Command::StartAttempt { task, attempt: Attempt::FIRST });
+}
+
+fn running(run: &Run, node: &TaskNode, task: &TaskRun, now: Timestamp, commands: &mut Vec<Command>) {
+    let TaskState::Running { attempt, deadline, cleans_up, .. } = &task.state else { return };
+    let (attempt, deadline) = (*attempt, *deadline);
+    let stopped = match &run.state {
+        // A clean-up task that started after the cancel lives by its own timeout.
+        RunState::Cancelling { since, ending, .. } if !cleans_up => {
+            if matches!(ending, Ending::Cancelled { now: true, .. }) {
+                return commands.push(Command::AbandonAttempt { task: node.name.clone(), attempt });
+            }
+            deadline.min(*since)
+        }
+        _ => deadline,
+    };
+    if now < stopped {
+        return commands.push(Command::WakeAt(stopped));
+    }
+    // What takes back what it did may use the task's whole timeout for it.
+    let grace = if task.checkpoints.contains(ROLLBACK) { node.timeout } else { ABANDON_AFTER };
+    let abandoned = stopped.plus(grace);
+    if now >= abandoned {
+        commands.push(Command::AbandonAttempt { task: node.name.clone(), attempt });
+    } else {
+        commands.push(Command::StopAttempt { task: node.name.clone(), attempt });
+        commands.push(Command::WakeAt(abandoned));
+    }
+}
