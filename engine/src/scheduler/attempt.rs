@@ -1,0 +1,134 @@
+//! One attempt: make the plan where there is none, put it on disk, carry it out, report how it ended.
+//!
+//! It never decides what a result means: that is the scheduler's.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::Update;
+use super::input::{Input, Report};
+use crate::clock::Clock;
+use crate::id::{Attempt, Digest, RunId, TaskName};
+use crate::journal::Journal;
+use crate::logs::{LogLine, Logs};
+use crate::task::{Plan, Progress, Reporter, Task, TaskContext, TaskError, plan_digest};
+
+pub(super) async fn carry_out(
+    kind: Arc<dyn Task>,
+    context: Result<TaskContext, TaskError>,
+    plan: Option<Digest>,
+    journal: Arc<dyn Journal>,
+    reports: Reports,
+) {
+    let inner = {
+        let reports = reports.clone();
+        async move {
+            let context = context?;
+            let plan = match plan {
+                Some(digest) => stored_plan(journal, digest).await?,
+                None => make_plan(kind.as_ref(), &context, journal, &reports).await?,
+            };
+            kind.run(&context, &plan).await
+        }
+    };
+    // A task of its own, so that a panic is an answer; aborting this attempt aborts it too.
+    let mut inner = Abort(tokio::spawn(tracing::Instrument::in_current_span(inner)));
+    let result = match (&mut inner.0).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => {
+            let panic = error.into_panic();
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+            Err(TaskError::transient(format!("the task panicked: {words}")).hint("this is a bug of Graylane: please report it"))
+        }
+        Err(_) => Err(TaskError::transient("the attempt was cut off")),
+    };
+    let Reports { run, task, attempt, inbox, .. } = reports;
+    // The loop is gone only when the daemon stops: the attempt is entered again on the next start.
+    let _ = inbox.send(Input::AttemptEnded { run, task, attempt, result }).await;
+}
+
+struct Abort<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Abort<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn stored_plan(journal: Arc<dyn Journal>, digest: Digest) -> Result<Plan, TaskError> {
+    let read = tokio::task::spawn_blocking(move || journal.get(&digest)).await;
+    let bytes = read
+        .map_err(|error| TaskError::transient(error.to_string()))?
+        .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))?;
+    serde_json::from_slice(&bytes).map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))
+}
+
+/// The plan is on disk, and known to the run, before anything is written with it.
+async fn make_plan(
+    kind: &dyn Task,
+    context: &TaskContext,
+    journal: Arc<dyn Journal>,
+    reports: &Reports,
+) -> Result<Plan, TaskError> {
+    let plan = tokio::select! {
+        plan = kind.plan(context) => plan?,
+        () = context.cancel.cancelled() => return Err(TaskError::transient("stopped before anything was written")),
+    };
+    let (digest, bytes) = plan_digest(&plan);
+    let stored = tokio::task::spawn_blocking(move || journal.put(&bytes)).await;
+    stored
+        .map_err(|error| TaskError::transient(error.to_string()))?
+        .map_err(|error| TaskError::transient(format!("the plan cannot be stored: {error}")))?;
+    reports.send(Report::Plan(digest)).await?;
+    for warning in &plan.warnings {
+        reports.log(format!("warning: {warning}"));
+    }
+    Ok(plan)
+}
+
+/// Where an attempt's reports go.
+#[derive(Clone)]
+pub(super) struct Reports {
+    pub(super) run: RunId,
+    pub(super) task: TaskName,
+    pub(super) attempt: Attempt,
+    pub(super) inbox: mpsc::Sender<Input>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) logs: Logs,
+    pub(super) updates: broadcast::Sender<Update>,
+}
+
+impl Reports {
+    async fn send(&self, report: Report) -> Result<(), TaskError> {
+        let stopped = || TaskError::transient("the daemon is stopping");
+        let (answer, written) = oneshot::channel();
+        let input =
+            Input::Report { run: self.run, task: self.task.clone(), attempt: self.attempt, report, answer };
+        self.inbox.send(input).await.map_err(|_| stopped())?;
+        written.await.map_err(|_| stopped())?
+    }
+}
+
+#[async_trait]
+impl Reporter for Reports {
+    async fn phase(&self, text: String) -> Result<(), TaskError> {
+        self.send(Report::Phase(text)).await
+    }
+
+    async fn checkpoint(&self, name: String) -> Result<(), TaskError> {
+        self.send(Report::Checkpoint(name)).await
+    }
+
+    fn log(&self, line: String) {
+        let line = LogLine { at: self.clock.now(), task: self.task.clone(), attempt: self.attempt.0, line };
+        self.logs.add(self.run, &line);
+        let _ = self.updates.send(Update::Log { run: self.run, line });
+    }
+
+    fn progress(&self, progress: Progress) {
+        let _ = self.updates.send(Update::Progress { run: self.run, task: self.task.clone(), progress });
+    }
+}

@@ -1,0 +1,398 @@
+//! The engine as its users hold it: submit, cancel, look, watch, stop.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::input::Input;
+use super::{Parts, Scheduler, Shared, Update};
+use crate::bundle::{Bundle, WORKFLOW_FILE};
+use crate::concurrency::{ActiveRuns, Blocker};
+use crate::document::{Problem, Severity};
+use crate::expression::{self, Part};
+use crate::graph::{Graph, Known, check};
+use crate::id::{Digest, RunId, Seq, TaskName};
+use crate::input::complete;
+use crate::journal;
+use crate::logs::LogLine;
+use crate::run::{Event, IllegalEvent, Record, Run, Trigger};
+use crate::schema::nearest;
+use crate::task::{Plan, Registry, Site};
+use crate::view::{self, RunSummary, RunView, Waits};
+use crate::workflow::PolicyFile;
+
+/// What a person or a trigger asks for.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// The workflow and everything that it needs; no secret.
+    pub bundle: Bundle,
+    /// The inputs that are given.
+    pub inputs: Map<String, Value>,
+    /// The only tasks to carry out; empty for all.
+    pub only: Vec<String>,
+    /// Tasks to leave out.
+    pub skip: Vec<String>,
+    /// Who asks.
+    pub actor: String,
+    /// What asks.
+    pub trigger: Trigger,
+    /// The operator's variables.
+    pub vars: BTreeMap<String, Value>,
+    /// The names of the operator's secrets.
+    pub secrets: BTreeSet<String>,
+}
+
+/// Why a run was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The workflow file has errors.
+    #[error("the workflow has errors")]
+    Invalid(Vec<Problem>),
+    /// Inputs, `only` or `skip` do not fit.
+    #[error("{}", .0.join("; "))]
+    Inputs(Vec<String>),
+    /// The policy refuses it while another run is active.
+    #[error("run {} is active and holds {}", .0.run, .0.holds)]
+    Busy(Blocker),
+    /// It could not be recorded.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The engine is stopping.
+    #[error("the engine is stopping")]
+    Stopping,
+}
+
+/// What became of asking a run to end.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum CancelAnswer {
+    /// It is on its way to its end.
+    Cancelling,
+    /// It was on its way already.
+    AlreadyCancelling,
+    /// It is final, or not known.
+    NotActive,
+    /// It could not be recorded.
+    Broken(journal::Error),
+}
+
+impl PartialEq for journal::Error {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+/// Why the engine could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The records of a run do not follow on each other.
+    #[error("the store is damaged: {0}")]
+    Illegal(#[from] IllegalEvent),
+    /// An unfinished run whose workflow this version does not read any more.
+    #[error("run {run} cannot go on: its workflow is not valid for this version: {problem}")]
+    Unreadable {
+        /// The run.
+        run: RunId,
+        /// The first problem.
+        problem: String,
+    },
+}
+
+/// A running engine. Clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    parts: Parts,
+    shared: Arc<Shared>,
+    inbox: mpsc::Sender<Input>,
+}
+
+impl Engine {
+    /// Folds the journal and starts the loop; what a stop had cut off goes on.
+    ///
+    /// # Errors
+    /// A journal that cannot be read to its end.
+    pub async fn start(parts: Parts) -> Result<Engine, StartError> {
+        let (summaries, unfinished) = read_all(&parts)?;
+        let mut runs = ActiveRuns::new();
+        let mut bundles = HashMap::new();
+        for records in unfinished {
+            let (run, bundle) = fold(&parts, &records)?;
+            bundles.insert(run.id, bundle);
+            runs.insert(run.id, run);
+        }
+        let (inbox, receiver) = mpsc::channel(1024);
+        let shared = Arc::new(Shared {
+            updates: broadcast::channel(16 * 1024).0,
+            summaries: Mutex::new(summaries),
+            broken: CancellationToken::new(),
+            why_broken: Mutex::new(None),
+        });
+        let scheduler = Scheduler {
+            parts: parts.clone(),
+            shared: Arc::clone(&shared),
+            sender: inbox.clone(),
+            runs,
+            bundles,
+            live: HashMap::new(),
+            attempts: TaskTracker::new(),
+            changed: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            wakes: BTreeMap::new(),
+            stopping: false,
+        };
+        tokio::spawn(scheduler.run(receiver));
+        Ok(Engine { parts, shared, inbox })
+    }
+
+    /// The task types.
+    pub fn registry(&self) -> &Registry {
+        &self.parts.registry
+    }
+
+    /// Checks a submission and journals it; when this returns, the run is on disk.
+    ///
+    /// # Errors
+    /// What is wrong with it, before anything is recorded.
+    pub async fn submit(&self, submission: Submission) -> Result<RunId, SubmitError> {
+        let now = self.parts.clock.now();
+        let random = u128::from(self.parts.clock.random()) << 64 | u128::from(self.parts.clock.random());
+        let id = RunId::new(now.millis(), random);
+        let bundle = Arc::new(submission.bundle.clone());
+        let parts = self.parts.clone();
+        // Parsing and storing are not for the threads that serve others.
+        let made = tokio::task::spawn_blocking(move || seal(&parts, submission, id, now)).await;
+        let (run, record) = made.map_err(|error| SubmitError::Inputs(vec![error.to_string()]))??;
+        let (answer, answered) = oneshot::channel();
+        let input = Input::Submit {
+            run: Box::new(run),
+            record: Box::new(record),
+            bundle,
+            default: PolicyFile::Latest,
+            answer,
+        };
+        self.inbox.send(input).await.map_err(|_| self.stopping())?;
+        answered.await.map_err(|_| self.stopping())?
+    }
+
+    fn stopping(&self) -> SubmitError {
+        self.broken().map_or(SubmitError::Stopping, SubmitError::Journal)
+    }
+
+    /// Asks a run to end; when this returns, the wish is on disk.
+    pub async fn cancel(&self, run: RunId, actor: String, reason: Option<String>, now: bool) -> CancelAnswer {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.inbox.send(Input::Cancel { run, actor, reason, now, answer }).await;
+        match sent {
+            Ok(()) => answered.await.unwrap_or(CancelAnswer::NotActive),
+            Err(_) => self.broken().map_or(CancelAnswer::NotActive, CancelAnswer::Broken),
+        }
+    }
+
+    /// All runs, newest first.
+    pub fn runs(&self) -> Vec<RunSummary> {
+        let summaries = self.shared.summaries.lock().unwrap_or_else(PoisonError::into_inner);
+        summaries.values().rev().cloned().collect()
+    }
+
+    /// Everything about a run; `None` for one that is not known.
+    ///
+    /// # Errors
+    /// A journal that cannot be read.
+    pub async fn view(&self, run: RunId) -> Result<Option<RunView>, StartError> {
+        let (answer, answered) = oneshot::channel();
+        if self.inbox.send(Input::View { run, answer }).await.is_ok()
+            && let Ok(Some(view)) = answered.await
+        {
+            return Ok(Some(view));
+        }
+        let parts = self.parts.clone();
+        let folded = tokio::task::spawn_blocking(move || {
+            let records = parts.journal.read(run)?;
+            if records.is_empty() {
+                return Ok(None);
+            }
+            fold(&parts, &records).map(|(run, _)| Some(view::of(&run, &Waits::default())))
+        });
+        folded.await.unwrap_or_else(|error| Err(StartError::Journal(journal::Error::Damaged(error.to_string()))))
+    }
+
+    /// The records of a run.
+    ///
+    /// # Errors
+    /// A journal that cannot be read.
+    pub fn records(&self, run: RunId) -> Result<Vec<Record>, journal::Error> {
+        self.parts.journal.read(run)
+    }
+
+    /// A stored plan.
+    ///
+    /// # Errors
+    /// It is missing or unreadable.
+    pub fn plan(&self, digest: &Digest) -> Result<Plan, journal::Error> {
+        let bytes = self.parts.journal.get(digest)?;
+        serde_json::from_slice(&bytes).map_err(|error| journal::Error::Damaged(error.to_string()))
+    }
+
+    /// The log of a run.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn log(&self, run: RunId) -> std::io::Result<Vec<LogLine>> {
+        self.parts.logs.read(run)
+    }
+
+    /// Everything that happens from now on. Who is too slow is told by the channel, and reads the journal.
+    pub fn watch(&self) -> broadcast::Receiver<Update> {
+        self.shared.updates.subscribe()
+    }
+
+    /// Ends when the journal cannot be written any more; gives why.
+    pub async fn until_broken(&self) -> journal::Error {
+        self.shared.broken.cancelled().await;
+        self.broken().unwrap_or_else(|| journal::Error::Broken("unknown".into()))
+    }
+
+    fn broken(&self) -> Option<journal::Error> {
+        self.shared.why_broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stops: nothing new starts, attempts are cut off and entered again on the next start.
+    pub async fn shutdown(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.inbox.send(Input::Shutdown { answer }).await.is_ok() {
+            // The loop may have ended by itself meanwhile.
+            let _ = done.await;
+        }
+    }
+}
+
+type Unfinished = Vec<Vec<Record>>;
+
+fn read_all(parts: &Parts) -> Result<(BTreeMap<RunId, RunSummary>, Unfinished), StartError> {
+    let mut summaries: BTreeMap<RunId, RunSummary> = BTreeMap::new();
+    parts.journal.scan(&mut |record| match summaries.get_mut(&record.run) {
+        Some(summary) => summary.follow(&record),
+        None => summaries.extend(RunSummary::begin(&record).map(|summary| (record.run, summary))),
+    })?;
+    let mut unfinished = Vec::new();
+    for summary in summaries.values().filter(|summary| !summary.is_final()) {
+        unfinished.push(parts.journal.read(summary.id)?);
+    }
+    Ok((summaries, unfinished))
+}
+
+/// Folds a run from its records and the bundle that the first one names.
+fn fold(parts: &Parts, records: &[Record]) -> Result<(Run, Arc<Bundle>), StartError> {
+    let Some(Record { run, event: Event::RunSubmitted { bundle, vars, secrets, .. }, .. }) = records.first() else {
+        return Err(StartError::Journal(journal::Error::Damaged("a run without its first record".into())));
+    };
+    let bytes = parts.journal.get(bundle)?;
+    let bundle = Bundle::from_bytes(&bytes).map_err(journal::Error::Damaged)?;
+    let known = Known { vars: vars.keys().cloned().collect(), secrets: secrets.clone() };
+    let graph = graph_of(&bundle, &parts.registry, &known).map_err(|problems| StartError::Unreadable {
+        run: *run,
+        problem: problems.first().map(ToString::to_string).unwrap_or_default(),
+    })?;
+    Ok((Run::fold(Arc::new(graph), records)?, Arc::new(bundle)))
+}
+
+fn graph_of(bundle: &Bundle, registry: &Registry, known: &Known) -> Result<Graph, Vec<Problem>> {
+    let bytes = bundle.get(WORKFLOW_FILE).unwrap_or_default();
+    let site = Site { workflow: None, files: bundle };
+    let checked = check(WORKFLOW_FILE, bytes, registry, known, site);
+    checked.graph.ok_or_else(|| {
+        checked.problems.into_iter().filter(|problem| problem.severity == Severity::Error).collect()
+    })
+}
+
+/// Checks a submission, puts its bundle on disk, and makes the run and its first record.
+pub(crate) fn seal(
+    parts: &Parts,
+    submission: Submission,
+    id: RunId,
+    now: crate::clock::Timestamp,
+) -> Result<(Run, Record), SubmitError> {
+    let known =
+        Known { vars: submission.vars.keys().cloned().collect(), secrets: submission.secrets.clone() };
+    let graph = graph_of(&submission.bundle, &parts.registry, &known).map_err(SubmitError::Invalid)?;
+    let inputs = complete(&graph.inputs, submission.inputs).map_err(SubmitError::Inputs)?;
+    let left_out = select(&graph, &submission.only, &submission.skip).map_err(SubmitError::Inputs)?;
+    let bundle = parts.journal.put(&submission.bundle.to_bytes())?;
+    let event = Event::RunSubmitted {
+        workflow: graph.name.clone(),
+        revision: graph.revision.clone(),
+        bundle,
+        inputs,
+        vars: submission.vars,
+        secrets: submission.secrets,
+        trigger: submission.trigger,
+        actor: submission.actor,
+        left_out,
+    };
+    let record = Record { run: id, seq: Seq(1), at: now, event };
+    let run = Run::begin(Arc::new(graph), &record)
+        .map_err(|error| SubmitError::Inputs(vec![error.to_string()]))?;
+    run.run_claims().map_err(|why| SubmitError::Inputs(vec![why]))?;
+    Ok((run, record))
+}
+
+/// The tasks that are left out by `only` and `skip`.
+///
+/// # Errors
+/// Names that are not in the graph; a selected task that reads what a left-out one would put out.
+fn select(graph: &Graph, only: &[String], skip: &[String]) -> Result<BTreeSet<TaskName>, Vec<String>> {
+    let mut wrong = Vec::new();
+    for name in only.iter().chain(skip) {
+        if !graph.tasks().any(|node| node.name.as_str() == name) {
+            let near = nearest(name, graph.tasks().map(|node| node.name.as_str()));
+            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            wrong.push(format!("the workflow has no task `{name}`{near}"));
+        }
+    }
+    let left_out: BTreeSet<TaskName> = graph
+        .tasks()
+        .map(|node| &node.name)
+        .filter(|name| {
+            let named = |names: &[String]| names.iter().any(|other| other == name.as_str());
+            (!only.is_empty() && !named(only)) || named(skip)
+        })
+        .cloned()
+        .collect();
+    if left_out.len() == graph.len() && wrong.is_empty() {
+        wrong.push("no task is left to carry out".into());
+    }
+    for node in graph.tasks().filter(|node| !left_out.contains(&node.name)) {
+        for name in outputs_read(&node.with) {
+            if left_out.iter().any(|left| *left.as_str() == name) {
+                wrong.push(format!(
+                    "task `{}` reads the outputs of `{name}`, which is left out: select both, or leave both out",
+                    node.name
+                ));
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(left_out) } else { Err(wrong) }
+}
+
+/// The tasks whose outputs a spec reads.
+fn outputs_read(with: &Value) -> BTreeSet<String> {
+    let mut read = BTreeSet::new();
+    for (_, text) in expression::texts(with) {
+        for part in expression::split(text).unwrap_or_default() {
+            let Part::Expression { source, .. } = part else { continue };
+            for reference in expression::inspect(&source).unwrap_or_default().references {
+                if reference.root == "tasks" && reference.path.get(1).is_some_and(|key| key == "outputs") {
+                    read.extend(reference.path.first().cloned());
+                }
+            }
+        }
+    }
+    read
+}
