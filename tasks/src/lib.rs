@@ -1,1 +1,38 @@
-//! tasks
+//! The task types of Graylane: the only code that knows Kubernetes and MSE.
+//!
+//! ```text
+//!   manifest, secret, environment      files, without a cluster
+//!   lane (labels, route, leak)         a gray copy, rendered from its baseline
+//!   cluster, rollout, inventory        what a cluster is asked and told
+//!   mse_gray_deploy, generic_verify,   the types: a new one is a new file, and a line in `register`
+//!   prod_deploy, mse_gray_offline
+//! ```
+//! Nothing here reads a workflow file, keeps state or serves HTTP.
+
+pub mod cluster;
+pub mod environment;
+pub mod generic_verify;
+pub mod inventory;
+pub mod lane;
+pub mod manifest;
+pub mod mse_gray_deploy;
+pub mod mse_gray_offline;
+pub mod prod_deploy;
+pub mod rollout;
+pub mod secret;
+pub mod spec;
+
+use std::sync::Arc;
+
+use graylane_engine::task::Registry;
+
+use self::cluster::Clusters;
+use self::secret::DigestKey;
+
+/// Adds every task type to a registry.
+pub fn register(registry: &mut Registry, clusters: &Arc<Clusters>, key: &DigestKey) {
+    registry.add(mse_gray_deploy::MseGrayDeploy::new(Arc::clone(clusters), key.clone()));
+    registry.add(generic_verify::GenericVerify::new(Arc::clone(clusters)));
+    registry.add(prod_deploy::ProdDeploy::new(Arc::clone(clusters), key.clone()));
+    registry.add(mse_gray_offline::MseGrayOffline::new(Arc::clone(clusters), key.clone()));
+}

@@ -1,0 +1,410 @@
+//! A cluster: its client, and the few calls that task types make, with errors for the person who can mend them.
+//!
+//! Every call names its object when it fails, waits a bounded time, and is tried again where the API server
+//! was only busy. Which objects are written, and when, is not decided here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::Stream;
+use graylane_engine::task::TaskError;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, Preconditions,
+    PropagationPolicy,
+};
+use kube::config::KubeConfigOptions;
+use kube::core::{GroupVersionKind, Status};
+use kube::runtime::watcher;
+use kube::{Client, Config};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use crate::environment::{ClusterAt, Site};
+use crate::manifest::{ObjectRef, kind, name};
+
+/// The name under which Graylane owns fields (Kubernetes: Server-Side Apply, field manager).
+pub const FIELD_MANAGER: &str = "graylane";
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const TRIES: u32 = 6;
+
+/// Where the rehearsal cluster comes from; only the program knows.
+#[async_trait]
+pub trait Rehearse: Send + Sync + 'static {
+    /// A client of the rehearsal cluster of this environment, and the address of its gateway.
+    ///
+    /// # Errors
+    /// Why it cannot be had, as a sentence.
+    async fn connect(&self, site: &Site) -> Result<(Client, String), String>;
+}
+
+/// The clusters of all environments; each is connected to once.
+pub struct Clusters {
+    rehearsal: Box<dyn Rehearse>,
+    connected: Mutex<HashMap<(ClusterAt, String), Connected>>,
+}
+
+#[derive(Clone)]
+struct Connected {
+    client: Client,
+    gateway: Option<String>,
+}
+
+impl Clusters {
+    /// Clusters, with where the rehearsal comes from.
+    pub fn new(rehearsal: impl Rehearse) -> Arc<Clusters> {
+        Arc::new(Clusters { rehearsal: Box::new(rehearsal), connected: Mutex::default() })
+    }
+
+    /// The cluster of an environment.
+    ///
+    /// # Errors
+    /// A kubeconfig that cannot be read is permanent; what may pass is transient.
+    pub async fn connect(&self, site: &Site) -> Result<Cluster, TaskError> {
+        let at = &site.environment.cluster;
+        let key = (at.clone(), site.path("").display().to_string());
+        let mut connected = self.connected.lock().await;
+        let found = match connected.get(&key) {
+            Some(found) => found.clone(),
+            None => {
+                let made = self.open(site).await?;
+                connected.insert(key, made.clone());
+                made
+            }
+        };
+        Ok(Cluster {
+            client: found.client,
+            namespace: site.environment.namespace.clone(),
+            gateway: found.gateway.unwrap_or_else(|| site.environment.gateway.address.clone()),
+        })
+    }
+
+    async fn open(&self, site: &Site) -> Result<Connected, TaskError> {
+        let mut config = match &site.environment.cluster {
+            ClusterAt::Rehearsal => {
+                let (client, gateway) = self.rehearsal.connect(site).await.map_err(TaskError::transient)?;
+                return Ok(Connected { client, gateway: Some(gateway) });
+            }
+            ClusterAt::InCluster => Config::incluster().map_err(|error| {
+                TaskError::permanent(format!("cluster `in-cluster` cannot be used: {error}"))
+                    .hint("this works only in a pod; elsewhere name a kubeconfig")
+            })?,
+            ClusterAt::Kubeconfig(at) => {
+                let path = site.path(&at.kubeconfig);
+                let wrong = |error: &dyn std::fmt::Display| {
+                    TaskError::permanent(format!("kubeconfig {} cannot be used: {error}", path.display()))
+                };
+                let file = kube::config::Kubeconfig::read_from(&path).map_err(|error| wrong(&error))?;
+                let options = KubeConfigOptions { context: at.context.clone(), ..KubeConfigOptions::default() };
+                Config::from_custom_kubeconfig(file, &options).await.map_err(|error| wrong(&error))?
+            }
+        };
+        // The library's own retries can take minutes inside one call; ours are bounded and told.
+        config.default_retry = false;
+        config.connect_timeout = Some(Duration::from_secs(5));
+        let client = Client::try_from(config)
+            .map_err(|error| TaskError::permanent(format!("the cluster's address cannot be used: {error}")))?;
+        Ok(Connected { client, gateway: None })
+    }
+}
+
+/// A cluster as one environment sees it.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The client.
+    pub client: Client,
+    /// The namespace of everything.
+    pub namespace: String,
+    /// Where the gateway answers.
+    pub gateway: String,
+}
+
+/// What became of a delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Deleted {
+    /// The API server took it.
+    Accepted,
+    /// It was not there.
+    Gone,
+    /// Another object has its name by now; it was left alone.
+    Replaced,
+}
+
+/// Why an apply was not taken.
+#[derive(Debug)]
+pub enum ApplyError {
+    /// Other field managers own fields that would change: (manager, field).
+    Conflict(Vec<(String, String)>, TaskError),
+    /// Anything else.
+    Other(TaskError),
+}
+
+impl From<ApplyError> for TaskError {
+    fn from(error: ApplyError) -> TaskError {
+        match error {
+            ApplyError::Conflict(_, error) | ApplyError::Other(error) => error,
+        }
+    }
+}
+
+impl Cluster {
+    fn api(&self, resource: &ApiResource) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, resource)
+    }
+
+    async fn resource(&self, api_version: &str, kind: &str) -> Result<ApiResource, TaskError> {
+        if let Some(known) = known_resource(api_version, kind) {
+            return Ok(known);
+        }
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let gvk = GroupVersionKind::gvk(group, version, kind);
+        let what = format!("{api_version} {kind}");
+        let found = self.call(&what, || kube::discovery::pinned_kind(&self.client, &gvk)).await?;
+        Ok(found.0)
+    }
+
+    /// The object, or none.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn get(&self, at: &ObjectRef) -> Result<Option<Value>, TaskError> {
+        let api = self.api(&self.resource(&at.api_version, &at.kind).await?);
+        let found = self.call(&self.named(at), || api.get_opt(&at.name)).await?;
+        found.map(|object| typed(object, at)).transpose()
+    }
+
+    /// All objects of a kind that a label selector selects; an empty one selects all.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn list(&self, api_version: &str, kind: &str, selector: &str) -> Result<Vec<Value>, TaskError> {
+        let api = self.api(&self.resource(api_version, kind).await?);
+        let what = format!("{kind} objects in {}", self.namespace);
+        let params = ListParams { label_selector: Some(selector.to_owned()).filter(|s| !s.is_empty()), ..ListParams::default() };
+        let found = self.call(&what, || api.list(&params)).await?;
+        let at = ObjectRef { api_version: api_version.into(), kind: kind.into(), name: String::new() };
+        found.items.into_iter().map(|object| typed(object, &at)).collect()
+    }
+
+    /// Applies an object, server-side.
+    ///
+    /// # Errors
+    /// A conflict names managers and fields.
+    pub async fn apply(&self, object: &Value, dry_run: bool, force: bool) -> Result<Value, ApplyError> {
+        let at = ObjectRef::of(object);
+        let resource = self.resource(&at.api_version, &at.kind).await.map_err(ApplyError::Other)?;
+        let api = self.api(&resource);
+        let mut params = PatchParams::apply(FIELD_MANAGER);
+        params.dry_run = dry_run;
+        params.force = force;
+        let patch = Patch::Apply(object);
+        let applied = self.raw_call(&self.named(&at), || api.patch(&at.name, &params, &patch)).await;
+        match applied {
+            Ok(applied) => typed(applied, &at).map_err(ApplyError::Other),
+            Err(Failed::Api(status, error)) => {
+                let conflicts = conflicts(&status);
+                if conflicts.is_empty() {
+                    Err(ApplyError::Other(error))
+                } else {
+                    Err(ApplyError::Conflict(conflicts, error))
+                }
+            }
+            Err(Failed::Other(error)) => Err(ApplyError::Other(error)),
+        }
+    }
+
+    /// Changes an object by a JSON patch (RFC 6902).
+    ///
+    /// # Errors
+    /// What the API server said; a failed `test` among it.
+    pub async fn patch(&self, at: &ObjectRef, patch: &Value) -> Result<Value, TaskError> {
+        let api = self.api(&self.resource(&at.api_version, &at.kind).await?);
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let patch: Patch<Value> = Patch::Json(
+            serde_json::from_value(patch.clone()).map_err(|error| TaskError::permanent(format!("{at}: {error}")))?,
+        );
+        typed(self.call(&self.named(at), || api.patch(&at.name, &params, &patch)).await?, at)
+    }
+
+    /// Deletes the object that has this uid, and what it owns.
+    ///
+    /// # Errors
+    /// What the API server said; an object that is gone or replaced is no error.
+    pub async fn delete(&self, at: &ObjectRef, uid: &str) -> Result<Deleted, TaskError> {
+        let api = self.api(&self.resource(&at.api_version, &at.kind).await?);
+        let params = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match self.raw_call(&self.named(at), || api.delete(&at.name, &params)).await {
+            Ok(_) => Ok(Deleted::Accepted),
+            Err(Failed::Api(status, _)) if status.code == 404 => Ok(Deleted::Gone),
+            Err(Failed::Api(status, _)) if status.code == 409 => Ok(Deleted::Replaced),
+            Err(Failed::Api(_, error) | Failed::Other(error)) => Err(error),
+        }
+    }
+
+    /// The last lines of a container's log; of its last run before this one where `previous` is set. Empty where there are none.
+    pub async fn log_tail(&self, pod: &str, container: &str, previous: bool) -> Vec<String> {
+        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = LogParams {
+            container: Some(container.to_owned()),
+            previous,
+            tail_lines: Some(5),
+            ..LogParams::default()
+        };
+        match tokio::time::timeout(Duration::from_secs(5), api.logs(pod, &params)).await {
+            Ok(Ok(text)) => text.lines().map(str::to_owned).collect(),
+            // A log that cannot be had is no reason to hide why the container failed.
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// Watches the objects of a kind that a label selector selects. A broken watch goes on by itself.
+    pub fn watch(
+        &self,
+        api_version: &str,
+        kind: &str,
+        selector: &str,
+    ) -> Option<impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + Send + use<>> {
+        let api = self.api(&known_resource(api_version, kind)?);
+        // The server ends a watch when this time is over; a dead connection is noticed not much later.
+        Some(watcher(api, watcher::Config::default().labels(selector).timeout(60)))
+    }
+
+    fn named(&self, at: &ObjectRef) -> String {
+        format!("{} {}/{}", at.kind, self.namespace, at.name)
+    }
+
+    async fn call<T, F>(&self, what: &str, make: impl Fn() -> F) -> Result<T, TaskError>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        self.raw_call(what, make).await.map_err(|failed| match failed {
+            Failed::Api(_, error) | Failed::Other(error) => error,
+        })
+    }
+
+    /// A call within its time, tried again while the server is only busy.
+    async fn raw_call<T, F>(&self, what: &str, make: impl Fn() -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        let mut wait = Duration::from_millis(200);
+        for last in (0..TRIES).map(|number| number + 1 == TRIES) {
+            let failed = match tokio::time::timeout(CALL_TIMEOUT, make()).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) => explain(what, error),
+                Err(_) => Failed::Other(TaskError::transient(format!(
+                    "{what}: the API server did not answer within {} s",
+                    CALL_TIMEOUT.as_secs()
+                ))),
+            };
+            let (passes, told) = match &failed {
+                Failed::Api(status, _) => {
+                    let after = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+                    (matches!(status.code, 429 | 500 | 502 | 503 | 504), u64::from(after))
+                }
+                Failed::Other(error) => (error.kind == graylane_engine::task::ErrorKind::Transient, 0),
+            };
+            if !passes || last {
+                return Err(failed);
+            }
+            tokio::time::sleep(wait.max(Duration::from_secs(told.min(10)))).await;
+            wait = (wait * 2).min(Duration::from_secs(3));
+        }
+        unreachable!("the last try returns")
+    }
+}
+
+enum Failed {
+    Api(Box<Status>, TaskError),
+    Other(TaskError),
+}
+
+/// The kinds that task types write and read; any other is looked up in the cluster.
+fn known_resource(api_version: &str, kind: &str) -> Option<ApiResource> {
+    let plural = match (api_version, kind) {
+        ("apps/v1", "Deployment") => "deployments",
+        ("apps/v1", "ReplicaSet") => "replicasets",
+        ("v1", "Service") => "services",
+        ("v1", "ConfigMap") => "configmaps",
+        ("v1", "Secret") => "secrets",
+        ("v1", "Pod") => "pods",
+        ("networking.k8s.io/v1", "Ingress") => "ingresses",
+        _ => return None,
+    };
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    Some(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural))
+}
+
+fn typed(object: DynamicObject, at: &ObjectRef) -> Result<Value, TaskError> {
+    let mut value = serde_json::to_value(object).map_err(|error| TaskError::permanent(format!("{at}: {error}")))?;
+    // Items of a list carry neither.
+    if let Some(map) = value.as_object_mut() {
+        map.insert("apiVersion".into(), at.api_version.clone().into());
+        map.insert("kind".into(), at.kind.clone().into());
+    }
+    Ok(value)
+}
+
+fn conflicts(status: &Status) -> Vec<(String, String)> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .filter(|cause| cause.reason == "FieldManagerConflict")
+        .map(|cause| {
+            let manager = cause.message.split('"').nth(1).unwrap_or("unknown").to_owned();
+            (manager, cause.field.clone())
+        })
+        .collect()
+}
+
+fn explain(what: &str, error: kube::Error) -> Failed {
+    match error {
+        kube::Error::Api(status) => {
+            let message = format!("{what}: {}", status.message);
+            let task_error = match status.code {
+                403 if !status.message.contains("is being terminated") => {
+                    TaskError::permanent(message).hint("the rights of this identity do not allow it; see `kubectl auth can-i`")
+                }
+                404 if status.message.starts_with("namespaces ") => {
+                    TaskError::permanent(message).hint("create the namespace, or correct `namespace` in the environment's file")
+                }
+                401 => TaskError::permanent(message).hint("the credentials of the cluster are not accepted: renew them"),
+                400 | 403 | 404 | 405 | 415 | 422 => TaskError::permanent(message),
+                _ => TaskError::transient(message),
+            };
+            Failed::Api(status, task_error)
+        }
+        other => {
+            let words = chain(&other);
+            Failed::Other(
+                TaskError::transient(format!("{what}: the cluster cannot be reached: {words}"))
+                    .hint("check the address in the kubeconfig, and the network"),
+            )
+        }
+    }
+}
+
+/// An error with everything below it: the outermost says only "service error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = vec![error.to_string()];
+    let mut at = error.source();
+    while let Some(inner) = at {
+        let text = inner.to_string();
+        if !words.iter().any(|word| word.contains(&text)) {
+            words.push(text);
+        }
+        at = inner.source();
+    }
+    words.join(": ")
+}
+
+/// How messages name an object in a namespace.
+pub fn full_name(namespace: &str, object: &Value) -> String {
+    format!("{} {namespace}/{}", kind(object), name(object))
+}

@@ -1,0 +1,378 @@
+//! An environment: the operator's file, and the manifests of its services.
+//!
+//! Files are gathered into a bundle once, with the data of Secrets replaced; everything later reads the
+//! bundle. Nothing here talks to a cluster.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use graylane_engine::bundle::Bundle;
+use graylane_engine::document::{Document, Finding, Problem, file_problem};
+use graylane_engine::id::{WorkflowName, is_name};
+use graylane_engine::schema::{Checker, list, nearest};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::manifest::{self, kind};
+use crate::secret::{DigestKey, redact};
+
+/// An environment file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Graylane environment", extend("$comment" = "printed by `graylane schema environment`"))]
+pub struct Environment {
+    /// The environment's name: what `environment` in a workflow file means.
+    #[schemars(regex(pattern = "^[A-Za-z][A-Za-z0-9_-]{0,62}$"), extend("x-expected" = "a name has letters, digits, `-` and `_`, and begins with a letter"))]
+    pub name: String,
+    /// The cluster: `rehearsal`, `in-cluster`, or a kubeconfig.
+    pub cluster: ClusterAt,
+    /// The namespace of its services and lanes.
+    #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"), extend("x-expected" = "a namespace has up to 63 small letters, digits and `-`"))]
+    pub namespace: String,
+    /// What lets requests in.
+    pub gateway: Gateway,
+    /// Alibaba Cloud MSE.
+    #[serde(default)]
+    pub mse: Mse,
+    /// The folder of the services' manifests, one file a service, relative to this file.
+    pub services: String,
+    /// What is special about single services.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub service_options: BTreeMap<String, ServiceOptions>,
+    /// Who may use the environment, and what it may be used for.
+    pub allow: Allow,
+    /// Field managers whose fields prod-deploy takes over without being told.
+    #[serde(default = "default_take_over")]
+    pub take_over: Vec<String>,
+}
+
+fn default_take_over() -> Vec<String> {
+    vec!["kubectl-client-side-apply".into(), "before-first-apply".into()]
+}
+
+/// Where a cluster is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClusterAt {
+    /// The cluster that Graylane carries.
+    Rehearsal,
+    /// The cluster that Graylane runs in.
+    InCluster,
+    /// The cluster of a kubeconfig file.
+    #[serde(untagged)]
+    Kubeconfig(Kubeconfig),
+}
+
+/// A kubeconfig file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Kubeconfig {
+    /// The file, relative to the environment's file.
+    pub kubeconfig: String,
+    /// The context; the file's current one where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
+
+/// What lets requests in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// How routes are written.
+    pub kind: GatewayKind,
+    /// Where http checks find it.
+    #[schemars(regex(pattern = "^https?://[^/]+/?$"), extend("x-expected" = "an address is `http://HOST:PORT` or `https://HOST:PORT`"))]
+    pub address: String,
+    /// The class of its Ingresses.
+    #[serde(default = "default_class")]
+    pub ingress_class: String,
+}
+
+fn default_class() -> String {
+    "mse".into()
+}
+
+/// How routes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayKind {
+    /// The MSE cloud-native gateway: Ingress annotations.
+    Mse,
+}
+
+/// Alibaba Cloud MSE.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mse {
+    /// Whether pods must carry the MSE agent: a gray pod without it would be met by everybody.
+    pub enabled: bool,
+}
+
+/// What is special about a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceOptions {
+    /// Whether lanes may hold a copy of it.
+    #[serde(default = "yes")]
+    pub gray: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Who may use an environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Allow {
+    /// The workflows that may name it.
+    pub workflows: Vec<String>,
+    /// Hosts besides the gateway that http checks may ask.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+}
+
+/// What a bundle remembers of where its files came from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Origin {
+    /// The environment's folder, absolute: paths in the file are relative to it.
+    folder: PathBuf,
+    /// The manifest file of each service, absolute.
+    services: BTreeMap<String, PathBuf>,
+}
+
+impl Environment {
+    /// Whether lanes may hold a copy of a service.
+    pub fn allows_gray(&self, service: &str) -> bool {
+        self.service_options.get(service).is_none_or(|options| options.gray)
+    }
+}
+
+/// An environment as a run sees it: the file, and its services' objects with redacted Secrets.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The operator's file.
+    pub environment: Environment,
+    /// The objects of each service.
+    pub services: BTreeMap<String, Vec<Value>>,
+    origin: Origin,
+}
+
+impl Site {
+    /// Reads an environment out of a bundle.
+    ///
+    /// # Errors
+    /// A sentence; with the nearest name where the environment is not known.
+    pub fn load(bundle: &Bundle, name: &str) -> Result<Site, String> {
+        let file: Value = read(bundle, &format!("environments/{name}.json"))?.ok_or_else(|| {
+            let known = names(bundle);
+            let near = nearest(name, known.iter().map(String::as_str));
+            match near {
+                Some(near) => format!("there is no environment `{name}`; did you mean `{near}`?"),
+                None => format!("there is no environment `{name}`: there is {}", list(&known)),
+            }
+        })?;
+        let environment = serde_json::from_value(file).map_err(|error| format!("environment `{name}`: {error}"))?;
+        let origin = read(bundle, &format!("environments/{name}.origin.json"))?
+            .ok_or_else(|| format!("environment `{name}`: the bundle does not say where it came from"))?;
+        let prefix = format!("services/{name}/");
+        let mut services = BTreeMap::new();
+        for (path, bytes) in bundle.below(&prefix) {
+            let service = path.trim_start_matches(&prefix).trim_end_matches(".json");
+            let objects = serde_json::from_slice(bytes).map_err(|error| format!("service `{service}`: {error}"))?;
+            services.insert(service.to_owned(), objects);
+        }
+        Ok(Site { environment, services, origin })
+    }
+
+    /// Whether a workflow may use the environment.
+    ///
+    /// # Errors
+    /// The refusal, with what to do.
+    pub fn admit(&self, workflow: &WorkflowName) -> Result<(), String> {
+        let allowed = &self.environment.allow.workflows;
+        if allowed.iter().any(|name| name == workflow.as_str()) {
+            return Ok(());
+        }
+        Err(format!("environment `{}` does not allow the workflow `{workflow}`", self.environment.name))
+    }
+
+    /// The objects of a service.
+    ///
+    /// # Errors
+    /// A sentence with the nearest name.
+    pub fn service(&self, name: &str) -> Result<&[Value], String> {
+        self.services.get(name).map(Vec::as_slice).ok_or_else(|| {
+            let environment = &self.environment.name;
+            match nearest(name, self.services.keys().map(String::as_str)) {
+                Some(near) => format!("environment `{environment}` has no service `{name}`; did you mean `{near}`?"),
+                None => format!(
+                    "environment `{environment}` has no service `{name}`: it has {}",
+                    list(self.services.keys())
+                ),
+            }
+        })
+    }
+
+    /// The file that a service's objects came from, where Secrets are read again.
+    pub fn source(&self, service: &str) -> Option<&Path> {
+        self.origin.services.get(service).map(PathBuf::as_path)
+    }
+
+    /// A path of the environment's file, absolute.
+    pub fn path(&self, written: &str) -> PathBuf {
+        let written = match written.strip_prefix("~/") {
+            Some(rest) => std::env::home_dir().map_or_else(|| PathBuf::from(written), |home| home.join(rest)),
+            None => PathBuf::from(written),
+        };
+        if written.is_absolute() { written } else { self.origin.folder.join(written) }
+    }
+}
+
+/// The names of the environments in a bundle.
+pub fn names(bundle: &Bundle) -> Vec<String> {
+    let files = bundle.below("environments/").map(|(path, _)| path.trim_start_matches("environments/"));
+    files.filter(|file| !file.ends_with(".origin.json")).map(|file| file.trim_end_matches(".json").to_owned()).collect()
+}
+
+fn read<T: serde::de::DeserializeOwned>(bundle: &Bundle, path: &str) -> Result<Option<T>, String> {
+    bundle.get(path).map(|bytes| serde_json::from_slice(bytes).map_err(|error| format!("{path}: {error}"))).transpose()
+}
+
+/// What was gathered, and what was wrong with it.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// The files that are right; Secrets hold digests.
+    pub bundle: Bundle,
+    /// The files that are not: a broken one never takes a good one down.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads every environment file of a folder, and the manifests that they name. A folder that is missing holds none.
+pub fn gather(folder: &Path, key: &DigestKey) -> Gathered {
+    let mut gathered = Gathered::default();
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for path in yaml_files(folder, &mut gathered.problems) {
+        match environment_file(&path) {
+            Ok(environment) => {
+                let shown = path.display().to_string();
+                if let Some(other) = names.insert(environment.name.clone(), shown.clone()) {
+                    let message = format!("two environments are called `{}`", environment.name);
+                    let mut problem = file_problem(&shown, message);
+                    problem.hints.push(format!("the other one is in {other}"));
+                    gathered.problems.push(problem);
+                    continue;
+                }
+                add_environment(&path, &environment, key, &mut gathered);
+            }
+            Err(problems) => gathered.problems.extend(problems),
+        }
+    }
+    gathered
+}
+
+/// Reads one environment file, alone.
+///
+/// # Errors
+/// Every problem with its place.
+pub fn environment_file(path: &Path) -> Result<Environment, Vec<Problem>> {
+    let shown = path.display().to_string();
+    let bytes = fs::read(path).map_err(|error| vec![file_problem(&shown, format!("cannot be read: {error}"))])?;
+    let document = Document::parse(&shown, &bytes)?;
+    let checker = Checker::new(graylane_engine::schema::of::<Environment>());
+    let mut findings = checker.check(document.value(), "the environment", Some((&document, "")));
+    if let Some(text) = document.value().get("cluster").and_then(Value::as_str) {
+        // A choice between words and a map reads badly from a schema.
+        findings.retain(|finding| finding.pointer != "/cluster");
+        if text != "rehearsal" && text != "in-cluster" {
+            let known = ["rehearsal", "in-cluster"];
+            let near = nearest(text, known);
+            let finding = Finding::at("/cluster", format!("`cluster` cannot be `{text}`"));
+            findings.push(match near {
+                Some(near) => finding.label(format!("did you mean `{near}`?")),
+                None => finding.label("`rehearsal`, `in-cluster` or `{ kubeconfig: FILE, context: NAME }`"),
+            });
+        }
+    }
+    if !findings.is_empty() {
+        return Err(findings.into_iter().map(|finding| document.problem(finding)).collect());
+    }
+    serde_json::from_value(document.value().clone()).map_err(|error| vec![file_problem(&shown, error.to_string())])
+}
+
+fn add_environment(path: &Path, environment: &Environment, key: &DigestKey, gathered: &mut Gathered) {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let services = folder.join(&environment.services);
+    let name = &environment.name;
+    if !services.is_dir() {
+        let shown = path.display().to_string();
+        let mut problem = file_problem(&shown, format!("`services` names {}, which is no folder", environment.services));
+        problem.hints.push(format!("the path is relative to {}", folder.display()));
+        gathered.problems.push(problem);
+    }
+    let mut origin = Origin { folder: folder.clone(), services: BTreeMap::new() };
+    for file in yaml_files(&services, &mut gathered.problems) {
+        let Some(service) = file.file_stem().and_then(|stem| stem.to_str()) else { continue };
+        let shown = file.display().to_string();
+        if !is_name(service) {
+            gathered.problems.push(file_problem(&shown, format!("`{service}` cannot be the name of a service")));
+            continue;
+        }
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) => {
+                gathered.problems.push(file_problem(&shown, format!("cannot be read: {error}")));
+                continue;
+            }
+        };
+        match manifest::parse(&shown, &text) {
+            Ok(objects) => {
+                let redacted: Vec<Value> = objects.iter().map(|object| redact(object, key)).collect();
+                let bytes = serde_json::to_vec(&redacted).unwrap_or_default();
+                gathered.bundle.add(format!("services/{name}/{service}.json"), bytes);
+                origin.services.insert(service.to_owned(), file);
+            }
+            Err(problems) => gathered.problems.extend(problems),
+        }
+    }
+    let bytes = |value: serde_json::Result<Vec<u8>>| value.unwrap_or_default();
+    gathered.bundle.add(format!("environments/{name}.json"), bytes(serde_json::to_vec(environment)));
+    gathered.bundle.add(format!("environments/{name}.origin.json"), bytes(serde_json::to_vec(&origin)));
+}
+
+fn yaml_files(folder: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            problems.push(file_problem(&folder.display().to_string(), format!("cannot be read: {error}")));
+            return Vec::new();
+        }
+    };
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The one Deployment of a service.
+///
+/// # Errors
+/// A sentence: there is none, or more than one.
+pub fn deployment<'o>(service: &str, objects: &'o [Value]) -> Result<&'o Value, String> {
+    let mut found = objects.iter().filter(|object| kind(object) == "Deployment");
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        (None, _) => Err(format!("service `{service}` has no Deployment: its manifest needs exactly one")),
+        (Some(_), Some(_)) => {
+            let count = objects.iter().filter(|object| kind(object) == "Deployment").count();
+            Err(format!("service `{service}` has {count} Deployments: its manifest needs exactly one"))
+        }
+    }
+}

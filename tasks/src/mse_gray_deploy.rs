@@ -1,0 +1,565 @@
+//! `mse-gray-deploy`: a gray lane beside production. Config, then pods until they are ready, then Services, the route last.
+//!
+//! No user enters a lane that is not up. A lane task writes only objects that carry the lane's labels.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use graylane_engine::claim::{Claim, Mode};
+use graylane_engine::document::{Finding, step};
+use graylane_engine::task::{self, Action, Change, Outputs, Plan, Task, TaskContext, TaskError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::cluster::{Cluster, Clusters, Deleted, full_name};
+use crate::environment::{Site, deployment};
+use crate::inventory::{is_ours, objects};
+use crate::lane::labels::{ANNOTATION_CREATED, ANNOTATION_ORIGIN, ANNOTATION_RUN, GRAY_TYPE, SERVICE_NAME, TYPE, VERSION, selector};
+use crate::lane::leak::{Pods, leaks};
+use crate::lane::route::{self, Entry};
+use crate::lane::{Copy, render};
+use crate::manifest::{ObjectRef, diff, images, kind, map_at, name, texts, uid};
+use crate::rollout::{Expect, follow, running_images};
+use crate::secret::{DigestKey, redact, restore};
+use crate::spec::{self, check_environment, check_images, check_lane_tag, check_service, images_for, images_value};
+
+/// The task type.
+pub struct MseGrayDeploy {
+    clusters: Arc<Clusters>,
+    key: DigestKey,
+}
+
+impl MseGrayDeploy {
+    /// The type, over these clusters.
+    pub fn new(clusters: Arc<Clusters>, key: DigestKey) -> Self {
+        MseGrayDeploy { clusters, key }
+    }
+}
+
+/// `with` of a `mse-gray-deploy` task.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct With {
+    /// The environment, by the name in its file.
+    environment: String,
+    /// The lane's tag: up to 20 small letters, digits and `-`.
+    tag: String,
+    /// Image by service, for services with one container; images by container for others. Short for `services`.
+    #[serde(default)]
+    images: Option<BTreeMap<String, Value>>,
+    /// The services of the lane, with all that can be said of each.
+    #[serde(default)]
+    services: Option<BTreeMap<String, ServiceWith>>,
+    /// Which requests enter the lane. Without it the lane is up, and only marked requests meet it.
+    #[serde(default)]
+    entry: Option<Entry>,
+}
+
+/// One service of a lane.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ServiceWith {
+    /// Image by container; what is not named keeps the image that production runs.
+    #[serde(default)]
+    images: BTreeMap<String, String>,
+    /// How many pods.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    replicas: Option<u32>,
+}
+
+/// What `run` carries out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Body {
+    /// The environment.
+    pub(crate) environment: String,
+    /// The lane.
+    pub(crate) tag: String,
+    /// Objects in the order of their application; Secrets hold digests.
+    pub(crate) objects: Vec<Value>,
+    /// Objects of earlier deploys that the render no longer has.
+    removed: Vec<Removed>,
+    /// Whether the route is new with this deploy.
+    route_is_new: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Removed {
+    #[serde(flatten)]
+    at: ObjectRef,
+    uid: String,
+}
+
+#[async_trait]
+impl Task for MseGrayDeploy {
+    fn type_name(&self) -> &'static str {
+        "mse-gray-deploy"
+    }
+
+    fn summary(&self) -> &'static str {
+        "deploys gray copies of services beside production, and lets chosen requests in"
+    }
+
+    fn schema(&self) -> Value {
+        graylane_engine::schema::of_spec::<With>()
+    }
+
+    fn check(&self, spec: &Value, at: &task::Site<'_>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let site = check_environment(spec, at, &mut findings);
+        check_lane_tag(spec, &mut findings);
+        check_images(spec, site.as_ref(), &mut findings);
+        let services = spec.get("services").and_then(Value::as_object);
+        for service in services.into_iter().flat_map(Map::keys) {
+            check_service(service, &step("/services", service), site.as_ref(), &mut findings);
+            if spec.pointer(&step("/images", service)).is_some() {
+                findings.push(
+                    Finding::at(step("/services", service), format!("`{service}` stands in `images` and in `services`"))
+                        .on_key()
+                        .label("`images` is short for `services`: keep one"),
+                );
+            }
+        }
+        if spec.get("images").is_none() && spec.get("services").is_none() {
+            findings.push(Finding::at("", "the lane has no service").on_key().label("add `images` or `services`"));
+        }
+        if let Some(entry) = spec.get("entry") {
+            findings.extend(route::check(entry).into_iter().map(|finding| finding.below("/entry")));
+            if let Some(service) = spec::plain(entry, "service")
+                && let Some(site) = &site
+            {
+                match site.service(service) {
+                    Err(_) => {
+                        let mut wrong = Vec::new();
+                        check_service(service, "/entry/service", Some(site), &mut wrong);
+                        findings.extend(wrong.into_iter().map(|finding| Finding { on_key: false, ..finding }));
+                    }
+                    Ok(objects) if !objects.iter().any(|object| kind(object) == "Ingress") => findings.push(
+                        Finding::at("/entry/service", format!("service `{service}` has no Ingress"))
+                            .label("the entry is the service whose Ingress lets requests in"),
+                    ),
+                    Ok(_) => {}
+                }
+            }
+        }
+        findings
+    }
+
+    fn claims(&self, spec: &Value) -> Vec<Claim> {
+        match (spec::plain(spec, "environment"), spec::plain(spec, "tag")) {
+            (Some(environment), Some(tag)) => vec![Claim::lane(environment, tag, Mode::Write)],
+            _ => Vec::new(),
+        }
+    }
+
+    fn sealed_keys(&self) -> &'static [&'static str] {
+        &["environment", "tag"]
+    }
+
+    fn outputs(&self) -> &'static [&'static str] {
+        &["tag", "objects", "images", "route"]
+    }
+
+    async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
+        let with: With = spec::read(cx)?;
+        let site = spec::site(cx, &with.environment)?;
+        let cluster = self.clusters.connect(&site).await?;
+        Planner { cx, with: &with, site: &site, cluster: &cluster, key: &self.key }.plan().await
+    }
+
+    async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
+        let body: Body = serde_json::from_value(plan.body.clone())
+            .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))?;
+        let site = spec::site(cx, &body.environment)?;
+        let cluster = self.clusters.connect(&site).await?;
+        let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body };
+        match deploy.run().await {
+            Ok(outputs) => Ok(outputs),
+            Err(error) => Err(deploy.after_failure(error).await),
+        }
+    }
+}
+
+struct Planner<'p> {
+    cx: &'p TaskContext,
+    with: &'p With,
+    site: &'p Site,
+    cluster: &'p Cluster,
+    key: &'p DigestKey,
+}
+
+impl Planner<'_> {
+    async fn plan(&self) -> Result<Plan, TaskError> {
+        let mut plan = Plan::default();
+        let lane = objects(self.cluster, &selector(&self.with.tag)).await?;
+        let mut rendered = Vec::new();
+        let mut wrong = Vec::new();
+        for (service, with) in self.services()? {
+            match self.render(&service, &with).await {
+                Ok((objects, shared)) => {
+                    rendered.extend(objects);
+                    plan.warnings.extend(shared);
+                }
+                Err(why) => wrong.extend(why),
+            }
+        }
+        if let Some(entry) = &self.with.entry
+            && !self.services()?.contains_key(&entry.service)
+        {
+            wrong.push(format!("the entry `{}` is not one of the lane's services", entry.service));
+        }
+        refuse(wrong)?;
+        // The order over all services: every pod is up before any Service, every Service before the route.
+        rendered.sort_by_key(rank);
+        self.leak_test(&rendered, &lane).await?;
+        let mut expected_images = Map::new();
+        let mut route_is_new = false;
+        let mut stamped = Vec::new();
+        for object in rendered {
+            let live = self.live(&object).await?;
+            if kind(&object) == "Ingress" {
+                route_is_new = live.is_none();
+            }
+            if kind(&object) == "Deployment" {
+                let service = texts(&object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
+                expected_images.insert(service, images_value(&main_images(&object)));
+            }
+            let object = self.stamp(object, live.as_ref());
+            let dry = self.dry_run(&object).await?;
+            plan.changes.push(change(&self.cluster.namespace, live.as_ref(), Some(&dry), self.key));
+            stamped.push(object);
+        }
+        let removed = self.removed(&stamped, &lane, &mut plan);
+        let route = stamped.iter().find(|object| kind(object) == "Ingress").map(route::words);
+        if self.with.entry.is_none() {
+            plan.warnings.push("the lane has no entry: only requests that carry its mark meet it".into());
+        }
+        if let Some(weight) = self.with.entry.as_ref().and_then(|entry| entry.weight) {
+            plan.warnings.push(format!("{weight} % of all requests enter: a user may meet both versions"));
+        }
+        plan.expected.insert("tag".into(), self.with.tag.clone().into());
+        plan.expected.insert("images".into(), Value::Object(expected_images));
+        plan.expected.insert("route".into(), route.into());
+        plan.expected.insert("objects".into(), names(&stamped));
+        let body = Body {
+            environment: self.with.environment.clone(),
+            tag: self.with.tag.clone(),
+            objects: stamped,
+            removed,
+            route_is_new,
+        };
+        plan.body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
+        Ok(plan)
+    }
+
+    /// `images` and `services` as one.
+    fn services(&self) -> Result<BTreeMap<String, ServiceWith>, TaskError> {
+        let mut services = self.with.services.clone().unwrap_or_default();
+        for (service, image) in self.with.images.iter().flatten() {
+            let baseline = self.site.service(service).map_err(TaskError::permanent)?;
+            let images = images_for(service, Some(image), baseline).map_err(TaskError::permanent)?;
+            if services.insert(service.clone(), ServiceWith { images, replicas: None }).is_some() {
+                return Err(TaskError::permanent(format!("`{service}` stands in `images` and in `services`: keep one")));
+            }
+        }
+        if services.is_empty() {
+            return Err(TaskError::permanent("the lane has no service").hint("name at least one in `images`"));
+        }
+        Ok(services)
+    }
+
+    async fn render(&self, service: &str, with: &ServiceWith) -> Result<(Vec<Value>, Vec<String>), Vec<String>> {
+        let baseline = self.site.service(service).map_err(|why| vec![why])?;
+        if !self.site.environment.allows_gray(service) {
+            return Err(vec![format!(
+                "service `{service}` takes no part in lanes: its `gray` is false in environment `{}`",
+                self.site.environment.name
+            )]);
+        }
+        let at = ObjectRef::of(deployment(service, baseline).map_err(|why| vec![why])?);
+        let live = self.cluster.get(&at).await.map_err(|error| vec![error.to_string()])?;
+        // A service that only exists in a lane would be met by everybody who calls it.
+        let live = live.ok_or_else(|| {
+            vec![format!(
+                "service `{service}`: its baseline, Deployment {}/{}, is not on the cluster: deploy it to production first",
+                self.cluster.namespace, at.name
+            )]
+        })?;
+        let live_images = images(&live);
+        let rendered = render(&Copy {
+            service,
+            baseline,
+            tag: &self.with.tag,
+            images: &with.images,
+            live: &live_images,
+            replicas: with.replicas.unwrap_or(1),
+            entry: self.with.entry.as_ref().filter(|entry| entry.service == service),
+        })?;
+        let mut wrong = Vec::new();
+        for (what, pointer) in
+            [("selector", "/spec/selector/matchLabels"), ("template", "/spec/template/metadata/labels")]
+        {
+            if !texts(&live, pointer).contains_key(VERSION) {
+                wrong.push(format!(
+                    "service `{service}`: the {what} of the live Deployment {} lacks `{VERSION}`: the manifest has it, production was not brought up to it",
+                    at.name
+                ));
+            }
+        }
+        if wrong.is_empty() { Ok((rendered.objects, rendered.shared)) } else { Err(wrong) }
+    }
+
+    async fn leak_test(&self, rendered: &[Value], lane: &[Value]) -> Result<(), TaskError> {
+        let live = self.cluster.list("v1", "Service", "").await?;
+        let workloads = self.cluster.list("apps/v1", "Deployment", "").await?;
+        let ours: BTreeSet<&str> = rendered.iter().filter(|o| kind(o) == "Service").map(name).collect();
+        let gone: BTreeSet<&str> = lane.iter().filter(|o| kind(o) == "Service").map(name).collect();
+        let services = live.iter().filter(|service| !ours.contains(name(service)) && !gone.contains(name(service)));
+        let new: BTreeSet<&str> = rendered.iter().filter(|o| kind(o) == "Deployment").map(name).collect();
+        let mut pods: Vec<Pods> = rendered.iter().filter(|o| kind(o) == "Deployment").map(Pods::of).collect();
+        pods.extend(workloads.iter().filter(|workload| !new.contains(name(workload))).map(Pods::of));
+        let rendered_services = rendered.iter().filter(|object| kind(object) == "Service");
+        let mut found = leaks(services.chain(rendered_services), &pods);
+        // What leaks already without this lane is not this lane's doing, and must not stop a release.
+        found.retain(|leak| new.contains(leak.deployment.as_str()) || ours.contains(leak.service.as_str()));
+        let Some(first) = found.first() else { return Ok(()) };
+        let hint = first.hint.clone();
+        Err(TaskError::permanent(format!("refused: {first}"))
+            .details(found.iter().skip(1).map(ToString::to_string))
+            .hint(format!("{hint}, once the baseline's pods carry the label")))
+    }
+
+    /// The live object under a lane name; a foreign one is refused.
+    async fn live(&self, object: &Value) -> Result<Option<Value>, TaskError> {
+        let Some(live) = self.cluster.get(&ObjectRef::of(object)).await? else { return Ok(None) };
+        let labels = texts(&live, "/metadata/labels");
+        let mine = labels.get(TYPE).is_some_and(|kind| kind == GRAY_TYPE) && labels.get(VERSION) == Some(&self.with.tag);
+        let shown = full_name(&self.cluster.namespace, &live);
+        if !mine {
+            return Err(TaskError::permanent(format!("refused: {shown} exists and does not belong to lane `{}`", self.with.tag))
+                .hint("use another tag, or remove the object"));
+        }
+        if !is_ours(&live) {
+            return Err(TaskError::permanent(format!("refused: {shown} belongs to a lane that another tool made"))
+                .hint("take that lane down with the tool that made it, or use another tag"));
+        }
+        if kind(object) == "Deployment" && live.pointer("/spec/selector") != object.pointer("/spec/selector") {
+            return Err(TaskError::permanent(format!("refused: {shown} has another selector, which cannot be changed"))
+                .hint("take the lane down first, then deploy it again"));
+        }
+        Ok(Some(live))
+    }
+
+    fn stamp(&self, mut object: Value, live: Option<&Value>) -> Value {
+        let created = live.and_then(|live| texts(live, "/metadata/annotations").remove(ANNOTATION_CREATED));
+        let created = created.unwrap_or_else(|| self.cx.clock.now().to_string());
+        let annotations = map_at(&mut object, &["metadata", "annotations"]);
+        annotations.insert(ANNOTATION_CREATED.into(), created.into());
+        annotations.insert(ANNOTATION_RUN.into(), self.cx.run.to_string().into());
+        object
+    }
+
+    async fn dry_run(&self, object: &Value) -> Result<Value, TaskError> {
+        // A digest is no base64, and the server would say so: the shape is tried without the values.
+        let mut object = object.clone();
+        if kind(&object) == "Secret" {
+            object["data"] = json!({});
+        }
+        let dry = self.cluster.apply(&object, true, true).await?;
+        Ok(dry)
+    }
+
+    fn removed(&self, rendered: &[Value], lane: &[Value], plan: &mut Plan) -> Vec<Removed> {
+        let services: BTreeSet<String> =
+            rendered.iter().filter_map(|o| texts(o, "/metadata/labels").remove(SERVICE_NAME)).collect();
+        let kept: BTreeSet<ObjectRef> = rendered.iter().map(ObjectRef::of).collect();
+        let mut removed = Vec::new();
+        for object in lane {
+            let service = texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
+            let at = ObjectRef::of(object);
+            if kept.contains(&at) {
+                continue;
+            }
+            if !services.contains(&service) || !is_ours(object) {
+                plan.warnings.push(format!("{} stays in the lane: it is not part of this deploy", full_name(&self.cluster.namespace, object)));
+                continue;
+            }
+            let Some(uid) = uid(object) else { continue };
+            plan.changes.push(change(&self.cluster.namespace, Some(object), None, self.key));
+            removed.push(Removed { at, uid: uid.to_owned() });
+        }
+        removed
+    }
+}
+
+fn rank(object: &Value) -> usize {
+    ["ConfigMap", "Secret", "Deployment", "Service", "Ingress"].iter().position(|k| *k == kind(object)).unwrap_or(9)
+}
+
+/// The images of the containers, init containers left out: what promote takes.
+fn main_images(deployment: &Value) -> BTreeMap<String, String> {
+    let containers = deployment.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+    let named = containers.into_iter().flatten();
+    named.filter_map(|c| Some((c["name"].as_str()?.to_owned(), c["image"].as_str()?.to_owned()))).collect()
+}
+
+fn names(objects: &[Value]) -> Value {
+    objects.iter().map(|object| Value::from(ObjectRef::of(object).to_string())).collect()
+}
+
+/// A change for people; Secrets on both sides as digests.
+pub(crate) fn change(namespace: &str, before: Option<&Value>, after: Option<&Value>, key: &DigestKey) -> Change {
+    let shown = before.or(after).map(|object| full_name(namespace, object)).unwrap_or_default();
+    let secret = before.or(after).is_some_and(|object| kind(object) == "Secret");
+    let (before, after) = (before.map(|b| redact(b, key)), after.map(|a| redact(a, key)));
+    let difference = if secret { String::new() } else { diff(before.as_ref(), after.as_ref()) };
+    let action = match (&before, &after) {
+        (None, _) => Action::Create,
+        (Some(_), None) => Action::Delete,
+        (Some(_), Some(_)) if secret => Action::Update,
+        (Some(_), Some(_)) if difference.is_empty() => Action::Keep,
+        (Some(_), Some(_)) => Action::Update,
+    };
+    Change { action, object: shown, diff: difference }
+}
+
+/// Refuses with everything that is wrong.
+pub(crate) fn refuse(mut wrong: Vec<String>) -> Result<(), TaskError> {
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let first = wrong.remove(0);
+    Err(TaskError::permanent(format!("refused: {first}")).details(wrong))
+}
+
+struct Deploy<'d> {
+    cx: &'d TaskContext,
+    site: &'d Site,
+    cluster: &'d Cluster,
+    key: &'d DigestKey,
+    body: &'d Body,
+}
+
+impl Deploy<'_> {
+    async fn run(&self) -> Result<Outputs, TaskError> {
+        let of = |kinds: &'static [&'static str]| self.body.objects.iter().filter(move |o| kinds.contains(&kind(o)));
+        if of(&["ConfigMap", "Secret"]).next().is_some() {
+            self.cx.phase("writing configuration").await?;
+            for object in of(&["ConfigMap", "Secret"]) {
+                self.apply(object).await?;
+            }
+        }
+        self.cx.phase("starting gray pods").await?;
+        let mut started = Vec::new();
+        for object in of(&["Deployment"]) {
+            started.push(self.apply(object).await?);
+        }
+        let mut images = Map::new();
+        let mut report = Vec::new();
+        // All at once: a lane is as slow as its slowest service, not as all of them.
+        let follows = started.iter().map(|applied| self.follow(applied));
+        for (applied, seen) in started.iter().zip(futures::future::try_join_all(follows).await?) {
+            let service = texts(applied, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
+            let running = running_images(&seen);
+            report.push(format!("gray {service}: {}", shown_images(&main_images(applied))));
+            images.insert(service, images_value(&running));
+        }
+        self.cx.phase("writing Services").await?;
+        for object in of(&["Service"]) {
+            self.apply(object).await?;
+        }
+        for removed in &self.body.removed {
+            self.remove(removed).await?;
+        }
+        let route = of(&["Ingress"]).next();
+        if let Some(ingress) = route {
+            self.cx.phase("opening the route").await?;
+            self.apply(ingress).await?;
+            report.push(format!("route: {}", route::words(ingress)));
+        }
+        let mut values = Map::new();
+        values.insert("tag".into(), self.body.tag.clone().into());
+        values.insert("objects".into(), names(&self.body.objects));
+        values.insert("images".into(), Value::Object(images));
+        values.insert("route".into(), route.map(route::words).into());
+        Ok(Outputs { values, report })
+    }
+
+    async fn apply(&self, object: &Value) -> Result<Value, TaskError> {
+        if self.cx.cancel.is_cancelled() {
+            return Err(TaskError::transient("stopped between two objects"));
+        }
+        let service = texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
+        let origin = texts(object, "/metadata/annotations").remove(ANNOTATION_ORIGIN).unwrap_or_default();
+        let object = match self.site.source(&service) {
+            Some(source) => restore(object, &origin, source, self.key).map_err(TaskError::permanent)?,
+            None => object.clone(),
+        };
+        self.cx.log(format!("apply {}", full_name(&self.cluster.namespace, &object)));
+        // The plan has looked at foreign owners; what a person changed by hand since is taken back.
+        Ok(self.cluster.apply(&object, false, true).await?)
+    }
+
+    async fn follow(&self, applied: &Value) -> Result<crate::rollout::Seen, TaskError> {
+        let generation = applied.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
+        let expect = Expect { generation, agent: self.site.environment.mse.enabled };
+        match follow(self.cx, self.cluster, applied, expect, &self.cx.cancel).await {
+            Ok(seen) => Ok(seen),
+            Err(failed) if failed.agent_missing => {
+                let at = ObjectRef::of(applied);
+                self.cx.log(format!("scaling {at} to 0: its pods carry no MSE agent"));
+                let patch = json!([{ "op": "replace", "path": "/spec/replicas", "value": 0 }]);
+                let scaled = self.cluster.patch(&at, &patch).await;
+                let told = match scaled {
+                    Ok(_) => format!("{at} was scaled to 0, so that nobody meets it"),
+                    Err(error) => format!("{at} could not be scaled to 0: {error}"),
+                };
+                Err(failed.error.details([told]))
+            }
+            Err(failed) => Err(failed.error),
+        }
+    }
+
+    async fn remove(&self, removed: &Removed) -> Result<(), TaskError> {
+        match self.cluster.delete(&removed.at, &removed.uid).await? {
+            Deleted::Accepted => self.cx.log(format!("deleted {}: the lane no longer has it", removed.at)),
+            Deleted::Gone => {}
+            Deleted::Replaced => self.cx.log(format!("{} is another object by now and stays", removed.at)),
+        }
+        Ok(())
+    }
+
+    /// Takes back a route that this deploy put, and says what is left to look at.
+    async fn after_failure(&self, error: TaskError) -> TaskError {
+        let mut told = Vec::new();
+        if self.body.route_is_new {
+            for ingress in self.body.objects.iter().filter(|object| kind(object) == "Ingress") {
+                let at = ObjectRef::of(ingress);
+                match self.cluster.get(&at).await {
+                    Ok(Some(live)) if is_ours(&live) => match self.cluster.delete(&at, uid(&live).unwrap_or_default()).await {
+                        Ok(_) => told.push(format!("the route {at} was taken back")),
+                        Err(why) => told.push(format!("the route {at} could not be taken back: {why}")),
+                    },
+                    Ok(_) => {}
+                    Err(why) => told.push(format!("whether the route {at} is on could not be seen: {why}")),
+                }
+            }
+        }
+        let left: Vec<String> = self.body.objects.iter().filter(|o| kind(o) == "Deployment").map(|o| ObjectRef::of(o).to_string()).collect();
+        told.push(format!(
+            "left to look at: {} in {}; mse-gray-offline with tag `{}` takes everything down",
+            left.join(", "),
+            self.cluster.namespace,
+            self.body.tag
+        ));
+        error.details(told)
+    }
+}
+
+/// `container image` pairs as one text.
+pub(crate) fn shown_images(images: &BTreeMap<String, String>) -> String {
+    images.values().cloned().collect::<Vec<_>>().join(", ")
+}
+

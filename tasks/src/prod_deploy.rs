@@ -1,0 +1,637 @@
+//! `prod-deploy`: brings services in production to new images, one after the other, and takes it back where it fails.
+//!
+//! Applies each named service's whole manifest. A lane of the same service is left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use graylane_engine::claim::Claim;
+use graylane_engine::document::{Finding, step};
+use graylane_engine::id::Digest;
+use graylane_engine::run::ROLLBACK;
+use graylane_engine::task::{self, Action, Outputs, Plan, Task, TaskContext, TaskError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{ApplyError, Cluster, Clusters, FIELD_MANAGER, full_name};
+use crate::environment::{Site, deployment};
+use crate::lane::labels::{ANNOTATION_CONFIG_HASH, GRAY_TYPE, TYPE};
+use crate::lane::leak::{Pods, leaks};
+use crate::lane::{config_hash, set_images};
+use crate::manifest::{ObjectRef, clean, images, kind, map_at, name, sorted, texts};
+use crate::mse_gray_deploy::{change, refuse, shown_images};
+use crate::rollout::{Expect, follow, running_images};
+use crate::secret::{DigestKey, redact, restore};
+use crate::spec::{self, check_environment, check_images, check_service, images_for, images_value};
+
+/// The task type.
+pub struct ProdDeploy {
+    clusters: Arc<Clusters>,
+    key: DigestKey,
+}
+
+impl ProdDeploy {
+    /// The type, over these clusters.
+    pub fn new(clusters: Arc<Clusters>, key: DigestKey) -> Self {
+        ProdDeploy { clusters, key }
+    }
+}
+
+/// `with` of a `prod-deploy` task.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct With {
+    /// The environment, by the name in its file.
+    environment: String,
+    /// Image by service, for services with one container; images by container for others. Short for `services`.
+    #[serde(default)]
+    images: Option<BTreeMap<String, Value>>,
+    /// The services, with all that can be said of each.
+    #[serde(default)]
+    services: Option<BTreeMap<String, ServiceWith>>,
+    /// The order; services that it does not name come after it, by name.
+    #[serde(default)]
+    order: Vec<String>,
+    /// Whether a failure takes back what was written.
+    #[serde(default)]
+    rollback: Rollback,
+    /// Field managers whose fields are taken although they conflict.
+    #[serde(default)]
+    force: Vec<String>,
+}
+
+/// One service in production.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ServiceWith {
+    /// Image by container; what is not named keeps the image that production runs.
+    #[serde(default)]
+    images: BTreeMap<String, String>,
+    /// How many pods; what is live stays where nothing is said.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    replicas: Option<u32>,
+}
+
+/// Whether a failure takes back what was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Rollback {
+    /// A failure, a timeout and a cancel take it back.
+    #[default]
+    OnFailure,
+    /// What was written stays.
+    Never,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Body {
+    environment: String,
+    rollback: Rollback,
+    /// In their order.
+    services: Vec<Planned>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Planned {
+    service: String,
+    objects: Vec<Write>,
+}
+
+/// One object to write.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Write {
+    /// What is applied; Secrets hold digests.
+    object: Value,
+    /// What stood there before; none where it is new.
+    before: Option<Before>,
+    /// Whether fields of managers that may be taken over conflict.
+    force: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Before {
+    uid: String,
+    /// The part that a rollback writes back, as it was.
+    content: Value,
+    /// The same part as it will be: what a rollback must find.
+    written: Digest,
+}
+
+#[async_trait]
+impl Task for ProdDeploy {
+    fn type_name(&self) -> &'static str {
+        "prod-deploy"
+    }
+
+    fn summary(&self) -> &'static str {
+        "brings services in production to new images, and takes it back where it fails"
+    }
+
+    fn schema(&self) -> Value {
+        graylane_engine::schema::of_spec::<With>()
+    }
+
+    fn check(&self, spec: &Value, at: &task::Site<'_>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let site = check_environment(spec, at, &mut findings);
+        check_images(spec, site.as_ref(), &mut findings);
+        for service in spec.get("services").and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+            check_service(service, &step("/services", service), site.as_ref(), &mut findings);
+        }
+        for (index, service) in spec.get("order").and_then(Value::as_array).into_iter().flatten().enumerate() {
+            if let Some(service) = service.as_str().filter(|text| !text.contains("${{")) {
+                let mut wrong = Vec::new();
+                check_service(service, &format!("/order/{index}"), site.as_ref(), &mut wrong);
+                findings.extend(wrong.into_iter().map(|finding| Finding { on_key: false, ..finding }));
+            }
+        }
+        if spec.get("images").is_none() && spec.get("services").is_none() {
+            findings.push(Finding::at("", "nothing is deployed").on_key().label("add `images` or `services`"));
+        }
+        findings
+    }
+
+    fn claims(&self, spec: &Value) -> Vec<Claim> {
+        let Some(environment) = spec::plain(spec, "environment") else { return Vec::new() };
+        let named = ["images", "services"].into_iter().filter_map(|key| spec.get(key)).filter_map(Value::as_object);
+        named.flat_map(Map::keys).map(|service| Claim::service(environment, service)).collect()
+    }
+
+    fn sealed_keys(&self) -> &'static [&'static str] {
+        &["environment"]
+    }
+
+    fn outputs(&self) -> &'static [&'static str] {
+        &["images"]
+    }
+
+    async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
+        let with: With = spec::read(cx)?;
+        let site = spec::site(cx, &with.environment)?;
+        let cluster = self.clusters.connect(&site).await?;
+        Planner { with: &with, site: &site, cluster: &cluster, key: &self.key }.plan().await
+    }
+
+    async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
+        let body: Body = serde_json::from_value(plan.body.clone())
+            .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))?;
+        let site = spec::site(cx, &body.environment)?;
+        let cluster = self.clusters.connect(&site).await?;
+        let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body };
+        if cx.passed(ROLLBACK) {
+            // A crash cut a rollback off: going forward again would undo the undoing.
+            let told = deploy.roll_back().await;
+            return Err(TaskError::permanent("the deploy had failed before the daemon stopped; its rollback was finished").details(told));
+        }
+        match deploy.run().await {
+            Ok(outputs) => Ok(outputs),
+            Err(error) if body.rollback == Rollback::Never => {
+                Err(error.details(["nothing was taken back: `rollback` is never".to_owned()]))
+            }
+            Err(error) => {
+                cx.checkpoint(ROLLBACK).await?;
+                let told = deploy.roll_back().await;
+                // Trying again is a person's decision: production has just been through a failure.
+                Err(TaskError { kind: task::ErrorKind::Permanent, ..error }.details(told))
+            }
+        }
+    }
+}
+
+struct Planner<'p> {
+    with: &'p With,
+    site: &'p Site,
+    cluster: &'p Cluster,
+    key: &'p DigestKey,
+}
+
+impl Planner<'_> {
+    async fn plan(&self) -> Result<Plan, TaskError> {
+        let mut plan = Plan::default();
+        let mut services = Vec::new();
+        let mut wrong = Vec::new();
+        let mut expected = Map::new();
+        for (service, with) in self.services()? {
+            match self.objects(&service, &with).await? {
+                Ok(objects) => services.push((service, objects)),
+                Err(why) => wrong.extend(why),
+            }
+        }
+        refuse(wrong)?;
+        let all: Vec<&Value> = services.iter().flat_map(|(_, objects)| objects).map(|(object, _)| object).collect();
+        self.leak_test(&all).await?;
+        let mut planned = Vec::new();
+        for (service, objects) in services {
+            let mut writes = Vec::new();
+            for (object, live) in objects {
+                if kind(&object) == "Deployment" {
+                    expected.insert(service.clone(), images_value(&images(&object)));
+                }
+                let (dry, force) = self.dry_run(&object, &service, live.as_ref()).await?;
+                plan.changes.push(change(&self.cluster.namespace, live.as_ref(), Some(&dry), self.key));
+                let before = live.as_ref().and_then(|live| before(live, &dry, self.key));
+                writes.push(Write { object, before, force });
+            }
+            planned.push(Planned { service, objects: writes });
+        }
+        if plan.changes.iter().all(|change| change.action == Action::Keep) {
+            plan.warnings.push("nothing changes: production is as it should be".into());
+        }
+        plan.expected.insert("images".into(), Value::Object(expected));
+        let body = Body { environment: self.with.environment.clone(), rollback: self.with.rollback, services: planned };
+        plan.body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
+        Ok(plan)
+    }
+
+    /// `images` and `services` as one, in the order of the deploy.
+    fn services(&self) -> Result<Vec<(String, ServiceWith)>, TaskError> {
+        let mut services = self.with.services.clone().unwrap_or_default();
+        for (service, image) in self.with.images.iter().flatten() {
+            let manifest = self.site.service(service).map_err(TaskError::permanent)?;
+            let images = images_for(service, Some(image), manifest).map_err(TaskError::permanent)?;
+            if services.insert(service.clone(), ServiceWith { images, replicas: None }).is_some() {
+                return Err(TaskError::permanent(format!("`{service}` stands in `images` and in `services`: keep one")));
+            }
+        }
+        if services.is_empty() {
+            return Err(TaskError::permanent("nothing is deployed").hint("name at least one service in `images`"));
+        }
+        let mut ordered = Vec::new();
+        for name in &self.with.order {
+            // `order` may name services that this run leaves out.
+            ordered.extend(services.remove_entry(name));
+        }
+        ordered.extend(services);
+        Ok(ordered)
+    }
+
+    /// The objects as they will be applied, with what stands there now.
+    #[expect(clippy::type_complexity, reason = "an answer with two kinds of no")]
+    async fn objects(
+        &self,
+        service: &str,
+        with: &ServiceWith,
+    ) -> Result<Result<Vec<(Value, Option<Value>)>, Vec<String>>, TaskError> {
+        let manifest = self.site.service(service).map_err(TaskError::permanent)?;
+        if let Err(why) = deployment(service, manifest) {
+            return Ok(Err(vec![why]));
+        }
+        let mut wrong = Vec::new();
+        let hash = config_hash(&manifest.iter().collect::<Vec<_>>());
+        let mut objects = Vec::new();
+        let mut ordered: Vec<&Value> = manifest.iter().collect();
+        // What pods read is there before the pods.
+        ordered.sort_by_key(|object| match kind(object) {
+            "ConfigMap" | "Secret" | "ServiceAccount" => 0,
+            "Deployment" => 2,
+            "Ingress" => 3,
+            _ => 1,
+        });
+        for written in ordered {
+            let at = ObjectRef::of(written);
+            if written.pointer("/metadata/namespace").is_some() {
+                wrong.push(format!("service `{service}`: {at} names a namespace of its own; remove it: the environment's holds"));
+                continue;
+            }
+            let live = self.cluster.get(&at).await?;
+            if live.as_ref().is_some_and(|live| texts(live, "/metadata/labels").get(TYPE).is_some_and(|kind| kind == GRAY_TYPE)) {
+                wrong.push(format!("service `{service}`: {at} belongs to a lane"));
+                continue;
+            }
+            let mut object = sorted(&without_nulls(clean(written)));
+            match kind(&object) {
+                "Deployment" => prepare_deployment(&mut object, live.as_ref(), with, hash.as_deref()),
+                "Service" => prepare_service(&mut object),
+                _ => {}
+            }
+            objects.push((object, live));
+        }
+        Ok(if wrong.is_empty() { Ok(objects) } else { Err(wrong) })
+    }
+
+    /// No Service, as it will be, may send production's requests to a lane, or a lane's to production.
+    async fn leak_test(&self, planned: &[&Value]) -> Result<(), TaskError> {
+        let services = self.cluster.list("v1", "Service", "").await?;
+        let workloads = self.cluster.list("apps/v1", "Deployment", "").await?;
+        let of = |wanted: &'static str| planned.iter().copied().filter(move |object| kind(object) == wanted);
+        let new_services: BTreeSet<&str> = of("Service").map(name).collect();
+        let new_pods: BTreeSet<&str> = of("Deployment").map(name).collect();
+        let mut pods: Vec<Pods> = of("Deployment").map(Pods::of).collect();
+        pods.extend(workloads.iter().filter(|workload| !new_pods.contains(name(workload))).map(Pods::of));
+        let live = services.iter().filter(|service| !new_services.contains(name(service)));
+        let mut found = leaks(live.chain(of("Service")), &pods);
+        found.retain(|leak| new_services.contains(leak.service.as_str()) || new_pods.contains(leak.deployment.as_str()));
+        let Some(first) = found.first() else { return Ok(()) };
+        Err(TaskError::permanent(format!("refused: {first}"))
+            .details(found.iter().skip(1).map(ToString::to_string))
+            .hint(first.hint.clone()))
+    }
+
+    async fn dry_run(&self, object: &Value, service: &str, live: Option<&Value>) -> Result<(Value, bool), TaskError> {
+        let mut shape = object.clone();
+        if kind(&shape) == "Secret" {
+            shape["data"] = live.and_then(|live| live.get("data")).cloned().unwrap_or_else(|| json!({}));
+        }
+        match self.cluster.apply(&shape, true, false).await {
+            Ok(dry) => Ok((dry, false)),
+            Err(ApplyError::Other(error)) => Err(error),
+            Err(ApplyError::Conflict(conflicts, error)) => {
+                let may = |manager: &String| self.site.environment.take_over.contains(manager) || self.with.force.contains(manager);
+                let foreign: Vec<&(String, String)> = conflicts.iter().filter(|(manager, _)| !may(manager)).collect();
+                if foreign.is_empty() {
+                    return Ok((TaskError::from_apply(self.cluster.apply(&shape, true, true).await)?, true));
+                }
+                let shown = full_name(&self.cluster.namespace, object);
+                let named = foreign.iter().map(|(manager, field)| format!("{field} belongs to `{manager}`"));
+                let managers: BTreeSet<&str> = foreign.iter().map(|(manager, _)| manager.as_str()).collect();
+                let managers = managers.into_iter().collect::<Vec<_>>().join(", ");
+                Err(TaskError::permanent(format!("refused: service `{service}`: {shown} has fields of other managers"))
+                    .details(named)
+                    .hint(format!("leave these fields out of the manifest, or take them with `force: [{managers}]`"))
+                    .details([error.message]))
+            }
+        }
+    }
+}
+
+/// An apply's answer as a task's.
+trait FromApply: Sized {
+    fn from_apply<T>(applied: Result<T, ApplyError>) -> Result<T, Self>;
+}
+
+impl FromApply for TaskError {
+    fn from_apply<T>(applied: Result<T, ApplyError>) -> Result<T, TaskError> {
+        applied.map_err(TaskError::from)
+    }
+}
+
+fn prepare_deployment(object: &mut Value, live: Option<&Value>, with: &ServiceWith, hash: Option<&str>) {
+    let live_images = live.map(images).unwrap_or_default();
+    if let Some(template) = object.pointer_mut("/spec/template") {
+        set_images(template, &with.images, &live_images);
+    }
+    let spec = map_at(object, &["spec"]);
+    match (with.replicas, live) {
+        (Some(replicas), _) => {
+            spec.insert("replicas".into(), replicas.into());
+        }
+        // Whoever scales it (a person, an HPA) keeps the number.
+        (None, Some(_)) => {
+            spec.remove("replicas");
+        }
+        (None, None) => {}
+    }
+    if let Some(hash) = hash {
+        let annotations = map_at(object, &["spec", "template", "metadata", "annotations"]);
+        annotations.insert(ANNOTATION_CONFIG_HASH.into(), hash.into());
+    }
+}
+
+fn prepare_service(object: &mut Value) {
+    let ports = object.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
+    for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
+        port.entry("protocol").or_insert_with(|| "TCP".into());
+    }
+}
+
+fn without_nulls(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            for value in map.values_mut() {
+                *value = without_nulls(value.take());
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                *item = without_nulls(item.take());
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    value
+}
+
+/// The part of an object that a rollback writes back: a pod template, or the content.
+fn part(kind: &str) -> Option<&'static str> {
+    match kind {
+        "Deployment" => Some("/spec/template"),
+        "ConfigMap" => Some("/data"),
+        "Service" | "Ingress" => Some("/spec"),
+        // A Secret's values are nowhere kept: they cannot be brought back.
+        _ => None,
+    }
+}
+
+fn digest_of(part: &Value) -> Digest {
+    Digest::of(sorted(part).to_string().as_bytes())
+}
+
+fn before(live: &Value, dry: &Value, key: &DigestKey) -> Option<Before> {
+    let uid = crate::manifest::uid(live)?.to_owned();
+    let content = part(kind(live)).and_then(|pointer| redact(live, key).pointer(pointer).cloned()).unwrap_or(Value::Null);
+    let written = part(kind(live)).and_then(|pointer| dry.pointer(pointer)).unwrap_or(&Value::Null);
+    Some(Before { uid, content, written: digest_of(written) })
+}
+
+struct Deploy<'d> {
+    cx: &'d TaskContext,
+    site: &'d Site,
+    cluster: &'d Cluster,
+    key: &'d DigestKey,
+    body: &'d Body,
+}
+
+impl Deploy<'_> {
+    async fn run(&self) -> Result<Outputs, TaskError> {
+        let mut values = Map::new();
+        let mut report = Vec::new();
+        for planned in &self.body.services {
+            self.cx.phase(format!("updating {}", planned.service)).await?;
+            let mut deployment = None;
+            for write in &planned.objects {
+                if self.cx.cancel.is_cancelled() {
+                    return Err(TaskError::transient("stopped between two objects"));
+                }
+                let applied = self.write(&planned.service, write).await?;
+                if kind(&applied) == "Deployment" {
+                    deployment = Some(applied);
+                }
+            }
+            let Some(deployment) = deployment else { continue };
+            let seen = self.follow(&deployment, &self.cx.cancel).await?;
+            report.push(format!("production {}: {}", planned.service, shown_images(&images(&deployment))));
+            values.insert(planned.service.clone(), images_value(&running_images(&seen)));
+        }
+        let mut outputs = Outputs { values: Map::new(), report };
+        outputs.values.insert("images".into(), Value::Object(values));
+        Ok(outputs)
+    }
+
+    async fn write(&self, service: &str, write: &Write) -> Result<Value, TaskError> {
+        let at = ObjectRef::of(&write.object);
+        let object = match self.site.source(service) {
+            Some(source) => restore(&write.object, &at.name, source, self.key).map_err(TaskError::permanent)?,
+            None => write.object.clone(),
+        };
+        if let Some(before) = &write.before {
+            self.take_over(&at, before).await?;
+        }
+        self.cx.log(format!("apply {}", full_name(&self.cluster.namespace, &object)));
+        Ok(self.cluster.apply(&object, false, write.force).await?)
+    }
+
+    /// Moves the fields of managers that may be taken over to ours, as kubectl does when it goes over to server-side
+    /// apply: else a field that the manifest no longer has would stay for ever (client-go, csaupgrade).
+    async fn take_over(&self, at: &ObjectRef, before: &Before) -> Result<(), TaskError> {
+        let Some(live) = self.cluster.get(at).await? else { return Ok(()) };
+        if crate::manifest::uid(&live) != Some(before.uid.as_str()) {
+            return Err(TaskError::permanent(format!("{at} is another object than the one that was planned for"))
+                .hint("start a new run"));
+        }
+        let Some(managed) = upgraded(&live, &self.site.environment.take_over) else { return Ok(()) };
+        let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+        let patch = json!([
+            { "op": "replace", "path": "/metadata/managedFields", "value": managed },
+            { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
+        ]);
+        self.cluster.patch(at, &patch).await?;
+        self.cx.log(format!("{at}: its fields were taken over"));
+        Ok(())
+    }
+
+    async fn follow(&self, deployment: &Value, stop: &CancellationToken) -> Result<crate::rollout::Seen, TaskError> {
+        let generation = deployment.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
+        // The baseline may live without the agent; that is told by `environment`, not by a failed release.
+        let expect = Expect { generation, agent: false };
+        Ok(follow(self.cx, self.cluster, deployment, expect, stop).await?)
+    }
+
+    /// Writes back what was recorded, last first; tells what became of it.
+    async fn roll_back(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        if let Err(error) = self.cx.phase("rolling back").await {
+            told.push(format!("the phase could not be recorded: {error}"));
+        }
+        // The cancel that brought us here must not stop us; the task's own time does.
+        let never = CancellationToken::new();
+        for planned in self.body.services.iter().rev() {
+            let mut rolled = Vec::new();
+            for write in planned.objects.iter().rev() {
+                match self.roll_back_object(write, &mut told).await {
+                    Ok(Some(object)) if kind(&object) == "Deployment" => rolled.push(object),
+                    Ok(_) => {}
+                    Err(error) => told.push(format!("{} was not rolled back: {error}", ObjectRef::of(&write.object))),
+                }
+            }
+            for deployment in rolled {
+                let at = ObjectRef::of(&deployment);
+                match self.follow(&deployment, &never).await {
+                    Ok(_) => told.push(format!("{at} was rolled back to {}", shown_images(&images(&deployment)))),
+                    Err(error) => told.push(format!("{at} was rolled back, but is not up: {error}")),
+                }
+            }
+        }
+        told
+    }
+
+    async fn roll_back_object(&self, write: &Write, told: &mut Vec<String>) -> Result<Option<Value>, TaskError> {
+        let at = ObjectRef::of(&write.object);
+        let Some(live) = self.cluster.get(&at).await? else { return Ok(None) };
+        let Some(before) = &write.before else {
+            told.push(format!("{at} is new, and stays"));
+            return Ok(None);
+        };
+        let Some(pointer) = part(&at.kind) else {
+            if at.kind == "Secret" {
+                told.push(format!("{at} is not brought back: the values of Secrets are not kept"));
+            }
+            return Ok(None);
+        };
+        let now = live.pointer(pointer).unwrap_or(&Value::Null);
+        if digest_of(now) == digest_of(&before.content) {
+            return Ok(None);
+        }
+        if digest_of(now) != before.written {
+            told.push(format!("{at} was changed by somebody else meanwhile, and is left as it is"));
+            return Ok(None);
+        }
+        let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+        let patch = json!([
+            { "op": "test", "path": "/metadata/uid", "value": before.uid },
+            { "op": "test", "path": "/metadata/resourceVersion", "value": version },
+            { "op": "replace", "path": pointer, "value": before.content },
+        ]);
+        self.cx.log(format!("rolling back {at}"));
+        self.cluster.patch(&at, &patch).await.map(Some)
+    }
+}
+
+/// The managed fields with those of `managers` (by update) merged into our own (by apply); none where there are none.
+fn upgraded(live: &Value, managers: &[String]) -> Option<Value> {
+    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
+    let mine = |entry: &Value| entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply" && entry.get("subresource").is_none();
+    let theirs = |entry: &Value| {
+        entry["operation"] == "Update"
+            && entry.get("subresource").is_none()
+            && entry["manager"].as_str().is_some_and(|manager| managers.iter().any(|m| m == manager))
+    };
+    let first = entries.iter().find(|entry| theirs(entry))?;
+    let mut merged = entries.iter().find(|entry| mine(entry)).unwrap_or(first).clone();
+    merged["manager"] = FIELD_MANAGER.into();
+    merged["operation"] = "Apply".into();
+    for entry in entries.iter().filter(|entry| theirs(entry)) {
+        let fields = merge_fields(&merged["fieldsV1"], &entry["fieldsV1"]);
+        merged["fieldsV1"] = fields;
+    }
+    // kubectl's own copy of what it applied goes with its manager.
+    if let Some(annotations) = merged.pointer_mut("/fieldsV1/f:metadata/f:annotations").and_then(Value::as_object_mut) {
+        annotations.remove("f:kubectl.kubernetes.io/last-applied-configuration");
+    }
+    let mut upgraded: Vec<Value> = entries.iter().filter(|entry| !mine(entry) && !theirs(entry)).cloned().collect();
+    upgraded.push(merged);
+    Some(Value::Array(upgraded))
+}
+
+fn merge_fields(one: &Value, other: &Value) -> Value {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            let mut merged = one.clone();
+            for (key, value) in other {
+                let both = merged.get(key).map_or_else(|| value.clone(), |mine| merge_fields(mine, value));
+                merged.insert(key.clone(), both);
+            }
+            Value::Object(merged)
+        }
+        (Value::Null, other) => other.clone(),
+        (one, _) => one.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_kubectl_become_ours_and_those_of_others_stay() {
+        let live = json!({ "metadata": { "managedFields": [
+            { "manager": "kubectl-client-side-apply", "operation": "Update", "apiVersion": "apps/v1", "fieldsV1": { "f:spec": { "f:replicas": {} } } },
+            { "manager": "graylane", "operation": "Apply", "apiVersion": "apps/v1", "fieldsV1": { "f:spec": { "f:paused": {} } } },
+            { "manager": "hpa", "operation": "Update", "subresource": "scale", "apiVersion": "apps/v1", "fieldsV1": { "f:spec": {} } },
+        ] } });
+        let managers = ["kubectl-client-side-apply".to_owned()];
+        let upgraded = upgraded(&live, &managers).expect("upgraded");
+        assert_eq!(
+            upgraded,
+            json!([
+                { "manager": "hpa", "operation": "Update", "subresource": "scale", "apiVersion": "apps/v1", "fieldsV1": { "f:spec": {} } },
+                { "manager": "graylane", "operation": "Apply", "apiVersion": "apps/v1", "fieldsV1": { "f:spec": { "f:paused": {}, "f:replicas": {} } } },
+            ])
+        );
+        assert_eq!(super::upgraded(&live, &[]), None);
+    }
+}

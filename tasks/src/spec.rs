@@ -1,0 +1,188 @@
+//! What the specs of several task types have in common.
+
+use std::collections::BTreeMap;
+
+use graylane_engine::bundle::Bundle;
+use graylane_engine::document::{Finding, step};
+use graylane_engine::task::{self, TaskContext, TaskError};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::environment::{Site, deployment};
+use crate::lane::check_tag;
+use crate::manifest::containers;
+
+/// The resolved spec as its type.
+///
+/// # Errors
+/// What an expression put in that does not fit.
+pub fn read<T: DeserializeOwned>(cx: &TaskContext) -> Result<T, TaskError> {
+    serde_json::from_value(cx.spec.clone()).map_err(|error| TaskError::permanent(format!("`with` does not fit: {error}")))
+}
+
+/// The environment that the spec names, where the workflow may use it.
+///
+/// # Errors
+/// A refusal.
+pub fn site(cx: &TaskContext, name: &str) -> Result<Site, TaskError> {
+    let site = Site::load(&cx.bundle, name).map_err(TaskError::permanent)?;
+    site.admit(&cx.workflow).map_err(|why| {
+        TaskError::permanent(why).hint(format!("add it to `allow.workflows` in the file of environment `{name}`"))
+    })?;
+    Ok(site)
+}
+
+/// A text of the spec that holds no expression.
+pub fn plain<'s>(spec: &'s Value, key: &str) -> Option<&'s str> {
+    spec.get(key).and_then(Value::as_str).filter(|text| !text.contains("${{"))
+}
+
+/// Checks `environment` against the operator's files; gives it where it is right.
+pub fn check_environment(spec: &Value, at: &task::Site<'_>, findings: &mut Vec<Finding>) -> Option<Site> {
+    let name = plain(spec, "environment")?;
+    if no_environments(at.files) {
+        return None;
+    }
+    let site = match Site::load(at.files, name) {
+        Ok(site) => site,
+        Err(why) => {
+            let (message, hint) = split_hint(&why);
+            findings.push(with_hint(Finding::at("/environment", message), hint));
+            return None;
+        }
+    };
+    if let Some(workflow) = at.workflow
+        && let Err(why) = site.admit(workflow)
+    {
+        findings.push(
+            Finding::at("/environment", why).hint(format!("add it to `allow.workflows` in the file of environment `{name}`")),
+        );
+    }
+    Some(site)
+}
+
+/// Where no environment file could be read at all, their names say nothing.
+fn no_environments(files: &Bundle) -> bool {
+    files.below("environments/").next().is_none()
+}
+
+/// `message; did you mean X?` as a message and what goes under its mark.
+fn split_hint(text: &str) -> (&str, Option<&str>) {
+    match text.split_once("; ") {
+        Some((message, hint)) => (message, Some(hint)),
+        None => (text, None),
+    }
+}
+
+fn with_hint(finding: Finding, hint: Option<&str>) -> Finding {
+    match hint {
+        Some(hint) => finding.label(hint),
+        None => finding,
+    }
+}
+
+/// Checks `tag`.
+pub fn check_lane_tag(spec: &Value, findings: &mut Vec<Finding>) {
+    if let Some(tag) = plain(spec, "tag")
+        && let Err(why) = check_tag(tag)
+    {
+        let (message, hint) = why.split_once(": ").map_or((why.as_str(), None), |(m, h)| (m, Some(h)));
+        findings.push(with_hint(Finding::at("/tag", message), hint));
+    }
+}
+
+/// Checks the services that a map's keys name, and the images that its values give: a text, or texts by container.
+pub fn check_images(spec: &Value, site: Option<&Site>, findings: &mut Vec<Finding>) {
+    let Some(images) = spec.get("images").and_then(Value::as_object) else { return };
+    for (service, image) in images {
+        let at = step("/images", service);
+        check_service(service, &at, site, findings);
+        match image {
+            Value::String(text) => check_image(text, &at, findings),
+            Value::Object(map) => {
+                for (container, image) in map {
+                    let at = step(&at, container);
+                    match image {
+                        Value::String(text) => check_image(text, &at, findings),
+                        _ => findings.push(Finding::at(at, "an image is a text").label("expected `repository:tag`")),
+                    }
+                }
+            }
+            _ => findings.push(
+                Finding::at(at, format!("the image of `{service}` must be a text"))
+                    .label("expected `repository:tag`, or images by container"),
+            ),
+        }
+    }
+}
+
+/// Checks that a service exists.
+pub fn check_service(service: &str, at: &str, site: Option<&Site>, findings: &mut Vec<Finding>) {
+    if let Some(site) = site
+        && let Err(why) = site.service(service)
+    {
+        let (message, hint) = split_hint(&why);
+        findings.push(with_hint(Finding::at(at, message).on_key(), hint));
+    }
+}
+
+fn check_image(text: &str, at: &str, findings: &mut Vec<Finding>) {
+    if text.contains("${{") {
+        return;
+    }
+    if text.is_empty() || text.contains(char::is_whitespace) {
+        findings.push(Finding::at(at, format!("`{text}` is not an image")).label("expected `repository:tag`"));
+    }
+}
+
+/// The images that are given for a service, by container. One text means the one container.
+///
+/// # Errors
+/// A sentence: a text for a service of several containers.
+pub fn images_for(service: &str, given: Option<&Value>, baseline: &[Value]) -> Result<BTreeMap<String, String>, String> {
+    match given {
+        None => Ok(BTreeMap::new()),
+        Some(Value::String(image)) => {
+            let template = deployment(service, baseline)?.pointer("/spec/template").unwrap_or(&Value::Null);
+            let names: Vec<String> = template
+                .pointer("/spec/containers")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(|container| container["name"].as_str().map(str::to_owned))
+                .collect();
+            match names.as_slice() {
+                [only] => Ok(BTreeMap::from([(only.clone(), image.clone())])),
+                _ => Err(format!(
+                    "service `{service}` has the containers {}: give images by container",
+                    graylane_engine::schema::list(&names)
+                )),
+            }
+        }
+        Some(Value::Object(map)) => {
+            let template = deployment(service, baseline)?.pointer("/spec/template").unwrap_or(&Value::Null);
+            let known: Vec<String> = containers(template).filter_map(|c| c["name"].as_str().map(str::to_owned)).collect();
+            let mut images = BTreeMap::new();
+            for (container, image) in map {
+                if !known.contains(container) {
+                    return Err(format!(
+                        "service `{service}` has no container `{container}`: it has {}",
+                        graylane_engine::schema::list(&known)
+                    ));
+                }
+                let image = image.as_str().ok_or_else(|| format!("service `{service}`, container `{container}`: an image is a text"))?;
+                images.insert(container.clone(), image.to_owned());
+            }
+            Ok(images)
+        }
+        Some(_) => Err(format!("the image of service `{service}` must be a text, or texts by container")),
+    }
+}
+
+/// Images by container as a spec takes them again: one text where there is one container.
+pub fn images_value(images: &BTreeMap<String, String>) -> Value {
+    match images.iter().next() {
+        Some((_, only)) if images.len() == 1 => only.clone().into(),
+        _ => Value::Object(images.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect::<Map<_, _>>()),
+    }
+}
