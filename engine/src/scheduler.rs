@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use self::attempt::Reports;
 pub(crate) use self::handle::seal;
-pub use self::handle::{CancelAnswer, Engine, StartError, SubmitError, Submission};
+pub use self::handle::{CancelAnswer, Engine, Mode, StartError, SubmitError, Submission};
 use self::input::{Input, Report};
 use crate::bundle::Bundle;
 use crate::clock::{Clock, Timestamp, show_duration};

@@ -182,6 +182,37 @@ impl Task for MseGrayDeploy {
     }
 }
 
+/// What `graylane render` asks for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenderRequest {
+    /// The environment.
+    pub environment: String,
+    /// The service.
+    pub service: String,
+    /// The lane's tag.
+    pub tag: String,
+    /// The image, for a service with one container; images by container for others.
+    pub image: Option<Value>,
+    /// How many pods.
+    pub replicas: Option<u32>,
+    /// The route, where the service is the entry.
+    pub entry: Option<Entry>,
+}
+
+/// The objects that a deploy of one service would apply, with the images that production runs where none are given;
+/// without the marks of a run.
+///
+/// # Errors
+/// As the plan of a deploy.
+pub async fn rendered(clusters: &Clusters, site: &Site, request: &RenderRequest) -> Result<Vec<Value>, TaskError> {
+    let cluster = clusters.connect(site).await?;
+    let baseline = site.service(&request.service).map_err(TaskError::permanent)?;
+    let images = images_for(&request.service, request.image.as_ref(), baseline).map_err(TaskError::permanent)?;
+    let with = ServiceWith { images, replicas: request.replicas };
+    let made = render_service(site, &cluster, &request.service, &with, &request.tag, request.entry.as_ref()).await;
+    made.map(|(objects, _)| objects).or_else(|wrong| refuse(wrong).map(|()| Vec::new()))
+}
+
 struct Planner<'p> {
     cx: &'p TaskContext,
     with: &'p With,
@@ -197,7 +228,7 @@ impl Planner<'_> {
         let mut rendered = Vec::new();
         let mut wrong = Vec::new();
         for (service, with) in self.services()? {
-            match self.render(&service, &with).await {
+            match render_service(self.site, self.cluster, &service, &with, &self.with.tag, self.with.entry.as_ref()).await {
                 Ok((objects, shared)) => {
                     rendered.extend(objects);
                     plan.warnings.extend(shared);
@@ -268,47 +299,6 @@ impl Planner<'_> {
             return Err(TaskError::permanent("the lane has no service").hint("name at least one in `images`"));
         }
         Ok(services)
-    }
-
-    async fn render(&self, service: &str, with: &ServiceWith) -> Result<(Vec<Value>, Vec<String>), Vec<String>> {
-        let baseline = self.site.service(service).map_err(|why| vec![why])?;
-        if !self.site.environment.allows_gray(service) {
-            return Err(vec![format!(
-                "service `{service}` takes no part in lanes: its `gray` is false in environment `{}`",
-                self.site.environment.name
-            )]);
-        }
-        let at = ObjectRef::of(deployment(service, baseline).map_err(|why| vec![why])?);
-        let live = self.cluster.get(&at).await.map_err(|error| vec![error.to_string()])?;
-        // A service that only exists in a lane would be met by everybody who calls it.
-        let live = live.ok_or_else(|| {
-            vec![format!(
-                "service `{service}`: its baseline, Deployment {}/{}, is not on the cluster: deploy it to production first",
-                self.cluster.namespace, at.name
-            )]
-        })?;
-        let live_images = images(&live);
-        let rendered = render(&Copy {
-            service,
-            baseline,
-            tag: &self.with.tag,
-            images: &with.images,
-            live: &live_images,
-            replicas: with.replicas.unwrap_or(1),
-            entry: self.with.entry.as_ref().filter(|entry| entry.service == service),
-        })?;
-        let mut wrong = Vec::new();
-        for (what, pointer) in
-            [("selector", "/spec/selector/matchLabels"), ("template", "/spec/template/metadata/labels")]
-        {
-            if !texts(&live, pointer).contains_key(VERSION) {
-                wrong.push(format!(
-                    "service `{service}`: the {what} of the live Deployment {} lacks `{VERSION}`: the manifest has it, production was not brought up to it",
-                    at.name
-                ));
-            }
-        }
-        if wrong.is_empty() { Ok((rendered.objects, rendered.shared)) } else { Err(wrong) }
     }
 
     async fn leak_test(&self, rendered: &[Value], lane: &[Value]) -> Result<(), TaskError> {
@@ -392,6 +382,55 @@ impl Planner<'_> {
         }
         removed
     }
+}
+
+/// The gray copy of one service: its objects, and what is worth knowing. The baseline must live.
+async fn render_service(
+    site: &Site,
+    cluster: &Cluster,
+    service: &str,
+    with: &ServiceWith,
+    tag: &str,
+    entry: Option<&Entry>,
+) -> Result<(Vec<Value>, Vec<String>), Vec<String>> {
+    let baseline = site.service(service).map_err(|why| vec![why])?;
+    if !site.environment.allows_gray(service) {
+        return Err(vec![format!(
+            "service `{service}` takes no part in lanes: its `gray` is false in environment `{}`",
+            site.environment.name
+        )]);
+    }
+    let at = ObjectRef::of(deployment(service, baseline).map_err(|why| vec![why])?);
+    let live = cluster.get(&at).await.map_err(|error| vec![error.to_string()])?;
+    // A service that only exists in a lane would be met by everybody who calls it.
+    let live = live.ok_or_else(|| {
+        vec![format!(
+            "service `{service}`: its baseline, Deployment {}/{}, is not on the cluster: deploy it to production first",
+            cluster.namespace, at.name
+        )]
+    })?;
+    let live_images = images(&live);
+    let rendered = render(&Copy {
+        service,
+        baseline,
+        tag: tag,
+        images: &with.images,
+        live: &live_images,
+        replicas: with.replicas.unwrap_or(1),
+        entry: entry.filter(|entry| entry.service == service),
+    })?;
+    let mut wrong = Vec::new();
+    for (what, pointer) in
+        [("selector", "/spec/selector/matchLabels"), ("template", "/spec/template/metadata/labels")]
+    {
+        if !texts(&live, pointer).contains_key(VERSION) {
+            wrong.push(format!(
+                "service `{service}`: the {what} of the live Deployment {} lacks `{VERSION}`: the manifest has it, production was not brought up to it",
+                at.name
+            ));
+        }
+    }
+    if wrong.is_empty() { Ok((rendered.objects, rendered.shared)) } else { Err(wrong) }
 }
 
 fn rank(object: &Value) -> usize {

@@ -105,6 +105,15 @@ pub enum StartError {
     },
 }
 
+/// What an engine is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Unfinished runs go on.
+    Work,
+    /// Unfinished runs stay as they are: somebody only wants to see them.
+    Look,
+}
+
 /// A running engine. Clones share it.
 #[derive(Clone)]
 pub struct Engine {
@@ -114,12 +123,15 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Folds the journal and starts the loop; what a stop had cut off goes on.
+    /// Folds the journal and starts the loop; what a stop had cut off goes on, unless it is only looked at.
     ///
     /// # Errors
     /// A journal that cannot be read to its end.
-    pub async fn start(parts: Parts) -> Result<Engine, StartError> {
-        let (summaries, unfinished) = read_all(&parts)?;
+    pub async fn start(parts: Parts, mode: Mode) -> Result<Engine, StartError> {
+        let (summaries, mut unfinished) = read_all(&parts)?;
+        if mode == Mode::Look {
+            unfinished.clear();
+        }
         let mut runs = ActiveRuns::new();
         let mut bundles = HashMap::new();
         for records in unfinished {

@@ -144,7 +144,7 @@ impl World {
             clock: Arc::new(TestClock::new(7)),
             secrets: Arc::new(TestSecrets),
             logs: Logs::none(),
-        })
+        }, Mode::Work)
         .await
         .expect("started");
         World { engine, journal, diary }

@@ -1,0 +1,14 @@
+//! Stories: the crate used as its users use it, through `kube::Client` and through real HTTP.
+
+mod support;
+
+mod api;
+mod endings;
+mod faults;
+mod ownership;
+mod persistence;
+mod rollout;
+mod rubbish;
+mod serving;
+mod traffic;
+mod watches;

@@ -1,0 +1,71 @@
+//! How a command gets at the store: through the process that holds it, else by holding it itself.
+
+use std::time::Duration;
+
+use graylane_engine::journal::OpenError;
+use graylane_engine::scheduler::Mode;
+
+use crate::cli::Failure;
+use crate::client::Client;
+use crate::holder::{HoldError, Holder, socket_path};
+use crate::rehearse::Tell;
+use crate::settings::Settings;
+
+/// How long a process that has just taken the lock may need to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// A way to the store.
+pub(crate) struct Access {
+    pub(crate) client: Client,
+    /// Set where this process holds the store.
+    pub(crate) holder: Option<Holder>,
+}
+
+impl Access {
+    /// Goes to the holder's socket, else opens the store here.
+    pub(crate) async fn open(settings: &Settings, mode: Mode, tell: Tell) -> Result<Access, Failure> {
+        let client = Client::new(&socket_path(&settings.data));
+        let deadline = tokio::time::Instant::now() + ANSWER_WITHIN;
+        loop {
+            if let Ok(health) = client.health().await {
+                if health.working || mode == Mode::Look {
+                    return Ok(Access { client, holder: None });
+                }
+                // Somebody only looks, and will be gone in a moment.
+            } else {
+                match Holder::open(settings, mode, tell.clone()).await {
+                    Ok(holder) => return Ok(Access { client, holder: Some(holder) }),
+                    Err(HoldError::Store(OpenError::Locked { path, pid })) if tokio::time::Instant::now() >= deadline => {
+                        let words = format!("the data folder {} is in use by process {pid}, which does not answer", path.display());
+                        return Err(Failure::surroundings(words).hint("wait until it has ended, or name another folder with --data"));
+                    }
+                    Err(HoldError::Store(OpenError::Locked { .. })) => {}
+                    Err(error) => return Err(held(&error)),
+                }
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let words = format!("the data folder {} is being looked at by another command", settings.data.display());
+                return Err(Failure::surroundings(words).hint("try again when it has ended"));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    pub(crate) async fn close(self) {
+        if let Some(holder) = self.holder {
+            holder.close().await;
+        }
+    }
+}
+
+fn held(error: &HoldError) -> Failure {
+    let failure = Failure::surroundings(error.to_string());
+    match error {
+        HoldError::Store(OpenError::Damaged { .. }) => {
+            failure.hint("restore the data folder from a backup; nothing was changed")
+        }
+        HoldError::Store(OpenError::Newer { .. }) => failure.hint("use the version of graylane that wrote it"),
+        HoldError::Store(OpenError::Io { .. }) => failure.hint("name another folder with --data, or mend its rights"),
+        HoldError::Store(OpenError::Locked { .. }) | HoldError::Start(_) | HoldError::Surroundings(_) => failure,
+    }
+}

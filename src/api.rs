@@ -1,0 +1,238 @@
+//! The API on the socket of the data folder. A handler parses, makes one call, maps the answer.
+//!
+//! Only the owner of the folder may connect (mode 0600); there is no other check, and no other listener.
+
+pub(crate) mod error;
+pub(crate) mod wire;
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, State as Given};
+use axum::response::Response;
+use axum::routing::{get, post};
+use futures::StreamExt as _;
+use graylane_engine::bundle::Bundle;
+use graylane_engine::id::{Digest, RunId};
+use graylane_engine::logs::LogLine;
+use graylane_engine::preview::preview;
+use graylane_engine::run::{Event, Trigger};
+use graylane_engine::scheduler::{CancelAnswer, Engine, Parts, Submission, Update};
+use graylane_engine::task::Plan;
+use graylane_engine::view::{RunSummary, RunView};
+use graylane_tasks::cluster::Clusters;
+use graylane_tasks::environment::Site;
+use graylane_tasks::inventory::{self, Lane};
+use graylane_tasks::mse_gray_deploy;
+use serde_json::Value;
+use tokio::net::UnixListener;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use self::error::ApiError;
+
+/// The largest request: a bundle carries whole manifests.
+const MAX_REQUEST: usize = 64 * 1024 * 1024;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub(crate) struct State {
+    pub(crate) engine: Engine,
+    pub(crate) parts: Parts,
+    pub(crate) clusters: Arc<Clusters>,
+    pub(crate) working: bool,
+}
+
+/// Opens the socket; a file that an ended process left behind is replaced, which the store's lock makes safe.
+pub(crate) fn listen(path: &Path) -> std::io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until it is told to stop.
+pub(crate) async fn serve(listener: UnixListener, state: State, stop: CancellationToken) {
+    let stopped = stop.clone().cancelled_owned();
+    let served = axum::serve(listener, router(state)).with_graceful_shutdown(stopped);
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::error!(%error, "the API has ended");
+        },
+        // Streams of who still watches are not waited for.
+        () = async { stop.cancelled().await; tokio::time::sleep(std::time::Duration::from_millis(300)).await; } => {}
+    }
+}
+
+fn router(state: State) -> axum::Router {
+    axum::Router::new()
+        .route("/api/v1/health", get(health))
+        .route("/api/v1/runs", get(runs).post(submit))
+        .route("/api/v1/runs/{id}", get(run))
+        .route("/api/v1/runs/{id}/cancel", post(cancel))
+        .route("/api/v1/runs/{id}/log", get(log))
+        .route("/api/v1/runs/{id}/follow", get(follow))
+        .route("/api/v1/plans/{digest}", get(plan))
+        .route("/api/v1/preview", post(preview_run))
+        .route("/api/v1/lanes", post(lanes))
+        .route("/api/v1/render", post(render))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST))
+        .with_state(state)
+}
+
+async fn health(Given(state): Given<State>) -> Json<wire::Health> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Json(wire::Health { pid: std::process::id(), version, working: state.working })
+}
+
+async fn runs(Given(state): Given<State>) -> Json<Vec<RunSummary>> {
+    Json(state.engine.runs())
+}
+
+async fn submit(Given(state): Given<State>, Json(asked): Json<wire::Submit>) -> Result<Json<wire::Submitted>, ApiError> {
+    let id = state.engine.submit(submission(asked)?).await?;
+    Ok(Json(wire::Submitted { id: id.to_string() }))
+}
+
+fn submission(asked: wire::Submit) -> Result<Submission, ApiError> {
+    Ok(Submission {
+        bundle: bundle(&asked.bundle)?,
+        inputs: asked.inputs,
+        only: asked.only,
+        skip: asked.skip,
+        actor: asked.actor,
+        trigger: Trigger::Manual,
+        vars: asked.vars,
+        secrets: asked.secrets,
+    })
+}
+
+fn bundle(value: &Value) -> Result<Bundle, ApiError> {
+    Bundle::from_bytes(value.to_string().as_bytes()).map_err(ApiError::bad_request)
+}
+
+async fn run(Given(state): Given<State>, UrlPath(id): UrlPath<String>) -> Result<Json<RunView>, ApiError> {
+    let id = run_id(&state, &id)?;
+    let view = state.engine.view(id).await.map_err(|error| ApiError::store(error.to_string()))?;
+    view.map(Json).ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))
+}
+
+/// A run's id, or the beginning of one that only one run has, or `latest`.
+fn run_id(state: &State, text: &str) -> Result<RunId, ApiError> {
+    let runs = state.engine.runs();
+    if text == "latest" {
+        return runs.first().map(|run| run.id).ok_or_else(|| ApiError::not_found("there is no run yet"));
+    }
+    let wanted = text.to_ascii_uppercase();
+    let found: Vec<RunId> = runs.iter().map(|run| run.id).filter(|id| id.to_string().starts_with(&wanted)).collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(ApiError::not_found(format!("there is no run `{text}`"))),
+        _ => Err(ApiError::not_found(format!("{} runs begin with `{text}`: give more of the id", found.len()))),
+    }
+}
+
+async fn cancel(
+    Given(state): Given<State>,
+    UrlPath(id): UrlPath<String>,
+    Json(asked): Json<wire::Cancel>,
+) -> Result<Json<wire::Cancelled>, ApiError> {
+    let id = run_id(&state, &id)?;
+    let answer = match state.engine.cancel(id, asked.actor, asked.reason, asked.now).await {
+        CancelAnswer::Cancelling => "cancelling",
+        CancelAnswer::AlreadyCancelling => "already-cancelling",
+        CancelAnswer::NotActive => "not-active",
+        CancelAnswer::Broken(error) => return Err(ApiError::store(error.to_string())),
+    };
+    Ok(Json(wire::Cancelled { answer: answer.into() }))
+}
+
+async fn log(Given(state): Given<State>, UrlPath(id): UrlPath<String>) -> Result<Json<Vec<LogLine>>, ApiError> {
+    let id = run_id(&state, &id)?;
+    state.engine.log(id).map(Json).map_err(|error| ApiError::store(error.to_string()))
+}
+
+async fn plan(Given(state): Given<State>, UrlPath(digest): UrlPath<String>) -> Result<Json<Plan>, ApiError> {
+    let digest: Digest = digest.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+    state.engine.plan(&digest).map(Json).map_err(|error| ApiError::store(error.to_string()))
+}
+
+/// Everything that has happened in a run, and then what happens, until it is final: one JSON object a line.
+async fn follow(Given(state): Given<State>, UrlPath(id): UrlPath<String>) -> Result<Response, ApiError> {
+    let id = run_id(&state, &id)?;
+    // First watch, then read: nothing is missed in between, and what comes twice has a seq to be told by.
+    let updates = state.engine.watch();
+    let records = state.engine.records(id).map_err(|error| ApiError::store(error.to_string()))?;
+    let done = records.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
+    let last = records.last().map_or(0, |record| record.seq.0);
+    let past = futures::stream::iter(records.into_iter().map(wire::Update::Record).collect::<Vec<_>>());
+    let engine = state.engine.clone();
+    let live = futures::stream::unfold((updates, last, done, engine), move |(mut updates, mut last, mut done, engine)| async move {
+        if done {
+            return None;
+        }
+        loop {
+            match updates.recv().await {
+                Ok(Update::Record(record)) if record.run == id && record.seq.0 > last => {
+                    last = record.seq.0;
+                    done = matches!(record.event, Event::RunFinished { .. });
+                    return Some((vec![wire::Update::Record(record)], (updates, last, done, engine)));
+                }
+                Ok(Update::Progress { run, task, progress }) if run == id => {
+                    let update = wire::Update::Progress { task: task.to_string(), progress };
+                    return Some((vec![update], (updates, last, done, engine)));
+                }
+                Ok(Update::Log { run, line }) if run == id => {
+                    return Some((vec![wire::Update::Log(line)], (updates, last, done, engine)));
+                }
+                Ok(_) => {}
+                // Too slow: what was missed is in the journal.
+                Err(RecvError::Lagged(_)) => {
+                    let missed = engine.records(id).unwrap_or_default();
+                    let missed: Vec<_> = missed.into_iter().filter(|record| record.seq.0 > last).collect();
+                    last = missed.last().map_or(last, |record| record.seq.0);
+                    done = missed.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
+                    let missed = missed.into_iter().map(wire::Update::Record).collect();
+                    return Some((missed, (updates, last, done, engine)));
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    let lines = past.chain(live.flat_map(futures::stream::iter)).map(|update| {
+        let mut line = serde_json::to_vec(&update).unwrap_or_default();
+        line.push(b'\n');
+        Ok::<Bytes, Infallible>(Bytes::from(line))
+    });
+    Response::builder()
+        .header("content-type", "application/x-ndjson")
+        .body(Body::from_stream(lines))
+        .map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+async fn preview_run(
+    Given(state): Given<State>,
+    Json(asked): Json<wire::Submit>,
+) -> Result<Json<Vec<wire::Preview>>, ApiError> {
+    let previews = preview(&state.parts, submission(asked)?).await?;
+    Ok(Json(previews.into_iter().map(wire::Preview::from).collect()))
+}
+
+async fn lanes(Given(state): Given<State>, Json(asked): Json<wire::Look>) -> Result<Json<Vec<Lane>>, ApiError> {
+    let site = Site::load(&bundle(&asked.bundle)?, &asked.environment).map_err(ApiError::refused)?;
+    let cluster = state.clusters.connect(&site).await?;
+    Ok(Json(inventory::lanes(&cluster, &site).await?))
+}
+
+async fn render(Given(state): Given<State>, Json(asked): Json<wire::Render>) -> Result<Json<Vec<Value>>, ApiError> {
+    let site = Site::load(&bundle(&asked.bundle)?, &asked.request.environment).map_err(ApiError::refused)?;
+    Ok(Json(mse_gray_deploy::rendered(&state.clusters, &site, &asked.request).await?))
+}

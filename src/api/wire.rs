@@ -1,0 +1,141 @@
+//! What goes over the socket. These types are the API; domain types are converted by hand where they differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use graylane_engine::logs::LogLine;
+use graylane_engine::preview::{TaskPreview, Verdict};
+use graylane_engine::run::Record;
+use graylane_engine::task::{Plan, Progress, TaskError};
+use graylane_tasks::mse_gray_deploy::RenderRequest;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::problems::WireProblem;
+
+/// Who answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Health {
+    pub(crate) pid: u32,
+    pub(crate) version: String,
+    /// Whether unfinished runs go on here; else the store is only looked at.
+    pub(crate) working: bool,
+}
+
+/// A run to submit.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Submit {
+    /// Workflow, environments and manifests, as the bundle writes itself.
+    pub(crate) bundle: Value,
+    pub(crate) inputs: Map<String, Value>,
+    #[serde(default)]
+    pub(crate) only: Vec<String>,
+    #[serde(default)]
+    pub(crate) skip: Vec<String>,
+    pub(crate) actor: String,
+    #[serde(default)]
+    pub(crate) vars: BTreeMap<String, Value>,
+    #[serde(default)]
+    pub(crate) secrets: BTreeSet<String>,
+}
+
+/// A run that was taken.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Submitted {
+    pub(crate) id: String,
+}
+
+/// A wish that a run ends.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Cancel {
+    pub(crate) actor: String,
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
+    #[serde(default)]
+    pub(crate) now: bool,
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Cancelled {
+    /// `cancelling`, `already-cancelling` or `not-active`.
+    pub(crate) answer: String,
+}
+
+/// What to look at in an environment.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Look {
+    pub(crate) bundle: Value,
+    pub(crate) environment: String,
+}
+
+/// What to render.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Render {
+    pub(crate) bundle: Value,
+    pub(crate) request: RenderRequest,
+}
+
+/// What a task would do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Preview {
+    pub(crate) task: String,
+    #[serde(rename = "type")]
+    pub(crate) type_name: String,
+    /// `plan`, `skipped`, `refused` or `unknown`.
+    pub(crate) verdict: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) plan: Option<Plan>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<TaskError>,
+}
+
+impl From<TaskPreview> for Preview {
+    fn from(preview: TaskPreview) -> Preview {
+        let (verdict, plan, reason, error) = match preview.verdict {
+            Verdict::Plan(plan) => ("plan", Some(plan), None, None),
+            Verdict::Skipped(reason) => ("skipped", None, Some(reason.to_owned()), None),
+            Verdict::Refused(error) => ("refused", None, None, Some(error)),
+            Verdict::Unknown => ("unknown", None, Some("something before it would not succeed".to_owned()), None),
+        };
+        Preview {
+            task: preview.task.to_string(),
+            type_name: preview.type_name,
+            verdict: verdict.into(),
+            plan,
+            reason,
+            error,
+        }
+    }
+}
+
+/// What happens, one a line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Update {
+    /// A record that is on disk.
+    Record(Record),
+    /// How far a task is.
+    Progress {
+        task: String,
+        #[serde(flatten)]
+        progress: Progress,
+    },
+    /// A line of the log.
+    Log(LogLine),
+}
+
+/// An error, as RFC 9457 shapes it, with a code that does not change.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Problem {
+    /// `invalid-workflow`, `invalid-inputs`, `busy`, `not-found`, `store`, `cluster`, `refused`, `bad-request`.
+    pub(crate) code: String,
+    pub(crate) detail: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) problems: Vec<WireProblem>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) details: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hint: Option<String>,
+}

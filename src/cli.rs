@@ -1,0 +1,353 @@
+//! The command tree. A file a subcommand below `cli/`: it parses, makes its calls, and prints.
+
+mod cancel;
+mod completions;
+mod follow;
+mod lanes;
+mod plan;
+mod rehearsal;
+mod render;
+mod run;
+mod runs;
+mod schema;
+mod validate;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args as ClapArgs, ColorChoice, Parser, Subcommand, ValueEnum};
+use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
+use graylane_engine::document::Problem;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::api::wire;
+use crate::client::CallError;
+use crate::problems::{self, Texts};
+use crate::rehearse::Tell;
+use crate::settings::{Given, LogFormat, Settings};
+
+/// The run failed or was cancelled; `validate`: problems were found.
+pub(crate) const EXIT_FAILED: u8 = 1;
+/// Refused before anything started.
+pub(crate) const EXIT_REFUSED: u8 = 2;
+/// Store, cluster or other surroundings failed.
+pub(crate) const EXIT_SURROUNDINGS: u8 = 3;
+/// It waits for a person.
+pub(crate) const EXIT_WAITS: u8 = 4;
+
+/// Release workflows for Kubernetes: full-chain gray releases that survive kill -9
+#[derive(Debug, Parser)]
+#[command(
+    name = "graylane",
+    version,
+    about,
+    long_about = "Release workflows for Kubernetes: gray lane up, verified with real requests, promoted, taken down again.\n\nEvery step is on disk before it happens: a run that was cut off goes on with `graylane resume`.",
+    after_help = "Begin with:\n  graylane run workflows/release.yaml        the whole story, on a cluster that graylane carries\n  graylane validate workflows/               every mistake at once, with its line\n  graylane plan workflows/release.yaml       what a run would do; changes nothing\n\nExit codes: 0 succeeded, 1 failed or cancelled (validate: problems found), 2 refused before it started,\n3 store, cluster or other surroundings failed, 4 waits for a person."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Global {
+    /// The folder of the store [default: the user's state folder]
+    #[arg(long, global = true, env = "GRAYLANE_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// The settings file [default: config/graylane.yaml where it exists]
+    #[arg(long, global = true, env = "GRAYLANE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The folder of environment files [default: config/environments]
+    #[arg(long, global = true, env = "GRAYLANE_ENVIRONMENTS", value_name = "FOLDER")]
+    environments: Option<PathBuf>,
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// When colours are used
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Carry out a workflow, and follow it to its end
+    Run(run::RunArgs),
+    /// Show what a run would do, object by object; changes nothing
+    Plan(plan::PlanArgs),
+    /// Check workflow files: every problem at once, with its place
+    Validate(validate::ValidateArgs),
+    /// Print the gray copy of a service, as a deploy would apply it
+    Render(render::RenderArgs),
+    /// Show the lanes of an environment, as the cluster has them
+    Lanes(lanes::LanesArgs),
+    /// List runs, or look at one
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
+    /// Ask a run to end: attempts go to a safe point, then clean-up tasks run
+    Cancel(cancel::CancelArgs),
+    /// Go on with the runs that were cut off, and follow them to their end
+    Resume,
+    /// Print a JSON Schema, as editors and `validate` use it
+    Schema(schema::SchemaArgs),
+    /// Play the rehearsal cluster as a process of its own, with a kubeconfig
+    Rehearsal(rehearsal::RehearsalArgs),
+    /// Print a script that completes commands in a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// What a command works with.
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    pub(crate) output: Output,
+    pub(crate) colours: bool,
+}
+
+/// Runs a command; gives the exit code.
+pub(crate) async fn run(args: Args) -> u8 {
+    let Args { global, command } = args;
+    let colours = match global.color {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    };
+    let given = Given { config: global.config, data: global.data, environments: global.environments };
+    let settings = match Settings::resolve(&given) {
+        Ok(settings) => settings,
+        Err(found) => {
+            complain(&Failure::refused("the settings have errors").problems(found));
+            return EXIT_REFUSED;
+        }
+    };
+    start_log(&settings, colours);
+    let context = Context { settings, output: global.output, colours };
+    let done = match command {
+        Command::Run(args) => run::run(&context, args).await,
+        Command::Plan(args) => plan::run(&context, args).await,
+        Command::Validate(args) => validate::run(&context, &args),
+        Command::Render(args) => render::run(&context, args).await,
+        Command::Lanes(args) => lanes::run(&context, args).await,
+        Command::Runs(command) => runs::run(&context, command).await,
+        Command::Cancel(args) => cancel::run(&context, args).await,
+        Command::Resume => follow::resume(&context).await,
+        Command::Schema(args) => schema::run(&args),
+        Command::Rehearsal(args) => rehearsal::run(&context, &args).await,
+        Command::Completions(args) => completions::run(&args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => {
+            match context.output {
+                Output::Text => complain_in(&failure, context.colours),
+                Output::Json => print(&json(&failure.wire())),
+            }
+            failure.code
+        }
+    }
+}
+
+fn start_log(settings: &Settings, colours: bool) {
+    let filter = std::env::var("GRAYLANE_LOG").unwrap_or_else(|_| settings.log_filter.clone());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(colours);
+    match settings.log_format {
+        LogFormat::Compact => builder.compact().init(),
+        LogFormat::Pretty => builder.pretty().init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Why a command did not do what it should, and the exit code that says so.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    kind: &'static str,
+    message: String,
+    details: Vec<String>,
+    hint: Option<String>,
+    problems: Vec<Problem>,
+    texts: Texts,
+}
+
+impl Failure {
+    fn new(code: u8, kind: &'static str, message: impl Into<String>) -> Failure {
+        let message = message.into();
+        Failure { code, kind, message, details: Vec::new(), hint: None, problems: Vec::new(), texts: Texts::new() }
+    }
+
+    pub(crate) fn refused(message: impl Into<String>) -> Failure {
+        Failure::new(EXIT_REFUSED, "refused", message)
+    }
+
+    pub(crate) fn surroundings(message: impl Into<String>) -> Failure {
+        Failure::new(EXIT_SURROUNDINGS, "surroundings", message)
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn problems(mut self, problems: Vec<Problem>) -> Failure {
+        self.problems = problems;
+        self
+    }
+
+    pub(crate) fn texts(mut self, texts: Texts) -> Failure {
+        self.texts = texts;
+        self
+    }
+
+    fn wire(&self) -> wire::Problem {
+        wire::Problem {
+            code: self.kind.into(),
+            detail: self.message.clone(),
+            problems: self.problems.iter().map(problems::WireProblem::from).collect(),
+            details: self.details.clone(),
+            hint: self.hint.clone(),
+        }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Failure {
+        let CallError::Answer(problem) = error else { return Failure::surroundings(error.to_string()) };
+        let code = match problem.code.as_str() {
+            "store" | "cluster" => EXIT_SURROUNDINGS,
+            _ => EXIT_REFUSED,
+        };
+        let mut failure = Failure::new(code, "refused", problem.detail);
+        failure.details = problem.details;
+        failure.details.extend(problem.problems.into_iter().map(|found| match (found.line, found.column) {
+            (Some(line), Some(column)) => format!("{}:{line}:{column}: {}", found.file, found.message),
+            _ => format!("{}: {}", found.file, found.message),
+        }));
+        failure.hint = problem.hint;
+        failure
+    }
+}
+
+/// Prints a failure for people, without colours.
+pub(crate) fn complain(failure: &Failure) {
+    complain_in(failure, false);
+}
+
+fn complain_in(failure: &Failure, colours: bool) {
+    let (red, bold, plain) = if colours { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+    let mut text = problems::render(&failure.problems, &failure.texts, colours);
+    text.push_str(&format!("{red}error{plain}{bold}: {}{plain}\n", failure.message));
+    for detail in &failure.details {
+        text.push_str(&format!("  {detail}\n"));
+    }
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
+    note(text.trim_end());
+}
+
+/// Prints to standard output. Whoever closed it early has read enough.
+pub(crate) fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints to standard error.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A value as indented JSON.
+pub(crate) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// Tells what happens around a command, on standard error.
+pub(crate) fn tell() -> Tell {
+    Arc::new(|text| note(&text))
+}
+
+/// Who runs this command.
+pub(crate) fn actor() -> String {
+    ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()).filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".into())
+}
+
+/// A workflow file and what a run of it is given.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct WorkflowArgs {
+    /// The workflow file
+    file: PathBuf,
+    /// An input, by its declared type; entries of a map as NAME.KEY=VALUE
+    #[arg(short, long = "input", value_name = "NAME=VALUE")]
+    input: Vec<String>,
+    /// Carry out only these tasks
+    #[arg(long, value_name = "TASK", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Leave these tasks out
+    #[arg(long, value_name = "TASK", value_delimiter = ',')]
+    skip: Vec<String>,
+}
+
+/// The operator's files, gathered; a broken environment is told, and is an error only to who names it.
+pub(crate) fn operator_files(context: &Context) -> Result<(Bundle, Vec<Problem>), Failure> {
+    let key_path = context.settings.data.join("digest.key");
+    let key = graylane_tasks::secret::DigestKey::open(&key_path)
+        .map_err(|error| Failure::surroundings(format!("{}: {error}", key_path.display())))?;
+    let gathered = graylane_tasks::environment::gather(&context.settings.environments, &key);
+    Ok((gathered.bundle, gathered.problems))
+}
+
+/// Reads and checks a workflow file, and makes what is submitted.
+pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire::Submit, Failure> {
+    let shown = args.file.display().to_string();
+    let bytes = std::fs::read(&args.file).map_err(|error| {
+        Failure::refused(format!("{shown} cannot be read: {error}")).hint("name a workflow file, as workflows/release.yaml")
+    })?;
+    let (mut bundle, broken) = operator_files(context)?;
+    let (graph, problems, texts) = validate::check_one(context, &shown, &bytes, &bundle)?;
+    let Some(graph) = graph else {
+        let count = problems.len();
+        let problems = [problems, broken].concat();
+        return Err(Failure::refused(format!("{shown} has {count} problem{}", if count == 1 { "" } else { "s" }))
+            .problems(problems)
+            .texts(texts));
+    };
+    let inputs = graylane_engine::input::parse_pairs(&graph.inputs, args.input.iter().map(String::as_str))
+        .map_err(wrong_inputs)?;
+    graylane_engine::input::complete(&graph.inputs, inputs.clone()).map_err(wrong_inputs)?;
+    bundle.add(WORKFLOW_FILE, bytes);
+    Ok(wire::Submit {
+        bundle: bundle_value(&bundle)?,
+        inputs,
+        only: args.only.clone(),
+        skip: args.skip.clone(),
+        actor: actor(),
+        vars: context.settings.vars.clone(),
+        secrets: context.settings.secret_names(),
+    })
+}
+
+fn wrong_inputs(wrong: Vec<String>) -> Failure {
+    let mut wrong = wrong.into_iter();
+    let mut failure = Failure::refused(wrong.next().unwrap_or_default());
+    failure.details = wrong.collect();
+    failure
+}
+
+/// A bundle as it goes over the socket.
+pub(crate) fn bundle_value(bundle: &Bundle) -> Result<Value, Failure> {
+    serde_json::from_slice(&bundle.to_bytes()).map_err(|error| Failure::surroundings(error.to_string()))
+}

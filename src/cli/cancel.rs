@@ -1,0 +1,46 @@
+//! `graylane cancel`: asks a run to end, and follows it there.
+
+use clap::Args;
+use graylane_engine::scheduler::Mode;
+use graylane_engine::view::RunView;
+
+use super::follow::follow;
+use super::{Context, EXIT_FAILED, EXIT_REFUSED, Failure, actor, note, tell};
+use crate::access::Access;
+use crate::api::wire::{Cancel, Cancelled};
+
+/// What `cancel` takes.
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// The run's id, the beginning of it, or `latest`
+    run: String,
+    /// Without rollback and clean-up: what was written stays, and is listed
+    #[arg(long)]
+    now: bool,
+    /// Why, for those who read it later
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failure> {
+    let access = Access::open(&context.settings, Mode::Work, tell()).await?;
+    let asked = Cancel { actor: actor(), reason: args.reason, now: args.now };
+    let view: Result<RunView, _> = access.client.get(&format!("/api/v1/runs/{}", args.run)).await;
+    let view = match view {
+        Ok(view) => view,
+        Err(error) => {
+            access.close().await;
+            return Err(error.into());
+        }
+    };
+    let id = view.summary.id.to_string();
+    let answer: Cancelled = access.client.post(&format!("/api/v1/runs/{id}/cancel"), &asked).await?;
+    if answer.answer == "not-active" {
+        access.close().await;
+        note(&format!("run {id} has ended already: {}", view.summary.status));
+        return Ok(EXIT_REFUSED);
+    }
+    let ended = follow(context, access, &id).await?;
+    // A cancel did what it should when the run is cancelled.
+    Ok(if ended.code == EXIT_FAILED && ended.view.is_some() { 0 } else { ended.code })
+}

@@ -1,0 +1,158 @@
+//! Following a run to its end: shared by `run`, `resume`, `cancel` and `runs follow`.
+
+use graylane_engine::run::Outcome;
+use graylane_engine::scheduler::Mode;
+use graylane_engine::view::{RunSummary, RunView};
+
+use super::{Context, EXIT_FAILED, EXIT_SURROUNDINGS, EXIT_WAITS, Failure, Output, actor, note, print, tell};
+use crate::access::Access;
+use crate::api::wire::{Cancel, Cancelled, Update};
+use crate::client::Client;
+use crate::progress::Progress;
+
+/// How following ended.
+pub(crate) struct Ended {
+    pub(crate) code: u8,
+    /// The run at its end; none where it was left unfinished.
+    pub(crate) view: Option<RunView>,
+}
+
+/// Follows a run; Ctrl-C cancels it, a second one leaves it to be resumed. Closes the store at the end.
+pub(crate) async fn follow(context: &Context, access: Access, run: &str) -> Result<Ended, Failure> {
+    let ended = follow_open(context, &access, run).await;
+    if let Ok(Ended { view: Some(_), .. }) = &ended {
+        // Others may have submitted to us meanwhile.
+        stay_for_others(&access).await;
+    }
+    access.close().await;
+    ended
+}
+
+/// Follows a run without closing the store.
+pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -> Result<Ended, Failure> {
+    let client = &access.client;
+    let quiet = context.output == Output::Json;
+    let mut progress = Progress::new(quiet, context.colours);
+    let mut updates = client.follow(run).await?;
+    let mut interrupts = 0;
+    loop {
+        tokio::select! {
+            update = updates.next() => match update {
+                Ok(Some(update)) => {
+                    progress.show(&update);
+                    if let Update::Record(record) = &update
+                        && matches!(record.event, graylane_engine::run::Event::RunFinished { .. })
+                    {
+                        break;
+                    }
+                }
+                Ok(None) => {
+                    progress.end();
+                    note(&format!("the process that held the store has ended before run {run}; `graylane resume` goes on with it"));
+                    return Ok(Ended { code: EXIT_WAITS, view: None });
+                }
+                Err(error) => {
+                    progress.end();
+                    return Err(error.into());
+                }
+            },
+            _ = tokio::signal::ctrl_c() => {
+                interrupts += 1;
+                if interrupts > 1 {
+                    progress.end();
+                    note(&format!("run {run} is left as it is; `graylane resume` goes on with it"));
+                    return Ok(Ended { code: EXIT_WAITS, view: None });
+                }
+                progress.note("cancelling; Ctrl-C again leaves the run to be resumed");
+                let asked = Cancel { actor: actor(), reason: Some("interrupted".into()), now: false };
+                let answer: Result<Cancelled, _> = client.post(&format!("/api/v1/runs/{run}/cancel"), &asked).await;
+                if let Err(error) = answer {
+                    progress.note(&format!("the run could not be cancelled: {error}"));
+                }
+            }
+            () = broken(access) => {
+                progress.end();
+                return Err(Failure::surroundings("the journal cannot be written: nothing new starts")
+                    .hint("mend the disk, then `graylane resume` goes on from the last recorded step"));
+            }
+        }
+    }
+    progress.end();
+    let view: RunView = client.get(&format!("/api/v1/runs/{run}")).await?;
+    if !quiet {
+        print(&crate::progress::summary(&view, context.colours));
+    }
+    Ok(Ended { code: code_of(&view), view: Some(view) })
+}
+
+/// Ends when our own journal has; never where another process holds it.
+async fn broken(access: &Access) {
+    match &access.holder {
+        Some(holder) => {
+            holder.engine.until_broken().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn code_of(view: &RunView) -> u8 {
+    match view.outcome {
+        Some(Outcome::Succeeded) => 0,
+        Some(Outcome::Failed | Outcome::Cancelled) => EXIT_FAILED,
+        None => EXIT_SURROUNDINGS,
+    }
+}
+
+async fn stay_for_others(access: &Access) {
+    let Some(holder) = &access.holder else { return };
+    let mut updates = holder.engine.watch();
+    let mut told = false;
+    loop {
+        let active: Vec<RunSummary> = holder.engine.runs().into_iter().filter(|run| !run.is_final()).collect();
+        if active.is_empty() {
+            return;
+        }
+        if !told {
+            let names: Vec<String> = active.iter().map(|run| format!("{} ({})", run.id, run.workflow)).collect();
+            note(&format!("staying for {}; Ctrl-C leaves it to be resumed", names.join(", ")));
+            told = true;
+        }
+        tokio::select! {
+            _ = updates.recv() => {}
+            _ = tokio::signal::ctrl_c() => {
+                note("left as it is; `graylane resume` goes on with it");
+                return;
+            }
+        }
+    }
+}
+
+/// Everything that is unfinished.
+pub(crate) async fn unfinished(client: &Client) -> Result<Vec<RunSummary>, Failure> {
+    let mut runs: Vec<RunSummary> = client.get("/api/v1/runs").await?;
+    runs.retain(|run| !run.is_final());
+    runs.reverse();
+    Ok(runs)
+}
+
+/// `graylane resume`: holds the store until every unfinished run has ended.
+pub(crate) async fn resume(context: &Context) -> Result<u8, Failure> {
+    let access = Access::open(&context.settings, Mode::Work, tell()).await?;
+    let runs = unfinished(&access.client).await?;
+    if runs.is_empty() {
+        access.close().await;
+        print("no run is unfinished");
+        return Ok(0);
+    }
+    let mut code = 0;
+    for run in runs {
+        print(&format!("run {} of {}", run.id, run.workflow));
+        let ended = follow_open(context, &access, &run.id.to_string()).await?;
+        code = code.max(ended.code);
+        if ended.view.is_none() {
+            break;
+        }
+    }
+    access.close().await;
+    Ok(code)
+}

@@ -1,0 +1,95 @@
+//! `graylane runs`: list, show, logs, follow.
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+use graylane_engine::clock::show_duration;
+use graylane_engine::logs::LogLine;
+use graylane_engine::scheduler::Mode;
+use graylane_engine::view::{RunSummary, RunView};
+
+use super::follow::follow;
+use super::{Context, Failure, Output, json, print, tell};
+use crate::access::Access;
+use crate::progress::summary;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// Every run, newest first
+    List,
+    /// One run: tasks, attempts, errors, what it put out
+    Show(RunArg),
+    /// What the tasks of a run logged
+    Logs(RunArg),
+    /// Follow an unfinished run to its end
+    Follow(RunArg),
+}
+
+/// A run.
+#[derive(Debug, Args)]
+pub(crate) struct RunArg {
+    /// The run's id, the beginning of it, or `latest`
+    run: String,
+}
+
+pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, Failure> {
+    match command {
+        RunsCommand::Follow(args) => {
+            let access = Access::open(&context.settings, Mode::Work, tell()).await?;
+            let view: RunView = access.client.get(&format!("/api/v1/runs/{}", args.run)).await?;
+            Ok(follow(context, access, &view.summary.id.to_string()).await?.code)
+        }
+        RunsCommand::List => {
+            let runs: Vec<RunSummary> = look(context, "/api/v1/runs".into()).await?;
+            match context.output {
+                Output::Json => print(&json(&runs)),
+                Output::Text if runs.is_empty() => print("no run yet; begin with `graylane run workflows/release.yaml`"),
+                Output::Text => print(&table(&runs)),
+            }
+            Ok(0)
+        }
+        RunsCommand::Show(args) => {
+            let view: RunView = look(context, format!("/api/v1/runs/{}", args.run)).await?;
+            match context.output {
+                Output::Json => print(&json(&view)),
+                Output::Text => print(&summary(&view, context.colours)),
+            }
+            Ok(0)
+        }
+        RunsCommand::Logs(args) => {
+            let lines: Vec<LogLine> = look(context, format!("/api/v1/runs/{}/log", args.run)).await?;
+            match context.output {
+                Output::Json => print(&json(&lines)),
+                Output::Text => {
+                    for line in lines {
+                        print(&format!("{}  {} {}  {}", line.at, line.task, line.attempt, line.line));
+                    }
+                }
+            }
+            Ok(0)
+        }
+    }
+}
+
+async fn look<T: serde::de::DeserializeOwned>(context: &Context, path: String) -> Result<T, Failure> {
+    let access = Access::open(&context.settings, Mode::Look, tell()).await?;
+    let answer = access.client.get(&path).await;
+    access.close().await;
+    Ok(answer?)
+}
+
+fn table(runs: &[RunSummary]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::BLANK).set_header(["RUN", "WORKFLOW", "STATUS", "BY", "SUBMITTED", "TOOK"]);
+    for run in runs {
+        let took = run.ended_at.map(|end| show_duration(end.since(run.submitted_at))).unwrap_or_else(|| "-".into());
+        table.add_row([
+            run.id.to_string(),
+            run.workflow.to_string(),
+            run.status.clone(),
+            run.actor.clone(),
+            run.submitted_at.to_string(),
+            took,
+        ]);
+    }
+    table.trim_fmt()
+}

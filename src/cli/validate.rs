@@ -1,0 +1,130 @@
+//! `graylane validate`: checks workflow files, every problem at once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use graylane_engine::bundle::Bundle;
+use graylane_engine::document::{Problem, Severity};
+use graylane_engine::graph::{Checked, Graph, Known, check, check_names};
+use graylane_engine::task::{Registry, Site};
+use serde::Serialize;
+
+use super::{Context, EXIT_FAILED, Failure, Output, json, note, operator_files, print, tell};
+use crate::problems::{self, Texts, WireProblem};
+
+/// What `validate` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ValidateArgs {
+    /// Workflow files, or folders of them
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+/// What `-o json` prints.
+#[derive(Serialize)]
+struct Report {
+    files: usize,
+    errors: usize,
+    warnings: usize,
+    problems: Vec<WireProblem>,
+}
+
+pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure> {
+    let mut files = Vec::new();
+    for path in &args.paths {
+        collect(path, &mut files)?;
+    }
+    if files.is_empty() {
+        return Err(Failure::refused("there is no .yaml file to check"));
+    }
+    let registry = registry(context)?;
+    let (bundle, mut found) = operator_files(context)?;
+    let mut texts = Texts::new();
+    let mut checked: Vec<(String, Checked)> = Vec::new();
+    for path in &files {
+        let shown = path.display().to_string();
+        let bytes = fs::read(path).map_err(|error| Failure::refused(format!("{shown} cannot be read: {error}")))?;
+        remember(&mut texts, &shown, &bytes);
+        checked.push((shown.clone(), check(&shown, &bytes, &registry, &known(context), site(&bundle))));
+    }
+    check_names(&mut checked);
+    for (_, one) in checked {
+        found.extend(one.problems);
+    }
+    let count = |severity: Severity| found.iter().filter(|problem| problem.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    match context.output {
+        Output::Json => {
+            let problems = found.iter().map(WireProblem::from).collect();
+            print(&json(&Report { files: files.len(), errors, warnings, problems }));
+        }
+        Output::Text => {
+            let rendered = problems::render(&found, &texts, context.colours);
+            if !rendered.is_empty() {
+                note(rendered.trim_end());
+                note("");
+            }
+            let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+            let files = plural(files.len(), "file");
+            match (errors, warnings) {
+                (0, 0) => print(&format!("{files}: no problems")),
+                _ => print(&format!("{files}: {}, {}", plural(errors, "error"), plural(warnings, "warning"))),
+            }
+        }
+    }
+    Ok(if errors > 0 { EXIT_FAILED } else { 0 })
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let cannot = |error: std::io::Error| Failure::refused(format!("{} cannot be read: {error}", path.display()));
+    if fs::metadata(path).map_err(cannot)?.is_file() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    let mut entries: Vec<PathBuf> = fs::read_dir(path).map_err(cannot)?.flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    for entry in entries {
+        let yaml = entry.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !hidden && (yaml || entry.is_dir()) {
+            collect(&entry, files)?;
+        }
+    }
+    Ok(())
+}
+
+/// The task types, for their schemas and checks.
+pub(crate) fn registry(context: &Context) -> Result<Registry, Failure> {
+    let (registry, ..) = crate::holder::tasks(&context.settings, tell()).map_err(Failure::surroundings)?;
+    Ok(registry)
+}
+
+fn known(context: &Context) -> Known {
+    Known { vars: context.settings.vars.keys().cloned().collect(), secrets: context.settings.secret_names() }
+}
+
+fn site(bundle: &Bundle) -> Site<'_> {
+    Site { workflow: None, files: bundle }
+}
+
+fn remember(texts: &mut Texts, file: &str, bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        texts.insert(file.to_owned(), Arc::from(text.strip_prefix('\u{feff}').unwrap_or(text)));
+    }
+}
+
+/// Checks one file before it is submitted.
+pub(crate) fn check_one(
+    context: &Context,
+    file: &str,
+    bytes: &[u8],
+    bundle: &Bundle,
+) -> Result<(Option<Graph>, Vec<Problem>, Texts), Failure> {
+    let registry = registry(context)?;
+    let checked = check(file, bytes, &registry, &known(context), site(bundle));
+    let mut texts = Texts::new();
+    remember(&mut texts, file, bytes);
+    Ok((checked.graph, checked.problems, texts))
+}

@@ -1,0 +1,101 @@
+//! The process that holds the store: journal, tasks, engine and the API on its socket, opened and closed in this order.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use graylane_engine::clock::WallClock;
+use graylane_engine::id::Digest;
+use graylane_engine::journal::{DiskJournal, OpenError};
+use graylane_engine::logs::Logs;
+use graylane_engine::scheduler::{Engine, Mode, Parts, StartError};
+use graylane_engine::task::Registry;
+use graylane_tasks::cluster::Clusters;
+use graylane_tasks::secret::DigestKey;
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
+use crate::rehearse::{Stage, Tell};
+use crate::settings::Settings;
+
+/// Why a store cannot be held.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HoldError {
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}")]
+    Surroundings(String),
+}
+
+/// Everything that runs while the store is held.
+pub(crate) struct Holder {
+    pub(crate) engine: Engine,
+    pub(crate) stage: Stage,
+    socket: PathBuf,
+    stop: CancellationToken,
+    server: tokio::task::JoinHandle<()>,
+    journal: Arc<DiskJournal>,
+}
+
+/// The task types over the clusters that settings and rehearsal name.
+pub(crate) fn tasks(settings: &Settings, tell: Tell) -> Result<(Registry, Arc<Clusters>, Stage, DigestKey), String> {
+    let path = settings.data.join("digest.key");
+    let key = DigestKey::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let stage = Stage::new(settings.rehearsal_folder(), tell);
+    let clusters = Clusters::new(stage.clone());
+    let mut registry = Registry::default();
+    graylane_tasks::register(&mut registry, &clusters, &key);
+    Ok((registry, clusters, stage, key))
+}
+
+impl Holder {
+    /// Opens the store and starts what stands on it.
+    pub(crate) async fn open(settings: &Settings, mode: Mode, tell: Tell) -> Result<Holder, HoldError> {
+        let data = settings.data.clone();
+        let opened = tokio::task::spawn_blocking(move || DiskJournal::open(&data)).await;
+        let journal = Arc::new(opened.map_err(|error| HoldError::Surroundings(error.to_string()))??);
+        let (registry, clusters, stage, _) = tasks(settings, tell).map_err(HoldError::Surroundings)?;
+        let parts = Parts {
+            journal: journal.clone(),
+            registry: Arc::new(registry),
+            clock: Arc::new(WallClock::default()),
+            secrets: Arc::new(settings.clone()),
+            logs: Logs::in_folder(&settings.data),
+        };
+        let engine = Engine::start(parts.clone(), mode).await?;
+        let socket = socket_path(&settings.data);
+        let listener = api::listen(&socket).map_err(|error| {
+            HoldError::Surroundings(format!("the socket {} cannot be opened: {error}", socket.display()))
+        })?;
+        let stop = CancellationToken::new();
+        let state = api::State { engine: engine.clone(), parts, clusters, working: mode == Mode::Work };
+        let server = tokio::spawn(api::serve(listener, state, stop.clone()));
+        Ok(Holder { engine, stage, socket, stop, server, journal })
+    }
+
+    /// Closes in the reverse order. Unfinished runs go on with the next holder.
+    pub(crate) async fn close(self) {
+        self.stop.cancel();
+        // It ends by itself when it is told to.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.server).await;
+        self.engine.shutdown().await;
+        self.stage.close().await;
+        // Gone already where the folder was removed under us.
+        let _ = std::fs::remove_file(&self.socket);
+        drop(self.engine);
+        drop(self.journal);
+    }
+}
+
+/// The socket of a data folder: in it, or where the path is too long for a socket, in the folder for temporary files.
+pub(crate) fn socket_path(data: &Path) -> PathBuf {
+    let usual = data.join("api.sock");
+    // The limit of sockaddr_un is 108 bytes (unix(7)).
+    if usual.as_os_str().len() < 100 {
+        return usual;
+    }
+    let whole = std::fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
+    let digest = Digest::of(whole.as_os_str().as_encoded_bytes());
+    std::env::temp_dir().join(format!("graylane-{}.sock", digest.short()))
+}

@@ -1,0 +1,88 @@
+//! Problems of files as people read them: the line, the mark, what was expected; or as JSON.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+use graylane_engine::document::{Problem, Severity};
+use serde::{Deserialize, Serialize};
+
+/// A problem as the API and `-o json` tell it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WireProblem {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// The column in characters, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+    /// `error` or `warning`.
+    pub severity: String,
+    /// What is wrong.
+    pub message: String,
+    /// What stands under the mark.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub label: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
+}
+
+impl From<&Problem> for WireProblem {
+    fn from(problem: &Problem) -> WireProblem {
+        WireProblem {
+            file: problem.file.clone(),
+            line: problem.place.as_ref().map(|place| place.line),
+            column: problem.place.as_ref().map(|place| place.column),
+            severity: severity_word(problem.severity).into(),
+            message: problem.message.clone(),
+            label: problem.label.clone(),
+            hints: problem.hints.clone(),
+        }
+    }
+}
+
+fn severity_word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    }
+}
+
+/// The texts of files by name, for the lines that are shown.
+pub(crate) type Texts = HashMap<String, Arc<str>>;
+
+/// All problems, one block each.
+pub(crate) fn render(problems: &[Problem], texts: &Texts, colours: bool) -> String {
+    let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
+    let mut out = String::new();
+    for problem in problems {
+        let level = match problem.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(problem.message.as_str());
+        let mut group = match (&problem.place, texts.get(&problem.file)) {
+            // The library panics on a range beyond its text.
+            (Some(place), Some(text)) if place.bytes.end <= text.len() && !place.bytes.is_empty() => {
+                let mark = AnnotationKind::Primary.span(place.bytes.clone());
+                let mark = if problem.label.is_empty() { mark } else { mark.label(problem.label.as_str()) };
+                title.element(Snippet::source(text.as_ref()).path(problem.file.as_str()).annotation(mark))
+            }
+            (Some(place), _) => {
+                let origin = Origin::path(problem.file.as_str()).line(place.line).char_column(place.column);
+                let group = title.element(origin);
+                if problem.label.is_empty() { group } else { group.element(Level::NOTE.message(problem.label.as_str())) }
+            }
+            (None, _) => title.element(Origin::path(problem.file.as_str())),
+        };
+        for hint in &problem.hints {
+            group = group.element(Level::HELP.with_name("hint").message(hint.as_str()));
+        }
+        out.push_str(&renderer.render(&[group]));
+        out.push_str("\n\n");
+    }
+    out
+}

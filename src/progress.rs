@@ -1,0 +1,234 @@
+//! A run as it goes, and as it ended, on a terminal or in plain lines.
+
+use std::collections::HashMap;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use graylane_engine::clock::{Timestamp, show_duration};
+use graylane_engine::run::{Event, Record};
+use graylane_engine::task::TaskError;
+use graylane_engine::view::{RunView, TaskView};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::api::wire::Update;
+
+/// Shows updates: bars on a terminal, else a line for each step.
+pub(crate) struct Progress {
+    quiet: bool,
+    colours: bool,
+    bars: Option<MultiProgress>,
+    tasks: HashMap<String, Shown>,
+    width: usize,
+}
+
+#[derive(Default)]
+struct Shown {
+    bar: Option<ProgressBar>,
+    since: Option<Timestamp>,
+    note: String,
+}
+
+impl Progress {
+    pub(crate) fn new(quiet: bool, colours: bool) -> Progress {
+        let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
+        Progress { quiet, colours, bars, tasks: HashMap::new(), width: 8 }
+    }
+
+    pub(crate) fn show(&mut self, update: &Update) {
+        match update {
+            Update::Record(record) => self.record(record),
+            Update::Progress { task, progress } => {
+                let Some(shown) = self.tasks.get_mut(task) else { return };
+                let words = format!("{} {}/{}", progress.what, progress.done, progress.total);
+                let words = if progress.note.is_empty() { words } else { format!("{words}  {}", progress.note) };
+                match &shown.bar {
+                    Some(bar) => {
+                        bar.set_length(progress.total);
+                        bar.set_position(progress.done);
+                        bar.set_message(words);
+                    }
+                    // In plain lines only what is new is worth one; counts alone are not.
+                    None if !progress.note.is_empty() && shown.note != progress.note => {
+                        shown.note.clone_from(&progress.note);
+                        self.line(task, &words);
+                    }
+                    None => {}
+                }
+            }
+            Update::Log(_) => {}
+        }
+    }
+
+    fn record(&mut self, record: &Record) {
+        match &record.event {
+            Event::RunSubmitted { workflow, .. } => self.note(&format!("{workflow}: submitted")),
+            Event::AttemptStarted { task, attempt, .. } | Event::AttemptResumed { task, attempt, .. } => {
+                let task = task.to_string();
+                self.width = self.width.max(task.len());
+                let bar = self.bars.as_ref().map(|bars| bars.add(bar(&task, self.width)));
+                let resumed = matches!(record.event, Event::AttemptResumed { .. });
+                let words = match (attempt.0, resumed) {
+                    (1, false) => "planning".to_owned(),
+                    (number, false) => format!("attempt {number}"),
+                    (_, true) => "goes on after a stop".to_owned(),
+                };
+                if let Some(bar) = &bar {
+                    bar.set_message(words.clone());
+                }
+                let shown = self.tasks.entry(task.clone()).or_default();
+                shown.bar = bar;
+                shown.since.get_or_insert(record.at);
+                if self.bars.is_none() {
+                    self.line(&task, &words);
+                }
+            }
+            Event::PhaseEntered { task, phase, .. } => {
+                let task = task.to_string();
+                match self.tasks.get(&task).and_then(|shown| shown.bar.as_ref()) {
+                    Some(bar) => {
+                        bar.set_length(0);
+                        bar.set_message(phase.clone());
+                    }
+                    None => self.line(&task, phase),
+                }
+            }
+            Event::AttemptSucceeded { task, .. } => self.ended(task.as_str(), record.at, "succeeded", "32", None),
+            Event::AttemptFailed { task, error, retry_at, .. } => {
+                let word = match retry_at {
+                    Some(at) => format!("failed, tries again in {}", show_duration(at.since(record.at))),
+                    None => "failed".to_owned(),
+                };
+                self.ended(task.as_str(), record.at, &word, "31", Some(error));
+            }
+            Event::TaskFailed { task, error } => self.ended(task.as_str(), record.at, "failed", "31", Some(error)),
+            Event::TaskCancelled { task, error } => {
+                self.ended(task.as_str(), record.at, "cancelled", "33", error.as_ref());
+            }
+            Event::TaskSkipped { task, reason } => {
+                self.ended(task.as_str(), record.at, &format!("skipped: {}", reason.words()), "2", None);
+            }
+            Event::CancelRequested { actor, .. } => self.note(&format!("cancelled by {actor}: attempts go to a safe point")),
+            Event::RunTimedOut => self.note("the run took longer than its timeout: attempts go to a safe point"),
+            Event::RunAdmitted
+            | Event::RunFinished { .. }
+            | Event::PlanMade { .. }
+            | Event::CheckpointPassed { .. }
+            | Event::AnswerIgnored { .. } => {}
+        }
+    }
+
+    fn ended(&mut self, task: &str, at: Timestamp, word: &str, colour: &'static str, error: Option<&TaskError>) {
+        let shown = self.tasks.remove(task).unwrap_or_default();
+        if let Some(bar) = shown.bar {
+            bar.finish_and_clear();
+        }
+        let took = shown.since.map(|since| format!("  {}", show_duration(at.since(since)))).unwrap_or_default();
+        let mut words = format!("{}{took}", paint(self.colours, colour, word));
+        if let Some(error) = error {
+            words.push_str(&format!("  {}", error.message));
+        }
+        self.line(task, &words);
+    }
+
+    fn line(&self, task: &str, words: &str) {
+        self.note(&format!("  {task:<width$}  {words}", width = self.width));
+    }
+
+    /// A line above the bars.
+    pub(crate) fn note(&self, words: &str) {
+        if self.quiet {
+            return;
+        }
+        match &self.bars {
+            // The library draws around it.
+            Some(bars) => {
+                let _ = bars.println(words);
+            }
+            None => crate::cli::note(words),
+        }
+    }
+
+    /// Takes the bars away.
+    pub(crate) fn end(&mut self) {
+        for (_, shown) in self.tasks.drain() {
+            if let Some(bar) = shown.bar {
+                bar.finish_and_clear();
+            }
+        }
+    }
+}
+
+fn bar(task: &str, width: usize) -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let template = format!("  {{prefix:<{width}}}  {{spinner}} {{bar:12}} {{elapsed:>4}}  {{wide_msg}}");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style.progress_chars("█▌ "));
+    }
+    bar.set_prefix(task.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+fn paint(colours: bool, code: &str, text: &str) -> String {
+    if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Everything about a run, for people.
+pub(crate) fn summary(view: &RunView, colours: bool) -> String {
+    let summary = &view.summary;
+    let colour = match summary.status.as_str() {
+        "succeeded" => "1;32",
+        "failed" => "1;31",
+        "cancelled" => "1;33",
+        _ => "1",
+    };
+    let took = summary.ended_at.map(|end| format!(" in {}", show_duration(end.since(summary.submitted_at))));
+    let mut out = format!("\n{} {}{}\n", summary.workflow, paint(colours, colour, &summary.status), took.unwrap_or_default());
+    if let Some(reason) = &view.reason {
+        out.push_str(&format!("  {reason}\n"));
+    }
+    let width = view.tasks.iter().map(|task| task.name.as_str().len()).max().unwrap_or(0);
+    for task in &view.tasks {
+        out.push_str(&task_lines(task, width, colours));
+    }
+    if summary.ended_at.is_none() {
+        out.push_str(&format!("\nfollow it: graylane runs follow {0}\nend it:    graylane cancel {0}", summary.id));
+    } else {
+        out.push_str(&format!("\nlook again: graylane runs show {0}\nits log:    graylane runs logs {0}", summary.id));
+    }
+    out
+}
+
+fn task_lines(task: &TaskView, width: usize, colours: bool) -> String {
+    let colour = match task.status.as_str() {
+        "succeeded" => "32",
+        "failed" => "31",
+        "cancelled" | "retrying" => "33",
+        "skipped" | "pending" => "2",
+        _ => "36",
+    };
+    let took = match (task.started_at, task.ended_at) {
+        (Some(start), Some(end)) => format!("  {}", show_duration(end.since(start))),
+        _ => String::new(),
+    };
+    let attempt = task.attempt.filter(|attempt| *attempt > 1).map(|n| format!("  attempt {n}")).unwrap_or_default();
+    let mut out = format!("  {:<width$}  {}{took}{attempt}", task.name.as_str(), paint(colours, colour, &task.status));
+    for words in [&task.phase, &task.reason].into_iter().flatten() {
+        out.push_str(&format!("  {words}"));
+    }
+    out.push('\n');
+    let indent = " ".repeat(width + 4);
+    if let Some(error) = &task.error {
+        out.push_str(&format!("{indent}{}\n", error.message));
+        for detail in &error.details {
+            out.push_str(&format!("{indent}  {detail}\n"));
+        }
+        if let Some(hint) = &error.hint {
+            out.push_str(&format!("{indent}hint: {hint}\n"));
+        }
+    }
+    for line in task.outputs.iter().flat_map(|outputs| &outputs.report) {
+        out.push_str(&format!("{indent}{line}\n"));
+    }
+    out
+}

@@ -1,0 +1,248 @@
+//! The rehearsal cluster as an environment's cluster: in this process, or in the one that already plays it.
+//!
+//! ```text
+//! <data>-rehearsal/lock        who plays it
+//! <data>-rehearsal/objects.json   its objects: today's deploy and tomorrow's offline meet one cluster
+//! <data>-rehearsal/kubeconfig  how to reach it, while `graylane rehearsal` runs
+//! <data>-rehearsal/gateway     where its gateway answers
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use graylane_rehearsal::{Delays, Error, Rehearsal, RehearsalOptions, kubeconfig};
+use graylane_tasks::cluster::Rehearse;
+use graylane_tasks::environment::Site;
+use graylane_tasks::manifest;
+use kube::api::{Api, DynamicObject, PostParams};
+use kube::core::GroupVersionKind;
+use kube::{Client, Config};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+/// Who plays a rehearsal that is being started: told to the user.
+pub(crate) type Tell = Arc<dyn Fn(String) + Send + Sync>;
+
+/// How long the baseline is waited for.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// The rehearsal of a data folder, played when it is first asked for.
+#[derive(Clone)]
+pub(crate) struct Stage {
+    folder: PathBuf,
+    tell: Tell,
+    played: Arc<Mutex<Option<Played>>>,
+}
+
+struct Played {
+    rehearsal: Rehearsal,
+    /// Held while the cluster is played here.
+    _lock: File,
+}
+
+impl Stage {
+    pub(crate) fn new(folder: PathBuf, tell: Tell) -> Stage {
+        Stage { folder, tell, played: Arc::default() }
+    }
+
+    /// Ends the cluster that is played here; its objects are on disk when this returns.
+    pub(crate) async fn close(&self) {
+        if let Some(played) = self.played.lock().await.take() {
+            played.rehearsal.shutdown().await;
+            for file in ["kubeconfig", "gateway"] {
+                // They may never have been written.
+                let _ = fs::remove_file(self.folder.join(file));
+            }
+        }
+    }
+
+    /// Plays the cluster here and serves its API; gives the addresses of API and gateway.
+    ///
+    /// # Errors
+    /// A sentence: another process plays it, or its objects cannot be read.
+    pub(crate) async fn serve(&self, api: SocketAddr, gateway: SocketAddr) -> Result<(SocketAddr, SocketAddr), String> {
+        let mut played = self.played.lock().await;
+        let lock = match self.lock()? {
+            Lock::Ours(lock) => lock,
+            Lock::Theirs(pid) => return Err(format!("process {pid} already plays the rehearsal of {}", self.folder.display())),
+        };
+        let rehearsal = self.start(Some(api), gateway).await?;
+        let api = rehearsal.api_addr().unwrap_or(api);
+        let gateway = rehearsal.gateway_addr();
+        let write = |name: &str, text: String| self.write(name, &text);
+        write("kubeconfig", kubeconfig(api))?;
+        write("gateway", format!("http://{gateway}\n"))?;
+        *played = Some(Played { rehearsal, _lock: lock });
+        Ok((api, gateway))
+    }
+
+    /// Puts an environment's services onto the cluster that is played here, where its namespace does not exist yet.
+    ///
+    /// # Errors
+    /// What the cluster said.
+    pub(crate) async fn furnish(&self, site: &Site) -> Result<(), String> {
+        let played = self.played.lock().await;
+        let Some(played) = played.as_ref() else { return Ok(()) };
+        furnish(&played.rehearsal, site, &self.tell).await
+    }
+
+    async fn start(&self, api: Option<SocketAddr>, gateway: SocketAddr) -> Result<Rehearsal, String> {
+        let options = |gateway: SocketAddr| RehearsalOptions {
+            file: Some(self.folder.join("objects.json")),
+            gateway_listen: gateway,
+            api_listen: api,
+            // As MSE's and nginx's gateways do: a refused connection goes to the next pod.
+            retry_connect: true,
+            delays: delays(),
+            ..RehearsalOptions::default()
+        };
+        match Rehearsal::start(options(gateway)).await {
+            Ok(rehearsal) => Ok(rehearsal),
+            Err(Error::Listen { address, .. }) if api != Some(address) => {
+                let elsewhere = SocketAddr::from(([127, 0, 0, 1], 0));
+                let rehearsal = Rehearsal::start(options(elsewhere)).await.map_err(|error| error.to_string())?;
+                (self.tell)(format!("{address} is taken: the rehearsal's gateway answers at {}", rehearsal.gateway_addr()));
+                Ok(rehearsal)
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn lock(&self) -> Result<Lock, String> {
+        let shown = self.folder.display();
+        let wrong = |error: std::io::Error| format!("the rehearsal's folder {shown} cannot be used: {error}");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(wrong)?;
+        let path = self.folder.join("lock");
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(wrong)?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes())).map_err(wrong)?;
+                Ok(Lock::Ours(file))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                // Whoever holds the lock may just be writing its number.
+                let _ = file.read_to_string(&mut pid);
+                Ok(Lock::Theirs(pid.trim().to_owned()))
+            }
+            Err(TryLockError::Error(error)) => Err(wrong(error)),
+        }
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), String> {
+        let path = self.folder.join(name);
+        let draft = path.with_extension("draft");
+        let written = fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path));
+        written.map_err(|error| format!("{} cannot be written: {error}", path.display()))
+    }
+
+    async fn elsewhere(&self, pid: &str) -> Result<(Client, String), String> {
+        let path = self.folder.join("kubeconfig");
+        let gateway = fs::read_to_string(self.folder.join("gateway"));
+        let (Ok(file), Ok(gateway)) = (kube::config::Kubeconfig::read_from(&path), gateway) else {
+            return Err(format!("process {pid} plays the rehearsal of {} for itself; wait until it has ended", self.folder.display()));
+        };
+        let config = Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default());
+        let mut config = config.await.map_err(|error| format!("{}: {error}", path.display()))?;
+        config.default_retry = false;
+        let client = Client::try_from(config).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok((client, gateway.trim().to_owned()))
+    }
+}
+
+enum Lock {
+    Ours(File),
+    Theirs(String),
+}
+
+/// Realistic, unless a test asks for haste.
+fn delays() -> Delays {
+    match std::env::var("GRAYLANE_REHEARSAL_DELAYS").as_deref() {
+        Ok("fast") => Delays::fast(),
+        _ => Delays::realistic(),
+    }
+}
+
+#[async_trait]
+impl Rehearse for Stage {
+    async fn connect(&self, site: &Site) -> Result<(Client, String), String> {
+        let mut played = self.played.lock().await;
+        if played.is_none() {
+            match self.lock()? {
+                Lock::Theirs(pid) => {
+                    drop(played);
+                    return self.elsewhere(&pid).await;
+                }
+                Lock::Ours(lock) => {
+                    let address = site.environment.gateway.address.trim_start_matches("http://").trim_end_matches('/');
+                    let listen = address.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
+                    let rehearsal = self.start(None, listen).await?;
+                    *played = Some(Played { rehearsal, _lock: lock });
+                }
+            }
+        }
+        let Some(played) = played.as_ref() else { return Err("the rehearsal has ended".into()) };
+        furnish(&played.rehearsal, site, &self.tell).await?;
+        Ok((played.rehearsal.client(), format!("http://{}", played.rehearsal.gateway_addr())))
+    }
+}
+
+async fn furnish(rehearsal: &Rehearsal, site: &Site, tell: &Tell) -> Result<(), String> {
+    let namespace = &site.environment.namespace;
+    let mut labels = BTreeMap::new();
+    if site.environment.mse.enabled {
+        labels.insert("mse-enable".to_owned(), "enabled".to_owned());
+    }
+    let new = rehearsal.seed(namespace, &labels, Vec::new(), "kubectl").await.map_err(|error| error.to_string())?;
+    if new {
+        let names: Vec<&str> = site.services.keys().map(String::as_str).collect();
+        tell(format!("rehearsal cluster: starting the baseline of {} ({})", site.environment.name, names.join(", ")));
+        for service in &names {
+            let Some(source) = site.source(service) else { continue };
+            create(&rehearsal.client(), namespace, source).await?;
+        }
+    }
+    let ready = rehearsal.wait_ready(namespace, READY_WITHIN).await;
+    if let Err(error) = ready {
+        // A baseline that is not up is a cluster as clusters are; tasks judge it for themselves.
+        tell(format!("rehearsal cluster: {error}"));
+    }
+    Ok(())
+}
+
+/// Creates the objects of a manifest, as `kubectl apply` would have: production is found, not made, by Graylane.
+async fn create(client: &Client, namespace: &str, source: &Path) -> Result<(), String> {
+    let shown = source.display().to_string();
+    let text = fs::read_to_string(source).map_err(|error| format!("{shown}: {error}"))?;
+    let objects = manifest::parse(&shown, &text)
+        .map_err(|problems| problems.first().map(ToString::to_string).unwrap_or_default())?;
+    for object in objects {
+        let api_version = object["apiVersion"].as_str().unwrap_or_default();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let gvk = GroupVersionKind::gvk(group, version, manifest::kind(&object));
+        let what = format!("{shown}: {}", manifest::ObjectRef::of(&object));
+        let wrong = |error: kube::Error| match error {
+            kube::Error::Api(status) => format!("{what}: {}", status.message),
+            other => format!("{what}: {other}"),
+        };
+        let (resource, _) = kube::discovery::pinned_kind(client, &gvk).await.map_err(wrong)?;
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        let params = PostParams { field_manager: Some("kubectl-client-side-apply".into()), ..PostParams::default() };
+        let object: DynamicObject =
+            serde_json::from_value::<Value>(object).and_then(serde_json::from_value).map_err(|error| format!("{what}: {error}"))?;
+        match api.create(&params, &object).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(wrong(error)),
+        }
+    }
+    Ok(())
+}
