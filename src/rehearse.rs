@@ -150,8 +150,8 @@ impl Stage {
         let (Ok(file), Ok(gateway)) = (kube::config::Kubeconfig::read_from(&path), gateway) else {
             return Err(format!("process {pid} plays the rehearsal of {} for itself; wait until it has ended", self.folder.display()));
         };
-        let config = Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default());
-        let mut config = config.await.map_err(|error| format!("{}: {error}", path.display()))?;
+        let options = kube::config::KubeConfigOptions::default();
+        let mut config = Config::from_custom_kubeconfig(file, &options).await.map_err(|error| format!("{}: {error}", path.display()))?;
         config.default_retry = false;
         let client = Client::try_from(config).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok((client, gateway.trim().to_owned()))

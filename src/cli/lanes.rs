@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context, args: LanesArgs) -> Result<u8, Failur
 
 fn table(lanes: &[Lane]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::BLANK).set_header(["TAG", "SERVICE", "READY", "IMAGE", "ROUTE", "SINCE", "RUN", "NOTES"]);
+    table.load_style(presets::NOTHING).set_header(["TAG", "SERVICE", "READY", "IMAGE", "ROUTE", "SINCE", "RUN", "NOTES"]);
     for lane in lanes {
         let none = || "-".to_owned();
         let orphans = (!lane.orphans.is_empty()).then(|| format!("orphans: {}", lane.orphans.join(", ")));

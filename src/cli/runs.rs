@@ -79,7 +79,7 @@ async fn look<T: serde::de::DeserializeOwned>(context: &Context, path: String) -
 
 fn table(runs: &[RunSummary]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::BLANK).set_header(["RUN", "WORKFLOW", "STATUS", "BY", "SUBMITTED", "TOOK"]);
+    table.load_style(presets::NOTHING).set_header(["RUN", "WORKFLOW", "STATUS", "BY", "SUBMITTED", "TOOK"]);
     for run in runs {
         let took = run.ended_at.map(|end| show_duration(end.since(run.submitted_at))).unwrap_or_else(|| "-".into());
         table.add_row([
