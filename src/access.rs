@@ -35,16 +35,25 @@ impl Access {
             } else {
                 match Holder::open(settings, mode, tell.clone()).await {
                     Ok(holder) => return Ok(Access { client, holder: Some(holder) }),
-                    Err(HoldError::Store(OpenError::Locked { path, pid })) if tokio::time::Instant::now() >= deadline => {
-                        let words = format!("the data folder {} is in use by process {pid}, which does not answer", path.display());
-                        return Err(Failure::surroundings(words).hint("wait until it has ended, or name another folder with --data"));
+                    Err(HoldError::Store(OpenError::Locked { path, pid }))
+                        if tokio::time::Instant::now() >= deadline =>
+                    {
+                        let words = format!(
+                            "the data folder {} is in use by process {pid}, which does not answer",
+                            path.display()
+                        );
+                        return Err(Failure::surroundings(words)
+                            .hint("wait until it has ended, or name another folder with --data"));
                     }
                     Err(HoldError::Store(OpenError::Locked { .. })) => {}
                     Err(error) => return Err(held(&error)),
                 }
             }
             if tokio::time::Instant::now() >= deadline {
-                let words = format!("the data folder {} is being looked at by another command", settings.data.display());
+                let words = format!(
+                    "the data folder {} is being looked at by another command",
+                    settings.data.display()
+                );
                 return Err(Failure::surroundings(words).hint("try again when it has ended"));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -64,8 +73,14 @@ fn held(error: &HoldError) -> Failure {
         HoldError::Store(OpenError::Damaged { .. }) => {
             failure.hint("restore the data folder from a backup; nothing was changed")
         }
-        HoldError::Store(OpenError::Newer { .. }) => failure.hint("use the version of graylane that wrote it"),
-        HoldError::Store(OpenError::Io { .. }) => failure.hint("name another folder with --data, or mend its rights"),
-        HoldError::Store(OpenError::Locked { .. }) | HoldError::Start(_) | HoldError::Surroundings(_) => failure,
+        HoldError::Store(OpenError::Newer { .. }) => {
+            failure.hint("use the version of graylane that wrote it")
+        }
+        HoldError::Store(OpenError::Io { .. }) => {
+            failure.hint("name another folder with --data, or mend its rights")
+        }
+        HoldError::Store(OpenError::Locked { .. }) | HoldError::Start(_) | HoldError::Surroundings(_) => {
+            failure
+        }
     }
 }

@@ -97,7 +97,10 @@ async fn runs(Given(state): Given<State>) -> Json<Vec<RunSummary>> {
     Json(state.engine.runs())
 }
 
-async fn submit(Given(state): Given<State>, Json(asked): Json<wire::Submit>) -> Result<Json<wire::Submitted>, ApiError> {
+async fn submit(
+    Given(state): Given<State>,
+    Json(asked): Json<wire::Submit>,
+) -> Result<Json<wire::Submitted>, ApiError> {
     let id = state.engine.submit(submission(asked)?).await?;
     Ok(Json(wire::Submitted { id: id.to_string() }))
 }
@@ -132,11 +135,14 @@ fn run_id(state: &State, text: &str) -> Result<RunId, ApiError> {
         return runs.first().map(|run| run.id).ok_or_else(|| ApiError::not_found("there is no run yet"));
     }
     let wanted = text.to_ascii_uppercase();
-    let found: Vec<RunId> = runs.iter().map(|run| run.id).filter(|id| id.to_string().starts_with(&wanted)).collect();
+    let found: Vec<RunId> =
+        runs.iter().map(|run| run.id).filter(|id| id.to_string().starts_with(&wanted)).collect();
     match found.as_slice() {
         [one] => Ok(*one),
         [] => Err(ApiError::not_found(format!("there is no run `{text}`"))),
-        _ => Err(ApiError::not_found(format!("{} runs begin with `{text}`: give more of the id", found.len()))),
+        _ => {
+            Err(ApiError::not_found(format!("{} runs begin with `{text}`: give more of the id", found.len())))
+        }
     }
 }
 
@@ -155,7 +161,10 @@ async fn cancel(
     Ok(Json(wire::Cancelled { answer: answer.into() }))
 }
 
-async fn log(Given(state): Given<State>, UrlPath(id): UrlPath<String>) -> Result<Json<Vec<LogLine>>, ApiError> {
+async fn log(
+    Given(state): Given<State>,
+    UrlPath(id): UrlPath<String>,
+) -> Result<Json<Vec<LogLine>>, ApiError> {
     let id = run_id(&state, &id)?;
     state.engine.log(id).map(Json).map_err(|error| ApiError::store(error.to_string()))
 }
@@ -175,38 +184,42 @@ async fn follow(Given(state): Given<State>, UrlPath(id): UrlPath<String>) -> Res
     let last = records.last().map_or(0, |record| record.seq.0);
     let past = futures::stream::iter(records.into_iter().map(wire::Update::Record).collect::<Vec<_>>());
     let engine = state.engine.clone();
-    let live = futures::stream::unfold((updates, last, done, engine), move |(mut updates, mut last, mut done, engine)| async move {
-        if done {
-            return None;
-        }
-        loop {
-            match updates.recv().await {
-                Ok(Update::Record(record)) if record.run == id && record.seq.0 > last => {
-                    last = record.seq.0;
-                    done = matches!(record.event, Event::RunFinished { .. });
-                    return Some((vec![wire::Update::Record(record)], (updates, last, done, engine)));
-                }
-                Ok(Update::Progress { run, task, progress }) if run == id => {
-                    let update = wire::Update::Progress { task: task.to_string(), progress };
-                    return Some((vec![update], (updates, last, done, engine)));
-                }
-                Ok(Update::Log { run, line }) if run == id => {
-                    return Some((vec![wire::Update::Log(line)], (updates, last, done, engine)));
-                }
-                Ok(_) => {}
-                // Too slow: what was missed is in the journal.
-                Err(RecvError::Lagged(_)) => {
-                    let missed = engine.records(id).unwrap_or_default();
-                    let missed: Vec<_> = missed.into_iter().filter(|record| record.seq.0 > last).collect();
-                    last = missed.last().map_or(last, |record| record.seq.0);
-                    done = missed.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
-                    let missed = missed.into_iter().map(wire::Update::Record).collect();
-                    return Some((missed, (updates, last, done, engine)));
-                }
-                Err(RecvError::Closed) => return None,
+    let live = futures::stream::unfold(
+        (updates, last, done, engine),
+        move |(mut updates, mut last, mut done, engine)| async move {
+            if done {
+                return None;
             }
-        }
-    });
+            loop {
+                match updates.recv().await {
+                    Ok(Update::Record(record)) if record.run == id && record.seq.0 > last => {
+                        last = record.seq.0;
+                        done = matches!(record.event, Event::RunFinished { .. });
+                        return Some((vec![wire::Update::Record(record)], (updates, last, done, engine)));
+                    }
+                    Ok(Update::Progress { run, task, progress }) if run == id => {
+                        let update = wire::Update::Progress { task: task.to_string(), progress };
+                        return Some((vec![update], (updates, last, done, engine)));
+                    }
+                    Ok(Update::Log { run, line }) if run == id => {
+                        return Some((vec![wire::Update::Log(line)], (updates, last, done, engine)));
+                    }
+                    Ok(_) => {}
+                    // Too slow: what was missed is in the journal.
+                    Err(RecvError::Lagged(_)) => {
+                        let missed = engine.records(id).unwrap_or_default();
+                        let missed: Vec<_> =
+                            missed.into_iter().filter(|record| record.seq.0 > last).collect();
+                        last = missed.last().map_or(last, |record| record.seq.0);
+                        done = missed.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
+                        let missed = missed.into_iter().map(wire::Update::Record).collect();
+                        return Some((missed, (updates, last, done, engine)));
+                    }
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        },
+    );
     let lines = past.chain(live.flat_map(futures::stream::iter)).map(|update| {
         let mut line = serde_json::to_vec(&update).unwrap_or_default();
         line.push(b'\n');
@@ -226,13 +239,19 @@ async fn preview_run(
     Ok(Json(previews.into_iter().map(wire::Preview::from).collect()))
 }
 
-async fn lanes(Given(state): Given<State>, Json(asked): Json<wire::Look>) -> Result<Json<Vec<Lane>>, ApiError> {
+async fn lanes(
+    Given(state): Given<State>,
+    Json(asked): Json<wire::Look>,
+) -> Result<Json<Vec<Lane>>, ApiError> {
     let site = Site::load(&bundle(&asked.bundle)?, &asked.environment).map_err(ApiError::refused)?;
     let cluster = state.clusters.connect(&site).await?;
     Ok(Json(inventory::lanes(&cluster, &site).await?))
 }
 
-async fn render(Given(state): Given<State>, Json(asked): Json<wire::Render>) -> Result<Json<Vec<Value>>, ApiError> {
+async fn render(
+    Given(state): Given<State>,
+    Json(asked): Json<wire::Render>,
+) -> Result<Json<Vec<Value>>, ApiError> {
     let site = Site::load(&bundle(&asked.bundle)?, &asked.request.environment).map_err(ApiError::refused)?;
     Ok(Json(mse_gray_deploy::rendered(&state.clusters, &site, &asked.request).await?))
 }

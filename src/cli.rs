@@ -187,7 +187,15 @@ pub(crate) struct Failure {
 impl Failure {
     fn new(code: u8, kind: &'static str, message: impl Into<String>) -> Failure {
         let message = message.into();
-        Failure { code, kind, message, details: Vec::new(), hint: None, problems: Vec::new(), texts: Texts::new() }
+        Failure {
+            code,
+            kind,
+            message,
+            details: Vec::new(),
+            hint: None,
+            problems: Vec::new(),
+            texts: Texts::new(),
+        }
     }
 
     pub(crate) fn refused(message: impl Into<String>) -> Failure {
@@ -282,7 +290,11 @@ pub(crate) fn tell() -> Tell {
 
 /// Who runs this command.
 pub(crate) fn actor() -> String {
-    ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()).filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".into())
+    ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "unknown".into())
 }
 
 /// A workflow file and what a run of it is given.
@@ -314,16 +326,20 @@ pub(crate) fn operator_files(context: &Context) -> Result<(Bundle, Vec<Problem>)
 pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire::Submit, Failure> {
     let shown = args.file.display().to_string();
     let bytes = std::fs::read(&args.file).map_err(|error| {
-        Failure::refused(format!("{shown} cannot be read: {error}")).hint("name a workflow file, as workflows/release.yaml")
+        Failure::refused(format!("{shown} cannot be read: {error}"))
+            .hint("name a workflow file, as workflows/release.yaml")
     })?;
     let (mut bundle, broken) = operator_files(context)?;
     let (graph, problems, texts) = validate::check_one(context, &shown, &bytes, &bundle)?;
     let Some(graph) = graph else {
         let count = problems.len();
         let problems = [problems, broken].concat();
-        return Err(Failure::refused(format!("{shown} has {count} problem{}", if count == 1 { "" } else { "s" }))
-            .problems(problems)
-            .texts(texts));
+        return Err(Failure::refused(format!(
+            "{shown} has {count} problem{}",
+            if count == 1 { "" } else { "s" }
+        ))
+        .problems(problems)
+        .texts(texts));
     };
     let inputs = graylane_engine::input::parse_pairs(&graph.inputs, args.input.iter().map(String::as_str))
         .map_err(wrong_inputs)?;

@@ -45,17 +45,32 @@ impl Client {
         self.call(Method::GET, path, Bytes::new()).await
     }
 
-    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CallError> {
         let body = serde_json::to_vec(body).map_err(|error| CallError::Lost(error.to_string()))?;
         self.call(Method::POST, path, Bytes::from(body)).await
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, CallError> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, CallError> {
         let response = self.send(method, path, body).await?;
         let ok = response.status().is_success();
-        let body = response.into_body().collect().await.map_err(|error| CallError::Lost(error.to_string()))?.to_bytes();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| CallError::Lost(error.to_string()))?
+            .to_bytes();
         if ok {
-            return serde_json::from_slice(&body).map_err(|error| CallError::Lost(format!("an answer that cannot be read: {error}")));
+            return serde_json::from_slice(&body)
+                .map_err(|error| CallError::Lost(format!("an answer that cannot be read: {error}")));
         }
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Err(CallError::Answer(Box::new(problem))),
@@ -64,12 +79,18 @@ impl Client {
         }
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<hyper::Response<hyper::body::Incoming>, CallError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<hyper::Response<hyper::body::Incoming>, CallError> {
         let lost = |error: hyper::Error| CallError::Lost(error.to_string());
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|error| CallError::Nobody(self.socket.clone(), error.to_string()))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         // It ends with the answer's last byte, or with an error that the answer tells too.
         tokio::spawn(connection);
         let request = hyper::Request::builder()
@@ -88,7 +109,12 @@ impl Client {
         if response.status().is_success() {
             return Ok(Updates { body: response.into_body(), rest: Vec::new() });
         }
-        let body = response.into_body().collect().await.map_err(|error| CallError::Lost(error.to_string()))?.to_bytes();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| CallError::Lost(error.to_string()))?
+            .to_bytes();
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Err(CallError::Answer(Box::new(problem))),
             Err(error) => Err(CallError::Lost(error.to_string())),
@@ -108,7 +134,9 @@ impl Updates {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
-                return serde_json::from_slice(&line).map(Some).map_err(|error| CallError::Lost(error.to_string()));
+                return serde_json::from_slice(&line)
+                    .map(Some)
+                    .map_err(|error| CallError::Lost(error.to_string()));
             }
             match self.body.frame().await {
                 None => return Ok(None),

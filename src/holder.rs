@@ -39,7 +39,10 @@ pub(crate) struct Holder {
 }
 
 /// The task types over the clusters that settings and rehearsal name.
-pub(crate) fn tasks(settings: &Settings, tell: Tell) -> Result<(Registry, Arc<Clusters>, Stage, DigestKey), String> {
+pub(crate) fn tasks(
+    settings: &Settings,
+    tell: Tell,
+) -> Result<(Registry, Arc<Clusters>, Stage, DigestKey), String> {
     let path = settings.data.join("digest.key");
     let key = DigestKey::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let stage = Stage::new(settings.rehearsal_folder(), tell);

@@ -74,7 +74,11 @@ pub(crate) fn render(problems: &[Problem], texts: &Texts, colours: bool) -> Stri
             (Some(place), _) => {
                 let origin = Origin::path(problem.file.as_str()).line(place.line).char_column(place.column);
                 let group = title.element(origin);
-                if problem.label.is_empty() { group } else { group.element(Level::NOTE.message(problem.label.as_str())) }
+                if problem.label.is_empty() {
+                    group
+                } else {
+                    group.element(Level::NOTE.message(problem.label.as_str()))
+                }
             }
             (None, _) => title.element(Origin::path(problem.file.as_str())),
         };

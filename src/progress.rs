@@ -40,7 +40,8 @@ impl Progress {
             Update::Progress { task, progress } => {
                 let Some(shown) = self.tasks.get_mut(task) else { return };
                 let words = format!("{} {}/{}", progress.what, progress.done, progress.total);
-                let words = if progress.note.is_empty() { words } else { format!("{words}  {}", progress.note) };
+                let words =
+                    if progress.note.is_empty() { words } else { format!("{words}  {}", progress.note) };
                 match &shown.bar {
                     Some(bar) => {
                         bar.set_length(progress.total);
@@ -92,7 +93,9 @@ impl Progress {
                     None => self.line(&task, phase),
                 }
             }
-            Event::AttemptSucceeded { task, .. } => self.ended(task.as_str(), record.at, "succeeded", "32", None),
+            Event::AttemptSucceeded { task, .. } => {
+                self.ended(task.as_str(), record.at, "succeeded", "32", None)
+            }
             Event::AttemptFailed { task, error, retry_at, .. } => {
                 let word = match retry_at {
                     Some(at) => format!("failed, tries again in {}", show_duration(at.since(record.at))),
@@ -100,15 +103,21 @@ impl Progress {
                 };
                 self.ended(task.as_str(), record.at, &word, "31", Some(error));
             }
-            Event::TaskFailed { task, error } => self.ended(task.as_str(), record.at, "failed", "31", Some(error)),
+            Event::TaskFailed { task, error } => {
+                self.ended(task.as_str(), record.at, "failed", "31", Some(error))
+            }
             Event::TaskCancelled { task, error } => {
                 self.ended(task.as_str(), record.at, "cancelled", "33", error.as_ref());
             }
             Event::TaskSkipped { task, reason } => {
                 self.ended(task.as_str(), record.at, &format!("skipped: {}", reason.words()), "2", None);
             }
-            Event::CancelRequested { actor, .. } => self.note(&format!("cancelled by {actor}: attempts go to a safe point")),
-            Event::RunTimedOut => self.note("the run took longer than its timeout: attempts go to a safe point"),
+            Event::CancelRequested { actor, .. } => {
+                self.note(&format!("cancelled by {actor}: attempts go to a safe point"))
+            }
+            Event::RunTimedOut => {
+                self.note("the run took longer than its timeout: attempts go to a safe point")
+            }
             Event::RunAdmitted
             | Event::RunFinished { .. }
             | Event::PlanMade { .. }
@@ -117,12 +126,20 @@ impl Progress {
         }
     }
 
-    fn ended(&mut self, task: &str, at: Timestamp, word: &str, colour: &'static str, error: Option<&TaskError>) {
+    fn ended(
+        &mut self,
+        task: &str,
+        at: Timestamp,
+        word: &str,
+        colour: &'static str,
+        error: Option<&TaskError>,
+    ) {
         let shown = self.tasks.remove(task).unwrap_or_default();
         if let Some(bar) = shown.bar {
             bar.finish_and_clear();
         }
-        let took = shown.since.map(|since| format!("  {}", show_duration(at.since(since)))).unwrap_or_default();
+        let took =
+            shown.since.map(|since| format!("  {}", show_duration(at.since(since)))).unwrap_or_default();
         let mut words = format!("{}{took}", paint(self.colours, colour, word));
         if let Some(error) = error {
             words.push_str(&format!("  {}", error.message));
@@ -183,7 +200,12 @@ pub(crate) fn summary(view: &RunView, colours: bool) -> String {
         _ => "1",
     };
     let took = summary.ended_at.map(|end| format!(" in {}", show_duration(end.since(summary.submitted_at))));
-    let mut out = format!("\n{} {}{}\n", summary.workflow, paint(colours, colour, &summary.status), took.unwrap_or_default());
+    let mut out = format!(
+        "\n{} {}{}\n",
+        summary.workflow,
+        paint(colours, colour, &summary.status),
+        took.unwrap_or_default()
+    );
     if let Some(reason) = &view.reason {
         out.push_str(&format!("  {reason}\n"));
     }
@@ -192,9 +214,15 @@ pub(crate) fn summary(view: &RunView, colours: bool) -> String {
         out.push_str(&task_lines(task, width, colours));
     }
     if summary.ended_at.is_none() {
-        out.push_str(&format!("\nfollow it: graylane runs follow {0}\nend it:    graylane cancel {0}", summary.id));
+        out.push_str(&format!(
+            "\nfollow it: graylane runs follow {0}\nend it:    graylane cancel {0}",
+            summary.id
+        ));
     } else {
-        out.push_str(&format!("\nlook again: graylane runs show {0}\nits log:    graylane runs logs {0}", summary.id));
+        out.push_str(&format!(
+            "\nlook again: graylane runs show {0}\nits log:    graylane runs logs {0}",
+            summary.id
+        ));
     }
     out
 }
@@ -211,8 +239,10 @@ fn task_lines(task: &TaskView, width: usize, colours: bool) -> String {
         (Some(start), Some(end)) => format!("  {}", show_duration(end.since(start))),
         _ => String::new(),
     };
-    let attempt = task.attempt.filter(|attempt| *attempt > 1).map(|n| format!("  attempt {n}")).unwrap_or_default();
-    let mut out = format!("  {:<width$}  {}{took}{attempt}", task.name.as_str(), paint(colours, colour, &task.status));
+    let attempt =
+        task.attempt.filter(|attempt| *attempt > 1).map(|n| format!("  attempt {n}")).unwrap_or_default();
+    let mut out =
+        format!("  {:<width$}  {}{took}{attempt}", task.name.as_str(), paint(colours, colour, &task.status));
     for words in [&task.phase, &task.reason].into_iter().flatten() {
         out.push_str(&format!("  {words}"));
     }

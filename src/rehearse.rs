@@ -67,11 +67,17 @@ impl Stage {
     ///
     /// # Errors
     /// A sentence: another process plays it, or its objects cannot be read.
-    pub(crate) async fn serve(&self, api: SocketAddr, gateway: SocketAddr) -> Result<(SocketAddr, SocketAddr), String> {
+    pub(crate) async fn serve(
+        &self,
+        api: SocketAddr,
+        gateway: SocketAddr,
+    ) -> Result<(SocketAddr, SocketAddr), String> {
         let mut played = self.played.lock().await;
         let lock = match self.lock()? {
             Lock::Ours(lock) => lock,
-            Lock::Theirs(pid) => return Err(format!("process {pid} already plays the rehearsal of {}", self.folder.display())),
+            Lock::Theirs(pid) => {
+                return Err(format!("process {pid} already plays the rehearsal of {}", self.folder.display()));
+            }
         };
         let rehearsal = self.start(Some(api), gateway).await?;
         let api = rehearsal.api_addr().unwrap_or(api);
@@ -107,8 +113,12 @@ impl Stage {
             Ok(rehearsal) => Ok(rehearsal),
             Err(Error::Listen { address, .. }) if api != Some(address) => {
                 let elsewhere = SocketAddr::from(([127, 0, 0, 1], 0));
-                let rehearsal = Rehearsal::start(options(elsewhere)).await.map_err(|error| error.to_string())?;
-                (self.tell)(format!("{address} is taken: the rehearsal's gateway answers at {}", rehearsal.gateway_addr()));
+                let rehearsal =
+                    Rehearsal::start(options(elsewhere)).await.map_err(|error| error.to_string())?;
+                (self.tell)(format!(
+                    "{address} is taken: the rehearsal's gateway answers at {}",
+                    rehearsal.gateway_addr()
+                ));
                 Ok(rehearsal)
             }
             Err(error) => Err(error.to_string()),
@@ -120,11 +130,19 @@ impl Stage {
         let wrong = |error: std::io::Error| format!("the rehearsal's folder {shown} cannot be used: {error}");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(wrong)?;
         let path = self.folder.join("lock");
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(wrong)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(wrong)?;
         match file.try_lock() {
             Ok(()) => {
-                file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes())).map_err(wrong)?;
+                file.set_len(0)
+                    .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
+                    .map_err(wrong)?;
                 Ok(Lock::Ours(file))
             }
             Err(TryLockError::WouldBlock) => {
@@ -148,10 +166,15 @@ impl Stage {
         let path = self.folder.join("kubeconfig");
         let gateway = fs::read_to_string(self.folder.join("gateway"));
         let (Ok(file), Ok(gateway)) = (kube::config::Kubeconfig::read_from(&path), gateway) else {
-            return Err(format!("process {pid} plays the rehearsal of {} for itself; wait until it has ended", self.folder.display()));
+            return Err(format!(
+                "process {pid} plays the rehearsal of {} for itself; wait until it has ended",
+                self.folder.display()
+            ));
         };
         let options = kube::config::KubeConfigOptions::default();
-        let mut config = Config::from_custom_kubeconfig(file, &options).await.map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut config = Config::from_custom_kubeconfig(file, &options)
+            .await
+            .map_err(|error| format!("{}: {error}", path.display()))?;
         config.default_retry = false;
         let client = Client::try_from(config).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok((client, gateway.trim().to_owned()))
@@ -182,7 +205,8 @@ impl Rehearse for Stage {
                     return self.elsewhere(&pid).await;
                 }
                 Lock::Ours(lock) => {
-                    let address = site.environment.gateway.address.trim_start_matches("http://").trim_end_matches('/');
+                    let address =
+                        site.environment.gateway.address.trim_start_matches("http://").trim_end_matches('/');
                     let listen = address.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
                     let rehearsal = self.start(None, listen).await?;
                     *played = Some(Played { rehearsal, _lock: lock });
@@ -201,10 +225,15 @@ async fn furnish(rehearsal: &Rehearsal, site: &Site, tell: &Tell) -> Result<(), 
     if site.environment.mse.enabled {
         labels.insert("mse-enable".to_owned(), "enabled".to_owned());
     }
-    let new = rehearsal.seed(namespace, &labels, Vec::new(), "kubectl").await.map_err(|error| error.to_string())?;
+    let new =
+        rehearsal.seed(namespace, &labels, Vec::new(), "kubectl").await.map_err(|error| error.to_string())?;
     if new {
         let names: Vec<&str> = site.services.keys().map(String::as_str).collect();
-        tell(format!("rehearsal cluster: starting the baseline of {} ({})", site.environment.name, names.join(", ")));
+        tell(format!(
+            "rehearsal cluster: starting the baseline of {} ({})",
+            site.environment.name,
+            names.join(", ")
+        ));
         for service in &names {
             let Some(source) = site.source(service) else { continue };
             create(&rehearsal.client(), namespace, source).await?;
@@ -235,9 +264,11 @@ async fn create(client: &Client, namespace: &str, source: &Path) -> Result<(), S
         };
         let (resource, _) = kube::discovery::pinned_kind(client, &gvk).await.map_err(wrong)?;
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        let params = PostParams { field_manager: Some("kubectl-client-side-apply".into()), ..PostParams::default() };
-        let object: DynamicObject =
-            serde_json::from_value::<Value>(object).and_then(serde_json::from_value).map_err(|error| format!("{what}: {error}"))?;
+        let params =
+            PostParams { field_manager: Some("kubectl-client-side-apply".into()), ..PostParams::default() };
+        let object: DynamicObject = serde_json::from_value::<Value>(object)
+            .and_then(serde_json::from_value)
+            .map_err(|error| format!("{what}: {error}"))?;
         match api.create(&params, &object).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 409 => {}

@@ -113,8 +113,8 @@ impl Settings {
         let (file, folder) = match &path {
             Some(path) => {
                 let shown = path.display().to_string();
-                let bytes =
-                    std::fs::read(path).map_err(|error| vec![file_problem(&shown, format!("cannot be read: {error}"))])?;
+                let bytes = std::fs::read(path)
+                    .map_err(|error| vec![file_problem(&shown, format!("cannot be read: {error}"))])?;
                 (parse(&shown, &bytes)?, path.parent().unwrap_or(Path::new(".")).to_owned())
             }
             None => (parse("the compiled-in settings", DEFAULT.as_bytes())?, PathBuf::from("config")),
@@ -157,7 +157,8 @@ fn parse(name: &str, bytes: &[u8]) -> Result<SettingsFile, Vec<Problem>> {
     if !findings.is_empty() {
         return Err(findings.into_iter().map(|finding| document.problem(finding)).collect());
     }
-    serde_json::from_value(document.value().clone()).map_err(|error| vec![file_problem(name, error.to_string())])
+    serde_json::from_value(document.value().clone())
+        .map_err(|error| vec![file_problem(name, error.to_string())])
 }
 
 /// `$XDG_STATE_HOME/graylane`, else `~/.local/state/graylane` (XDG Base Directory Specification).

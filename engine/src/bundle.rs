@@ -48,7 +48,11 @@ impl Bundle {
     pub fn to_bytes(&self) -> Vec<u8> {
         let stored = Stored {
             version: 1,
-            files: self.files.iter().map(|(name, bytes)| (name.clone(), BASE64_STANDARD.encode(bytes))).collect(),
+            files: self
+                .files
+                .iter()
+                .map(|(name, bytes)| (name.clone(), BASE64_STANDARD.encode(bytes)))
+                .collect(),
         };
         serde_json::to_vec(&stored).unwrap_or_default()
     }
@@ -58,13 +62,15 @@ impl Bundle {
     /// # Errors
     /// What is wrong with the bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Bundle, String> {
-        let stored: Stored = serde_json::from_slice(bytes).map_err(|error| format!("not a bundle: {error}"))?;
+        let stored: Stored =
+            serde_json::from_slice(bytes).map_err(|error| format!("not a bundle: {error}"))?;
         if stored.version != 1 {
             return Err(format!("a bundle of version {}, which this version does not know", stored.version));
         }
         let mut bundle = Bundle::default();
         for (name, text) in stored.files {
-            let bytes = BASE64_STANDARD.decode(text).map_err(|error| format!("not a bundle: `{name}`: {error}"))?;
+            let bytes =
+                BASE64_STANDARD.decode(text).map_err(|error| format!("not a bundle: `{name}`: {error}"))?;
             bundle.files.insert(name, bytes);
         }
         Ok(bundle)

@@ -128,7 +128,11 @@ impl Seeded {
 /// # Errors
 /// A sentence that says what was expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration: write a number and a unit, as in `90s`, `10m`, `1h30m` or `250ms`");
+    let wrong = || {
+        format!(
+            "`{text}` is not a duration: write a number and a unit, as in `90s`, `10m`, `1h30m` or `250ms`"
+        )
+    };
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err(wrong());
@@ -174,7 +178,9 @@ mod tests {
 
     #[test]
     fn durations_read_as_people_write_them() {
-        for (text, millis) in [("90s", 90_000), ("1h30m", 5_400_000), ("250ms", 250), ("2d", 172_800_000), ("0s", 0)] {
+        for (text, millis) in
+            [("90s", 90_000), ("1h30m", 5_400_000), ("250ms", 250), ("2d", 172_800_000), ("0s", 0)]
+        {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "10", "s", "1 h", "-1s", "1y", "99999999999999999999s", "18446744073709551615d"] {

@@ -115,10 +115,14 @@ pub fn arrive(runs: &ActiveRuns, new: &Run, default: PolicyFile) -> Arrival {
             Some(run) => Arrival::Refused(blocker(run, format!("the workflow `{}`", run.graph.name))),
             None => Arrival::Enter { supersedes: Vec::new(), replaces: Vec::new() },
         },
-        PolicyFile::Queue => match rivals.iter().filter(|run| matches!(run.state, RunState::Queued)).nth(QUEUE_LIMIT - 1) {
-            Some(run) => Arrival::Refused(blocker(run, format!("the last of {QUEUE_LIMIT} places in line"))),
-            None => Arrival::Enter { supersedes: Vec::new(), replaces: Vec::new() },
-        },
+        PolicyFile::Queue => {
+            match rivals.iter().filter(|run| matches!(run.state, RunState::Queued)).nth(QUEUE_LIMIT - 1) {
+                Some(run) => {
+                    Arrival::Refused(blocker(run, format!("the last of {QUEUE_LIMIT} places in line")))
+                }
+                None => Arrival::Enter { supersedes: Vec::new(), replaces: Vec::new() },
+            }
+        }
     }
 }
 

@@ -363,7 +363,9 @@ fn reword(error: &serde_yaml::Error) -> (String, String, Option<String>) {
             "a second document begins",
             "a workflow is one document: remove the `---`, or use one file each",
         ),
-        Error::RecursiveReferencesRequireWeakTypes { .. } => ("an alias refers to itself", "", "write the value out"),
+        Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            ("an alias refers to itself", "", "write the value out")
+        }
         Error::AliasReplayCounterOverflow { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
@@ -373,9 +375,11 @@ fn reword(error: &serde_yaml::Error) -> (String, String, Option<String>) {
             "the limit is passed here",
             "at most 48 levels deep, and aliases may repeat 20,000 nodes in all",
         ),
-        Error::UnsupportedTag { .. } => {
-            ("a YAML tag is not supported here", "a value that begins with `!` is a tag", "put the value in quotes")
-        }
+        Error::UnsupportedTag { .. } => (
+            "a YAML tag is not supported here",
+            "a value that begins with `!` is a tag",
+            "put the value in quotes",
+        ),
         Error::UnknownAnchor { .. } => {
             ("an alias has no anchor", "a value that begins with `*` is an alias", "put the value in quotes")
         }
@@ -388,7 +392,11 @@ fn unknown_syntax(raw: &str) -> (String, String, Option<String>) {
     let raw = raw.lines().next().unwrap_or(raw);
     if raw.contains("mapping values are not allowed") {
         let message = "this is not valid YAML: a second `:` on one line".into();
-        return (message, "mapping values are not allowed here".into(), Some("put the value in quotes".into()));
+        return (
+            message,
+            "mapping values are not allowed here".into(),
+            Some("put the value in quotes".into()),
+        );
     }
     let words = raw.split(" at line ").next().unwrap_or(raw).trim_end_matches([':', ' ']);
     let words = words.split_once("error: ").map_or(words, |(_, rest)| rest);
@@ -565,17 +573,24 @@ mod tests {
         assert_eq!(check(text, "/tasks/a", true), (3, 3, "a".into()));
         assert_eq!(check(text, "/tasks/a/with/n", false), (4, 16, "3".into()));
         assert_eq!(check(text, "/tasks/a/with/中/1", false), (4, 26, "\"two\"".into()));
-        assert_eq!(check(text, "/tasks/a/missing", false), (3, 3, "a".into()), "a missing key marks its parent");
+        assert_eq!(
+            check(text, "/tasks/a/missing", false),
+            (3, 3, "a".into()),
+            "a missing key marks its parent"
+        );
     }
 
     #[test]
     fn every_duplicate_key_is_told_with_both_places() {
         let problems = Document::parse("f.yaml", b"a: 1\nb: 2\na: 3\nb: 4\n").expect_err("duplicates");
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        assert_eq!(told, [
-            "f.yaml:3:1: duplicate key `a` (`a` is already set in line 1)",
-            "f.yaml:4:1: duplicate key `b` (`b` is already set in line 2)"
-        ]);
+        assert_eq!(
+            told,
+            [
+                "f.yaml:3:1: duplicate key `a` (`a` is already set in line 1)",
+                "f.yaml:4:1: duplicate key `b` (`b` is already set in line 2)"
+            ]
+        );
     }
 
     #[test]
@@ -600,7 +615,15 @@ mod tests {
         let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
         let deep = "[".repeat(10_000);
         let not_text: &[u8] = &[b'a', b':', b' ', 0xff, 0xfe];
-        for bytes in [bomb.as_bytes(), deep.as_bytes(), not_text, b"? : x\n", b"a: .inf\n", b"a: !success() x\n", b"a: *b\n"] {
+        for bytes in [
+            bomb.as_bytes(),
+            deep.as_bytes(),
+            not_text,
+            b"? : x\n",
+            b"a: .inf\n",
+            b"a: !success() x\n",
+            b"a: *b\n",
+        ] {
             let problems = Document::parse("f.yaml", bytes).expect_err("refused");
             assert_eq!(problems.len(), 1, "{problems:?}");
         }

@@ -191,13 +191,13 @@ pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         return work();
     }
     std::thread::scope(|scope| {
-        let spawned = std::thread::Builder::new().name("expressions".into()).stack_size(STACK_BYTES).spawn_scoped(
-            scope,
-            || {
+        let spawned = std::thread::Builder::new()
+            .name("expressions".into())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || {
                 LARGE.set(true);
                 work()
-            },
-        );
+            });
         match spawned.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(done)) => done,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
@@ -322,10 +322,13 @@ impl Walk<'_> {
             Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Ok(()),
             Expr::Select(select) => self.expression(&select.operand, comprehensions),
             Expr::List(list) => list.elements.iter().try_for_each(|e| self.expression(e, comprehensions)),
-            Expr::Map(map) => map.entries.iter().try_for_each(|entry| self.entry(&entry.expr, comprehensions)),
+            Expr::Map(map) => {
+                map.entries.iter().try_for_each(|entry| self.entry(&entry.expr, comprehensions))
+            }
             Expr::Struct(made) => {
                 let at = self.start_of(node.id);
-                let message = format!("`{}{{...}}` makes an object of a type; there are no types here", made.type_name);
+                let message =
+                    format!("`{}{{...}}` makes an object of a type; there are no types here", made.type_name);
                 Err(ExpressionError::new(message, at..at + 1))
             }
             Expr::Call(call) => {
@@ -349,7 +352,9 @@ impl Walk<'_> {
                 self.found.comprehensions = self.found.comprehensions.max(depth);
                 if depth > MAX_COMPREHENSIONS {
                     let at = self.start_of(node.id);
-                    let message = format!("`all`, `exists`, `map` and `filter` are nested deeper than {MAX_COMPREHENSIONS}");
+                    let message = format!(
+                        "`all`, `exists`, `map` and `filter` are nested deeper than {MAX_COMPREHENSIONS}"
+                    );
                     return Err(ExpressionError::new(message, at..at + 1));
                 }
                 self.expression(&c.iter_range, comprehensions)?;
@@ -464,7 +469,8 @@ fn evaluate_here(source: &str, scope: &Scope) -> Result<Value, ExpressionError> 
     let found = inspect(source)?;
     let all = 0..source.len();
     if found.comprehensions > 0 && scope.variables.values().any(has_long_list) {
-        let message = format!("`all`, `exists`, `map` and `filter` run over lists of at most {MAX_LIST} items");
+        let message =
+            format!("`all`, `exists`, `map` and `filter` run over lists of at most {MAX_LIST} items");
         return Err(ExpressionError::new(message, all));
     }
     let program = compile(source)?;
@@ -478,7 +484,9 @@ fn evaluate_here(source: &str, scope: &Scope) -> Result<Value, ExpressionError> 
         context.add_function("cancelled", move || ancestors.cancelled).map_err(|e| declared(&e, &all))?;
         context.add_function("always", || true).map_err(|e| declared(&e, &all))?;
     }
-    let value = program.execute(&context).map_err(|error| ExpressionError::new(execution_words(&error), all.clone()))?;
+    let value = program
+        .execute(&context)
+        .map_err(|error| ExpressionError::new(execution_words(&error), all.clone()))?;
     from_cel(&value).map_err(|message| ExpressionError::new(message, all))
 }
 
@@ -587,16 +595,18 @@ pub fn render(text: &str, scope: &Scope) -> Result<Value, ExpressionError> {
     for part in parts {
         match part {
             Part::Text(literal) => rendered.push_str(&literal),
-            Part::Expression { source, at } => match evaluate(&source, scope).map_err(|error| error.shifted(at))? {
-                Value::String(text) => rendered.push_str(&text),
-                Value::Bool(value) => rendered.push_str(&value.to_string()),
-                Value::Number(number) => rendered.push_str(&number.to_string()),
-                Value::Null => {}
-                Value::Array(_) | Value::Object(_) => {
-                    let message = "a list or map cannot be written into a text";
-                    return Err(ExpressionError::new(message, at..at + source.len()));
+            Part::Expression { source, at } => {
+                match evaluate(&source, scope).map_err(|error| error.shifted(at))? {
+                    Value::String(text) => rendered.push_str(&text),
+                    Value::Bool(value) => rendered.push_str(&value.to_string()),
+                    Value::Number(number) => rendered.push_str(&number.to_string()),
+                    Value::Null => {}
+                    Value::Array(_) | Value::Object(_) => {
+                        let message = "a list or map cannot be written into a text";
+                        return Err(ExpressionError::new(message, at..at + source.len()));
+                    }
                 }
-            },
+            }
         }
     }
     Ok(Value::String(rendered))
@@ -625,7 +635,8 @@ fn resolve_below(value: &Value, scope: &Scope, pointer: &str) -> Result<Value, (
         Value::Object(map) => {
             let mut resolved = serde_json::Map::new();
             for (key, item) in map {
-                resolved.insert(key.clone(), resolve_below(item, scope, &crate::document::step(pointer, key))?);
+                resolved
+                    .insert(key.clone(), resolve_below(item, scope, &crate::document::step(pointer, key))?);
             }
             Ok(Value::Object(resolved))
         }
@@ -726,9 +737,12 @@ mod tests {
         let many = vec!["1"; MAX_OPERATORS + 2].join("+");
         let deep = format!("{}1{}", "(".repeat(MAX_DEPTH + 1), ")".repeat(MAX_DEPTH + 1));
         let nested = "[1].all(a, [1].all(b, [1].all(c, a + b + c > 0)))".to_owned();
-        for (source, words) in
-            [(long, "at most 1024"), (many, "more than 64"), (deep, "deeper than 16"), (nested, "nested deeper than 2")]
-        {
+        for (source, words) in [
+            (long, "at most 1024"),
+            (many, "more than 64"),
+            (deep, "deeper than 16"),
+            (nested, "nested deeper than 2"),
+        ] {
             let error = inspect(&source).expect_err("refused");
             assert!(error.message.contains(words), "{error}");
         }
@@ -740,11 +754,18 @@ mod tests {
 
     #[test]
     fn references_are_found_and_bound_names_are_not() {
-        let source = "tasks['a-b'].outputs.x.k == inputs.tag && inputs.list.exists(i, i == vars.n) && success()";
+        let source =
+            "tasks['a-b'].outputs.x.k == inputs.tag && inputs.list.exists(i, i == vars.n) && success()";
         let found = inspect(source).expect("valid");
-        let told: Vec<String> =
-            found.references.iter().map(|r| format!("{}:{}.{}", &source[r.bytes.clone()], r.root, r.path.join("."))).collect();
-        assert_eq!(told, ["tasks:tasks.a-b.outputs.x.k", "inputs:inputs.tag", "inputs:inputs.list", "vars:vars.n"]);
+        let told: Vec<String> = found
+            .references
+            .iter()
+            .map(|r| format!("{}:{}.{}", &source[r.bytes.clone()], r.root, r.path.join(".")))
+            .collect();
+        assert_eq!(
+            told,
+            ["tasks:tasks.a-b.outputs.x.k", "inputs:inputs.tag", "inputs:inputs.list", "vars:vars.n"]
+        );
         assert_eq!(found.calls.len(), 1);
         assert_eq!(&source[found.calls[0].bytes.clone()], "success");
     }

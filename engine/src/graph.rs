@@ -19,7 +19,9 @@ use crate::id::{Digest, TaskName, WorkflowName};
 use crate::input::Input;
 use crate::retry::RetryPolicy;
 use crate::task::{Registry, Task};
-use crate::workflow::{ConcurrencyFile, MissedFile, OnFailureFile, PolicyFile, RetryFile, TaskFile, WorkflowFile};
+use crate::workflow::{
+    ConcurrencyFile, MissedFile, OnFailureFile, PolicyFile, RetryFile, TaskFile, WorkflowFile,
+};
 
 /// A checked workflow.
 #[derive(Debug, Clone)]
@@ -163,7 +165,10 @@ impl Graph {
     /// The tasks that name this one in `needs`.
     pub fn dependents(&self, name: &TaskName) -> impl Iterator<Item = &TaskNode> {
         let index = self.index.get(name).copied();
-        index.into_iter().flat_map(|i| self.dag.neighbors_directed(i, Direction::Outgoing)).map(|i| &self.dag[i])
+        index
+            .into_iter()
+            .flat_map(|i| self.dag.neighbors_directed(i, Direction::Outgoing))
+            .map(|i| &self.dag[i])
     }
 
     /// Everything that must have ended before this task, directly or not.
@@ -262,7 +267,8 @@ impl When {
 
 impl Trigger {
     fn new(at: usize, file: &crate::workflow::TriggerFile) -> Option<Trigger> {
-        let names = |names: &[String]| names.iter().map(|name| name.parse().ok()).collect::<Option<Vec<TaskName>>>();
+        let names =
+            |names: &[String]| names.iter().map(|name| name.parse().ok()).collect::<Option<Vec<TaskName>>>();
         Some(Trigger {
             name: file.name.clone().unwrap_or_else(|| format!("cron-{}", at + 1)),
             cron: file.cron.clone(),

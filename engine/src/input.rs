@@ -48,15 +48,18 @@ impl Input {
             wrong.push(("options", "`options` is for a choice".into()));
         }
         let pattern = match &file.pattern {
-            Some(pattern) if file.kind == InputKind::String => match Regex::new(&format!("^(?:{pattern})$")) {
-                Ok(regex) => Some(regex),
-                Err(error) => {
-                    let why = error.to_string();
-                    let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                    wrong.push(("pattern", format!("not a regular expression: {why}")));
-                    None
+            Some(pattern) if file.kind == InputKind::String => {
+                match Regex::new(&format!("^(?:{pattern})$")) {
+                    Ok(regex) => Some(regex),
+                    Err(error) => {
+                        let why = error.to_string();
+                        let why =
+                            why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                        wrong.push(("pattern", format!("not a regular expression: {why}")));
+                        None
+                    }
                 }
-            },
+            }
             Some(_) => {
                 wrong.push(("pattern", "`pattern` is for a string".into()));
                 None
@@ -64,7 +67,10 @@ impl Input {
             None => None,
         };
         if file.required && file.default.is_some() {
-            wrong.push(("required", "an input that has a default is never missing: remove one of the two".into()));
+            wrong.push((
+                "required",
+                "an input that has a default is never missing: remove one of the two".into(),
+            ));
         }
         let input = Input {
             name: name.to_owned(),
@@ -109,9 +115,8 @@ impl Input {
     /// A sentence that names the input.
     pub fn check(&self, value: &Value) -> Result<(), String> {
         let name = &self.name;
-        check_kind(self.kind, value).map_err(|expected| {
-            format!("input `{name}` must be {expected}, not {}", value_words(value))
-        })?;
+        check_kind(self.kind, value)
+            .map_err(|expected| format!("input `{name}` must be {expected}, not {}", value_words(value)))?;
         match (self.kind, value) {
             (InputKind::Choice, Value::String(text)) if !self.options.contains(text) => {
                 let near = nearest(text, self.options.iter().map(String::as_str));
@@ -124,10 +129,13 @@ impl Input {
                 }
                 _ => Ok(()),
             },
-            (InputKind::List, Value::Array(items)) => {
-                items.iter().enumerate().try_for_each(|(index, item)| self.check_inner(&index.to_string(), item))
+            (InputKind::List, Value::Array(items)) => items
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, item)| self.check_inner(&index.to_string(), item)),
+            (InputKind::Map, Value::Object(map)) => {
+                map.iter().try_for_each(|(key, item)| self.check_inner(key, item))
             }
-            (InputKind::Map, Value::Object(map)) => map.iter().try_for_each(|(key, item)| self.check_inner(key, item)),
             _ => Ok(()),
         }
     }
@@ -144,8 +152,9 @@ impl Input {
     /// # Errors
     /// A sentence that names the input.
     pub fn parse(&self, text: &str) -> Result<Value, String> {
-        let value = parse_kind(self.kind, text)
-            .ok_or_else(|| format!("input `{}` is of type {}: `{text}` is not", self.name, self.type_words()))?;
+        let value = parse_kind(self.kind, text).ok_or_else(|| {
+            format!("input `{}` is of type {}: `{text}` is not", self.name, self.type_words())
+        })?;
         self.check(&value)?;
         Ok(value)
     }
@@ -216,7 +225,10 @@ fn parse_kind(kind: InputKind, text: &str) -> Option<Value> {
 ///
 /// # Errors
 /// Every mistake as a sentence.
-pub fn parse_pairs<'p>(inputs: &[Input], pairs: impl IntoIterator<Item = &'p str>) -> Result<Map<String, Value>, Vec<String>> {
+pub fn parse_pairs<'p>(
+    inputs: &[Input],
+    pairs: impl IntoIterator<Item = &'p str>,
+) -> Result<Map<String, Value>, Vec<String>> {
     let mut given: Map<String, Value> = Map::new();
     let mut wrong = Vec::new();
     for pair in pairs {
@@ -259,7 +271,10 @@ fn unknown(inputs: &[Input], name: &str) -> String {
 ///
 /// # Errors
 /// Every mistake as a sentence.
-pub fn complete(inputs: &[Input], mut given: Map<String, Value>) -> Result<BTreeMap<String, Value>, Vec<String>> {
+pub fn complete(
+    inputs: &[Input],
+    mut given: Map<String, Value>,
+) -> Result<BTreeMap<String, Value>, Vec<String>> {
     let mut wrong = Vec::new();
     let mut complete = BTreeMap::new();
     for input in inputs {
@@ -273,7 +288,11 @@ pub fn complete(inputs: &[Input], mut given: Map<String, Value>) -> Result<BTree
                     InputKind::Map => format!("-i {}.KEY=VALUE", input.name),
                     _ => format!("-i {}=VALUE", input.name),
                 };
-                wrong.push(format!("input `{}` ({}) is required: give it with `{example}`", input.name, input.type_words()));
+                wrong.push(format!(
+                    "input `{}` ({}) is required: give it with `{example}`",
+                    input.name,
+                    input.type_words()
+                ));
                 Value::Null
             }
             None => input.default.clone().unwrap_or(Value::Null),
@@ -302,7 +321,8 @@ mod tests {
             input("mode", json!({"type": "choice", "options": ["fast", "slow"]})),
             input("list", json!({"type": "list", "of": "string"})),
         ];
-        let given = parse_pairs(&inputs, ["tag=007", "images.a=x:1", "images.b.c=y=2", "n=3", "list=a,b"]).expect("valid");
+        let given = parse_pairs(&inputs, ["tag=007", "images.a=x:1", "images.b.c=y=2", "n=3", "list=a,b"])
+            .expect("valid");
         assert_eq!(
             Value::Object(given.clone()),
             json!({"tag": "007", "images": {"a": "x:1", "b.c": "y=2"}, "n": 3, "list": ["a", "b"]})
@@ -311,13 +331,19 @@ mod tests {
         assert_eq!(complete["mode"], Value::Null);
 
         let wrong = parse_pairs(&inputs, ["tga=1", "n=x", "mode=fats", "x"]).expect_err("wrong");
-        assert_eq!(wrong, [
-            "the workflow has no input `tga`; did you mean `tag`?",
-            "input `n` is of type integer: `x` is not",
-            "input `mode` cannot be `fats`: one of `fast` and `slow`; did you mean `fast`?",
-            "`x` is not an input: write `-i name=value`",
-        ]);
+        assert_eq!(
+            wrong,
+            [
+                "the workflow has no input `tga`; did you mean `tag`?",
+                "input `n` is of type integer: `x` is not",
+                "input `mode` cannot be `fats`: one of `fast` and `slow`; did you mean `fast`?",
+                "`x` is not an input: write `-i name=value`",
+            ]
+        );
         let missing = super::complete(&inputs, Map::new()).expect_err("missing");
-        assert_eq!(missing, ["input `images` (map of string) is required: give it with `-i images.KEY=VALUE`"]);
+        assert_eq!(
+            missing,
+            ["input `images` (map of string) is required: give it with `-i images.KEY=VALUE`"]
+        );
     }
 }

@@ -12,7 +12,7 @@ use crate::expression::evaluate;
 use crate::id::{Attempt, RunId, Seq, TaskName};
 use crate::journal::MemoryJournal;
 use crate::run::{Event, Record, Run, Skipped, TaskState};
-use crate::scheduler::{Parts, SubmitError, Submission, seal};
+use crate::scheduler::{Parts, Submission, SubmitError, seal};
 use crate::task::{Outputs, Plan, Progress, Reporter, TaskContext, TaskError};
 
 /// What one task would do.
@@ -100,7 +100,9 @@ async fn verdict(
         match evaluate(&when.source, &scope) {
             Ok(serde_json::Value::Bool(true)) => {}
             Ok(_) => return Verdict::Skipped(Skipped::When.words()),
-            Err(error) => return Verdict::Refused(TaskError::permanent(format!("`when` cannot be evaluated: {error}"))),
+            Err(error) => {
+                return Verdict::Refused(TaskError::permanent(format!("`when` cannot be evaluated: {error}")));
+            }
         }
     }
     let spec = match run.resolved(node) {

@@ -21,7 +21,12 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        RetryPolicy { attempts: 1, backoff: Duration::from_secs(5), factor: 2.0, max_backoff: Duration::from_secs(300) }
+        RetryPolicy {
+            attempts: 1,
+            backoff: Duration::from_secs(5),
+            factor: 2.0,
+            max_backoff: Duration::from_secs(300),
+        }
     }
 }
 
@@ -35,7 +40,8 @@ impl RetryPolicy {
     /// so that tasks that failed together do not come back together.
     pub fn delay_after(&self, attempt: Attempt, random: u64) -> Duration {
         let exponent = i32::try_from(attempt.0.saturating_sub(1)).unwrap_or(i32::MAX);
-        let plain = (self.backoff.as_secs_f64() * self.factor.powi(exponent)).min(self.max_backoff.as_secs_f64());
+        let plain =
+            (self.backoff.as_secs_f64() * self.factor.powi(exponent)).min(self.max_backoff.as_secs_f64());
         let spread = 1.0 + (random % 1_000) as f64 / 10_000.0;
         Duration::try_from_secs_f64(plain * spread).unwrap_or(self.max_backoff)
     }
@@ -47,7 +53,8 @@ mod tests {
 
     #[test]
     fn delays_grow_to_the_maximum_and_are_spread_by_a_tenth() {
-        let policy = RetryPolicy { attempts: 9, max_backoff: Duration::from_secs(30), ..RetryPolicy::default() };
+        let policy =
+            RetryPolicy { attempts: 9, max_backoff: Duration::from_secs(30), ..RetryPolicy::default() };
         for (attempt, seconds) in [(1, 5.0), (2, 10.0), (3, 20.0), (4, 30.0), (400, 30.0)] {
             let least = policy.delay_after(Attempt(attempt), 0).as_secs_f64();
             let most = policy.delay_after(Attempt(attempt), 999).as_secs_f64();

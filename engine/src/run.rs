@@ -105,7 +105,9 @@ impl Run {
     /// # Errors
     /// Another first record.
     pub fn begin(graph: Arc<Graph>, record: &Record) -> Result<Run, IllegalEvent> {
-        let Event::RunSubmitted { actor, trigger, bundle, inputs, vars, secrets, left_out, .. } = &record.event else {
+        let Event::RunSubmitted { actor, trigger, bundle, inputs, vars, secrets, left_out, .. } =
+            &record.event
+        else {
             return Err(IllegalEvent {
                 run: record.run,
                 seq: record.seq,
@@ -182,8 +184,12 @@ impl Run {
                 if self.tasks.values().any(|task| matches!(task.state, TaskState::Running { .. })) {
                     return Err(self.illegal(record, "a run with a running task"));
                 }
-                self.state =
-                    RunState::Finished { at: record.at, outcome: *outcome, reason: reason.clone(), admitted: self.admitted() };
+                self.state = RunState::Finished {
+                    at: record.at,
+                    outcome: *outcome,
+                    reason: reason.clone(),
+                    admitted: self.admitted(),
+                };
             }
             // It is kept for the audit; it changes nothing.
             Event::AnswerIgnored { .. } => {}
@@ -217,9 +223,11 @@ impl Run {
                 Ok(())
             }
             // `--now` may follow on a cancel that takes too long.
-            RunState::Cancelling { ending: Ending::Cancelled { now: false, .. } | Ending::TimedOut, admitted, .. }
-                if matches!(ending, Ending::Cancelled { now: true, .. }) =>
-            {
+            RunState::Cancelling {
+                ending: Ending::Cancelled { now: false, .. } | Ending::TimedOut,
+                admitted,
+                ..
+            } if matches!(ending, Ending::Cancelled { now: true, .. }) => {
                 self.state = RunState::Cancelling { since: record.at, ending, admitted: *admitted };
                 Ok(())
             }
@@ -398,14 +406,23 @@ impl TaskRun {
         let at = record.at;
         let illegal = |state: &TaskState| Err(format!("task {}", state.word()));
         match (&record.event, &mut self.state) {
-            (Event::AttemptStarted { attempt, deadline, .. }, TaskState::Pending | TaskState::Retrying { .. }) => {
-                self.state =
-                    TaskState::Running { attempt: *attempt, since: at, deadline: *deadline, cleans_up: ending, phase: None };
+            (
+                Event::AttemptStarted { attempt, deadline, .. },
+                TaskState::Pending | TaskState::Retrying { .. },
+            ) => {
+                self.state = TaskState::Running {
+                    attempt: *attempt,
+                    since: at,
+                    deadline: *deadline,
+                    cleans_up: ending,
+                    phase: None,
+                };
                 self.started.get_or_insert(at);
             }
-            (Event::AttemptResumed { attempt, deadline: until, .. }, TaskState::Running { attempt: current, deadline, .. })
-                if attempt == current =>
-            {
+            (
+                Event::AttemptResumed { attempt, deadline: until, .. },
+                TaskState::Running { attempt: current, deadline, .. },
+            ) if attempt == current => {
                 *deadline = *until;
             }
             (Event::PlanMade { plan, attempt, .. }, TaskState::Running { attempt: current, .. })
@@ -413,9 +430,10 @@ impl TaskRun {
             {
                 self.plan = Some(plan.clone());
             }
-            (Event::PhaseEntered { phase: text, attempt, .. }, TaskState::Running { attempt: current, phase, .. })
-                if attempt == current =>
-            {
+            (
+                Event::PhaseEntered { phase: text, attempt, .. },
+                TaskState::Running { attempt: current, phase, .. },
+            ) if attempt == current => {
                 *phase = Some(text.clone());
             }
             (Event::CheckpointPassed { name, attempt, .. }, TaskState::Running { attempt: current, .. })
@@ -423,21 +441,22 @@ impl TaskRun {
             {
                 self.checkpoints.insert(name.clone());
             }
-            (Event::AttemptSucceeded { attempt, outputs, .. }, TaskState::Running { attempt: current, .. })
-                if attempt == current =>
-            {
+            (
+                Event::AttemptSucceeded { attempt, outputs, .. },
+                TaskState::Running { attempt: current, .. },
+            ) if attempt == current => {
                 self.finish(at, TaskState::Succeeded { attempt: *attempt, outputs: outputs.clone() });
             }
-            (Event::AttemptFailed { attempt, error, retry_at, .. }, TaskState::Running { attempt: current, .. })
-                if attempt == current =>
-            {
-                match retry_at {
-                    Some(retry_at) => {
-                        self.state = TaskState::Retrying { attempt: *attempt, at: *retry_at, error: error.clone() };
-                    }
-                    None => self.finish(at, TaskState::Failed { attempt: Some(*attempt), error: error.clone() }),
+            (
+                Event::AttemptFailed { attempt, error, retry_at, .. },
+                TaskState::Running { attempt: current, .. },
+            ) if attempt == current => match retry_at {
+                Some(retry_at) => {
+                    self.state =
+                        TaskState::Retrying { attempt: *attempt, at: *retry_at, error: error.clone() };
                 }
-            }
+                None => self.finish(at, TaskState::Failed { attempt: Some(*attempt), error: error.clone() }),
+            },
             (Event::TaskCancelled { error, .. }, TaskState::Running { .. } | TaskState::Retrying { .. }) => {
                 self.finish(at, TaskState::Cancelled { error: error.clone() });
             }

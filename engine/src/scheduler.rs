@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use self::attempt::Reports;
 pub(crate) use self::handle::seal;
-pub use self::handle::{CancelAnswer, Engine, Mode, StartError, SubmitError, Submission};
+pub use self::handle::{CancelAnswer, Engine, Mode, StartError, Submission, SubmitError};
 use self::input::{Input, Report};
 use crate::bundle::Bundle;
 use crate::clock::{Clock, Timestamp, show_duration};
@@ -171,7 +171,9 @@ impl Scheduler {
             let running: Vec<(TaskName, Attempt, Timestamp)> = self.runs[&id]
                 .tasks()
                 .filter_map(|(node, task)| match &task.state {
-                    TaskState::Running { attempt, deadline, .. } => Some((node.name.clone(), *attempt, *deadline)),
+                    TaskState::Running { attempt, deadline, .. } => {
+                        Some((node.name.clone(), *attempt, *deadline))
+                    }
                     _ => None,
                 })
                 .collect();
@@ -201,7 +203,9 @@ impl Scheduler {
             Input::Submit { run, record, bundle, default, answer } => {
                 self.submit(*run, *record, bundle, default, answer, turn);
             }
-            Input::AttemptEnded { run, task, attempt, result } => self.attempt_ended(run, &task, attempt, result, turn),
+            Input::AttemptEnded { run, task, attempt, result } => {
+                self.attempt_ended(run, &task, attempt, result, turn)
+            }
             Input::Report { run, task, attempt, report, answer } => {
                 if !self.runs.get(&run).is_some_and(|run| run.is_current(&task, attempt)) {
                     let _ = answer.send(Err(TaskError::permanent("this attempt does not count any more")));
@@ -219,7 +223,9 @@ impl Scheduler {
                     let _ = answer.send(answered);
                 }));
             }
-            Input::Cancel { run, actor, reason, now, answer } => self.cancel(run, actor, reason, now, answer, turn),
+            Input::Cancel { run, actor, reason, now, answer } => {
+                self.cancel(run, actor, reason, now, answer, turn)
+            }
             Input::View { run, answer } => {
                 let _ = answer.send(self.runs.get(&run).map(|run| self.view(run)));
             }
@@ -255,7 +261,11 @@ impl Scheduler {
         for old in replaces {
             if self.runs.get(&old).is_some_and(|run| !matches!(run.state, RunState::Cancelling { .. })) {
                 let reason = Some(format!("replaced by run {id}"));
-                self.record(old, Event::CancelRequested { actor: "graylane".into(), reason, now: false }, turn);
+                self.record(
+                    old,
+                    Event::CancelRequested { actor: "graylane".into(), reason, now: false },
+                    turn,
+                );
             }
         }
         self.bundles.insert(id, bundle);
@@ -279,9 +289,9 @@ impl Scheduler {
     ) {
         let verdict = match self.runs.get(&id).map(|run| &run.state) {
             None => CancelAnswer::NotActive,
-            Some(RunState::Cancelling { ending: crate::run::Ending::Cancelled { now: true, .. }, .. }) => {
-                CancelAnswer::AlreadyCancelling
-            }
+            Some(RunState::Cancelling {
+                ending: crate::run::Ending::Cancelled { now: true, .. }, ..
+            }) => CancelAnswer::AlreadyCancelling,
             Some(RunState::Cancelling { .. }) if !now => CancelAnswer::AlreadyCancelling,
             Some(_) => CancelAnswer::Cancelling,
         };
@@ -372,8 +382,12 @@ impl Scheduler {
                 Command::StartAttempt { task, attempt } => self.start(id, task, attempt, now, turn),
                 Command::StopAttempt { task, .. } => turn.effects.push(Effect::Stop { run: id, task }),
                 Command::AbandonAttempt { task, attempt } => self.abandon(id, task, attempt, turn),
-                Command::CancelTask { task } => self.record(id, Event::TaskCancelled { task, error: None }, turn),
-                Command::SkipTask { task, reason } => self.record(id, Event::TaskSkipped { task, reason }, turn),
+                Command::CancelTask { task } => {
+                    self.record(id, Event::TaskCancelled { task, error: None }, turn)
+                }
+                Command::SkipTask { task, reason } => {
+                    self.record(id, Event::TaskSkipped { task, reason }, turn)
+                }
                 Command::FailTask { task, error } => self.record(id, Event::TaskFailed { task, error }, turn),
                 Command::TimeOutRun => self.record(id, Event::RunTimedOut, turn),
                 Command::FinishRun { outcome, reason } => self.finish_run(id, outcome, reason, turn),
@@ -466,7 +480,8 @@ impl Scheduler {
     /// Writes what the turn decided, then does it. `false` when it could not be written.
     async fn finish(&mut self, turn: Turn) -> bool {
         let Turn { records, effects, answers } = turn;
-        let written = if records.is_empty() { Ok(()) } else { self.parts.journal.append(records.clone()).await };
+        let written =
+            if records.is_empty() { Ok(()) } else { self.parts.journal.append(records.clone()).await };
         if let Err(error) = written {
             tracing::error!(%error, "the journal cannot be written: nothing new starts");
             for answer in answers {
@@ -499,9 +514,13 @@ impl Scheduler {
                 let workflow = summaries.get(&record.run).map(|summary| summary.workflow.to_string());
                 let reason = reason.as_deref().unwrap_or("");
                 match outcome {
-                    Outcome::Succeeded => tracing::info!(run = %record.run, workflow, reason, "run succeeded"),
+                    Outcome::Succeeded => {
+                        tracing::info!(run = %record.run, workflow, reason, "run succeeded")
+                    }
                     Outcome::Failed => tracing::error!(run = %record.run, workflow, reason, "run failed"),
-                    Outcome::Cancelled => tracing::warn!(run = %record.run, workflow, reason, "run cancelled"),
+                    Outcome::Cancelled => {
+                        tracing::warn!(run = %record.run, workflow, reason, "run cancelled")
+                    }
                 }
             }
         }
@@ -537,7 +556,8 @@ impl Scheduler {
 
     fn spawn(&mut self, id: RunId, task: TaskName, attempt: Attempt) {
         let Some(run) = self.runs.get(&id) else { return };
-        let (Some(node), Some(entry), Some(bundle)) = (run.graph.task(&task), run.task(&task), self.bundles.get(&id))
+        let (Some(node), Some(entry), Some(bundle)) =
+            (run.graph.task(&task), run.task(&task), self.bundles.get(&id))
         else {
             return;
         };
@@ -604,9 +624,12 @@ impl Scheduler {
 
 fn timed_out_error(node: &TaskNode, after: Duration, inner: TaskError) -> TaskError {
     let limit = if after == node.timeout { node.timeout } else { after };
-    let mut error = TaskError::transient(format!("timed out after {}: {}", show_duration(limit), inner.message));
+    let mut error =
+        TaskError::transient(format!("timed out after {}: {}", show_duration(limit), inner.message));
     error.details = inner.details;
-    error.hint = inner.hint.or_else(|| Some(format!("the timeout of `{}` can be raised in the workflow file", node.name)));
+    error.hint = inner
+        .hint
+        .or_else(|| Some(format!("the timeout of `{}` can be raised in the workflow file", node.name)));
     error
 }
 

@@ -158,7 +158,8 @@ impl Checker {
             ValidationErrorKind::AdditionalProperties { unexpected } => {
                 let known = self.properties(error);
                 for key in unexpected {
-                    let mut finding = Finding::at(step(&pointer, key), format!("unknown key `{key}`")).on_key();
+                    let mut finding =
+                        Finding::at(step(&pointer, key), format!("unknown key `{key}`")).on_key();
                     finding = match nearest(key, known.iter().map(String::as_str)) {
                         Some(near) => finding.label(format!("did you mean `{near}`?")),
                         None => finding.label(format!("not a key of {}", of_what())),
@@ -172,14 +173,18 @@ impl Checker {
             ValidationErrorKind::Required { property } => {
                 let key = property.as_str().unwrap_or_default();
                 let message = format!("{} lacks `{key}`", of_what());
-                findings.push(Finding::at(pointer.clone(), message).on_key().label(format!("`{key}` is required here")));
+                findings.push(
+                    Finding::at(pointer.clone(), message).on_key().label(format!("`{key}` is required here")),
+                );
             }
             ValidationErrorKind::Enum { options } => {
                 let options: Vec<String> = options.as_array().into_iter().flatten().map(plain).collect();
                 let given = plain(error.instance());
                 let finding = Finding::at(pointer.clone(), format!("{} cannot be `{given}`", of_what()));
                 findings.push(match nearest(&given, options.iter().map(String::as_str)) {
-                    Some(near) => finding.label(format!("did you mean `{near}`?")).hint(format!("one of {}", list(&options))),
+                    Some(near) => finding
+                        .label(format!("did you mean `{near}`?"))
+                        .hint(format!("one of {}", list(&options))),
                     None => finding.label(format!("one of {}", list(&options))),
                 });
             }
@@ -195,7 +200,8 @@ impl Checker {
             ValidationErrorKind::Pattern { pattern } => {
                 let given = plain(error.instance());
                 let finding = Finding::at(pointer.clone(), format!("{} cannot be `{given}`", of_what()));
-                let expected = self.describe(error).unwrap_or_else(|| format!("expected a text like {pattern}"));
+                let expected =
+                    self.describe(error).unwrap_or_else(|| format!("expected a text like {pattern}"));
                 findings.push(finding.label(expected));
             }
             other => {
@@ -380,7 +386,12 @@ pub fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
 pub fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let near = |name: &str| strsim::damerau_levenshtein(&given.to_lowercase(), &name.to_lowercase());
     let limit = 1 + given.chars().count() / 4;
-    names.into_iter().map(|name| (near(name), name)).filter(|(distance, _)| *distance <= limit).min().map(|(_, n)| n)
+    names
+        .into_iter()
+        .map(|name| (near(name), name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, n)| n)
 }
 
 #[cfg(test)]

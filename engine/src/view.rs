@@ -142,9 +142,10 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
     }
     let (outcome, ended_at) = match &run.state {
         RunState::Finished { outcome, at, .. } => (Some(*outcome), Some(*at)),
-        RunState::Queued | RunState::Running { .. } | RunState::Waiting { .. } | RunState::Cancelling { .. } => {
-            (None, None)
-        }
+        RunState::Queued
+        | RunState::Running { .. }
+        | RunState::Waiting { .. }
+        | RunState::Cancelling { .. } => (None, None),
     };
     RunView {
         summary: RunSummary {
@@ -163,7 +164,9 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
         inputs: run.submitted.inputs.clone(),
         tasks: run
             .tasks()
-            .map(|(node, task)| task_view(&node.name, node.kind.type_name(), task, waits.tasks.get(&node.name)))
+            .map(|(node, task)| {
+                task_view(&node.name, node.kind.type_name(), task, waits.tasks.get(&node.name))
+            })
             .collect(),
     }
 }

@@ -17,8 +17,13 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> ApiError {
-        let problem =
-            Problem { code: code.into(), detail: detail.into(), problems: Vec::new(), details: Vec::new(), hint: None };
+        let problem = Problem {
+            code: code.into(),
+            detail: detail.into(),
+            problems: Vec::new(),
+            details: Vec::new(),
+            hint: None,
+        };
         ApiError { status, problem }
     }
 
@@ -49,8 +54,11 @@ impl From<SubmitError> for ApiError {
                 answer
             }
             SubmitError::Inputs(wrong) => {
-                let mut answer =
-                    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-inputs", wrong.first().cloned().unwrap_or(detail));
+                let mut answer = ApiError::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "invalid-inputs",
+                    wrong.first().cloned().unwrap_or(detail),
+                );
                 answer.problem.details = wrong.into_iter().skip(1).collect();
                 answer
             }

@@ -97,7 +97,9 @@ impl From<TaskPreview> for Preview {
             Verdict::Plan(plan) => ("plan", Some(plan), None, None),
             Verdict::Skipped(reason) => ("skipped", None, Some(reason.to_owned()), None),
             Verdict::Refused(error) => ("refused", None, None, Some(error)),
-            Verdict::Unknown => ("unknown", None, Some("something before it would not succeed".to_owned()), None),
+            Verdict::Unknown => {
+                ("unknown", None, Some("something before it would not succeed".to_owned()), None)
+            }
         };
         Preview {
             task: preview.task.to_string(),

@@ -108,12 +108,14 @@ async fn stay_for_others(access: &Access) {
     let mut updates = holder.engine.watch();
     let mut told = false;
     loop {
-        let active: Vec<RunSummary> = holder.engine.runs().into_iter().filter(|run| !run.is_final()).collect();
+        let active: Vec<RunSummary> =
+            holder.engine.runs().into_iter().filter(|run| !run.is_final()).collect();
         if active.is_empty() {
             return;
         }
         if !told {
-            let names: Vec<String> = active.iter().map(|run| format!("{} ({})", run.id, run.workflow)).collect();
+            let names: Vec<String> =
+                active.iter().map(|run| format!("{} ({})", run.id, run.workflow)).collect();
             note(&format!("staying for {}; Ctrl-C leaves it to be resumed", names.join(", ")));
             told = true;
         }

@@ -33,18 +33,31 @@ pub(crate) async fn run(context: &Context, args: LanesArgs) -> Result<u8, Failur
 
 fn table(lanes: &[Lane]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["TAG", "SERVICE", "READY", "IMAGE", "ROUTE", "SINCE", "RUN", "NOTES"]);
+    table
+        .load_style(presets::NOTHING)
+        .set_header(["TAG", "SERVICE", "READY", "IMAGE", "ROUTE", "SINCE", "RUN", "NOTES"]);
     for lane in lanes {
         let none = || "-".to_owned();
         let orphans = (!lane.orphans.is_empty()).then(|| format!("orphans: {}", lane.orphans.join(", ")));
         let mut notes = orphans;
         if lane.services.is_empty() {
             let (route, since, run) = (lane.route.clone(), lane.since.clone(), lane.run.clone());
-            table.add_row([lane.tag.clone(), none(), none(), none(), route.unwrap_or_else(none), since.unwrap_or_else(none), run.unwrap_or_else(none), notes.clone().unwrap_or_default()]);
+            table.add_row([
+                lane.tag.clone(),
+                none(),
+                none(),
+                none(),
+                route.unwrap_or_else(none),
+                since.unwrap_or_else(none),
+                run.unwrap_or_else(none),
+                notes.clone().unwrap_or_default(),
+            ]);
         }
         for (index, service) in lane.services.iter().enumerate() {
             // What holds for the whole lane stands in its first line.
-            let first = |text: Option<&String>| if index == 0 { text.cloned().unwrap_or_else(none) } else { String::new() };
+            let first = |text: Option<&String>| {
+                if index == 0 { text.cloned().unwrap_or_else(none) } else { String::new() }
+            };
             let mut words = notes.take().into_iter().collect::<Vec<_>>();
             if service.baseline_moved {
                 words.push("baseline moved".into());

@@ -31,21 +31,31 @@ pub(crate) async fn run(context: &Context, args: PlanArgs) -> Result<u8, Failure
             for preview in &previews {
                 print(&shown(preview, !args.no_diff, context.colours));
             }
-            print(if refused { "a run would be refused; nothing was changed" } else { "nothing was changed" });
+            print(if refused {
+                "a run would be refused; nothing was changed"
+            } else {
+                "nothing was changed"
+            });
         }
     }
     Ok(if refused { EXIT_REFUSED } else { 0 })
 }
 
 fn shown(preview: &Preview, diffs: bool, colours: bool) -> String {
-    let paint = |code: &'static str, text: &str| if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+    let paint = |code: &'static str, text: &str| {
+        if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    };
     let mut out = paint("1", &format!("{} ({})", preview.task, preview.type_name));
     if let Some(reason) = &preview.reason {
         out.push_str(&format!(": {} ({reason})", preview.verdict));
     }
     out.push('\n');
     if let Some(error) = &preview.error {
-        out.push_str(&format!("  {} {}\n", paint("1;31", "refused:"), error.message.trim_start_matches("refused: ")));
+        out.push_str(&format!(
+            "  {} {}\n",
+            paint("1;31", "refused:"),
+            error.message.trim_start_matches("refused: ")
+        ));
         for detail in &error.details {
             out.push_str(&format!("    {detail}\n"));
         }
@@ -63,7 +73,9 @@ fn shown(preview: &Preview, diffs: bool, colours: bool) -> String {
         };
         out.push_str(&format!("  {} {}\n", paint(colour, sign), change.object));
         if diffs && change.action != Action::Delete {
-            for line in change.diff.lines().filter(|line| !line.starts_with("---") && !line.starts_with("+++")) {
+            for line in
+                change.diff.lines().filter(|line| !line.starts_with("---") && !line.starts_with("+++"))
+            {
                 let colour = match line.as_bytes().first() {
                     Some(b'+') => "32",
                     Some(b'-') => "31",

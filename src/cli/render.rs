@@ -38,8 +38,9 @@ pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failu
     let entry = match &args.header {
         None => None,
         Some(header) => {
-            let (name, value) =
-                header.split_once('=').ok_or_else(|| Failure::refused(format!("`{header}` is no header: write NAME=VALUE")))?;
+            let (name, value) = header
+                .split_once('=')
+                .ok_or_else(|| Failure::refused(format!("`{header}` is no header: write NAME=VALUE")))?;
             let header = Header { name: name.into(), value: Some(value.into()), pattern: None };
             Some(Entry { service: args.service.clone(), header: Some(header), cookie: None, weight: None })
         }
@@ -60,7 +61,8 @@ pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failu
     match context.output {
         Output::Json => print(&json(&rendered)),
         Output::Text => {
-            let documents: Vec<String> = rendered.iter().map(|object| yaml(object).trim_end().to_owned()).collect();
+            let documents: Vec<String> =
+                rendered.iter().map(|object| yaml(object).trim_end().to_owned()).collect();
             print(&documents.join("\n---\n"));
         }
     }

@@ -42,7 +42,9 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
             let runs: Vec<RunSummary> = look(context, "/api/v1/runs".into()).await?;
             match context.output {
                 Output::Json => print(&json(&runs)),
-                Output::Text if runs.is_empty() => print("no run yet; begin with `graylane run workflows/release.yaml`"),
+                Output::Text if runs.is_empty() => {
+                    print("no run yet; begin with `graylane run workflows/release.yaml`")
+                }
                 Output::Text => print(&table(&runs)),
             }
             Ok(0)
@@ -81,7 +83,8 @@ fn table(runs: &[RunSummary]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["RUN", "WORKFLOW", "STATUS", "BY", "SUBMITTED", "TOOK"]);
     for run in runs {
-        let took = run.ended_at.map(|end| show_duration(end.since(run.submitted_at))).unwrap_or_else(|| "-".into());
+        let took =
+            run.ended_at.map(|end| show_duration(end.since(run.submitted_at))).unwrap_or_else(|| "-".into());
         table.add_row([
             run.id.to_string(),
             run.workflow.to_string(),

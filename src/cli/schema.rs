@@ -51,7 +51,9 @@ fn workflow() -> Value {
         let mut with = task.schema();
         let definitions = with.as_object_mut().and_then(|map| map.remove("$defs"));
         prefix(&mut with, name);
-        for (key, mut definition) in definitions.as_ref().and_then(Value::as_object).cloned().into_iter().flatten() {
+        for (key, mut definition) in
+            definitions.as_ref().and_then(Value::as_object).cloned().into_iter().flatten()
+        {
             prefix(&mut definition, name);
             schema["$defs"][format!("{name}.{key}")] = definition;
         }

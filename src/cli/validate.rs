@@ -45,7 +45,8 @@ pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure>
     let mut checked: Vec<(String, Checked)> = Vec::new();
     for path in &files {
         let shown = path.display().to_string();
-        let bytes = fs::read(path).map_err(|error| Failure::refused(format!("{shown} cannot be read: {error}")))?;
+        let bytes =
+            fs::read(path).map_err(|error| Failure::refused(format!("{shown} cannot be read: {error}")))?;
         remember(&mut texts, &shown, &bytes);
         checked.push((shown.clone(), check(&shown, &bytes, &registry, &known(context), site(&bundle))));
     }
@@ -66,7 +67,8 @@ pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure>
                 note(rendered.trim_end());
                 note("");
             }
-            let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+            let plural =
+                |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
             let files = plural(files.len(), "file");
             match (errors, warnings) {
                 (0, 0) => print(&format!("{files}: no problems")),
@@ -78,12 +80,14 @@ pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure>
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    let cannot = |error: std::io::Error| Failure::refused(format!("{} cannot be read: {error}", path.display()));
+    let cannot =
+        |error: std::io::Error| Failure::refused(format!("{} cannot be read: {error}", path.display()));
     if fs::metadata(path).map_err(cannot)?.is_file() {
         files.push(path.to_owned());
         return Ok(());
     }
-    let mut entries: Vec<PathBuf> = fs::read_dir(path).map_err(cannot)?.flatten().map(|entry| entry.path()).collect();
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(path).map_err(cannot)?.flatten().map(|entry| entry.path()).collect();
     entries.sort();
     for entry in entries {
         let yaml = entry.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");

@@ -97,15 +97,17 @@ impl Clusters {
                     TaskError::permanent(format!("kubeconfig {} cannot be used: {error}", path.display()))
                 };
                 let file = kube::config::Kubeconfig::read_from(&path).map_err(|error| wrong(&error))?;
-                let options = KubeConfigOptions { context: at.context.clone(), ..KubeConfigOptions::default() };
+                let options =
+                    KubeConfigOptions { context: at.context.clone(), ..KubeConfigOptions::default() };
                 Config::from_custom_kubeconfig(file, &options).await.map_err(|error| wrong(&error))?
             }
         };
         // The library's own retries can take minutes inside one call; ours are bounded and told.
         config.default_retry = false;
         config.connect_timeout = Some(Duration::from_secs(5));
-        let client = Client::try_from(config)
-            .map_err(|error| TaskError::permanent(format!("the cluster's address cannot be used: {error}")))?;
+        let client = Client::try_from(config).map_err(|error| {
+            TaskError::permanent(format!("the cluster's address cannot be used: {error}"))
+        })?;
         Ok(Connected { client, gateway: None })
     }
 }
@@ -183,7 +185,10 @@ impl Cluster {
     pub async fn list(&self, api_version: &str, kind: &str, selector: &str) -> Result<Vec<Value>, TaskError> {
         let api = self.api(&self.resource(api_version, kind).await?);
         let what = format!("{kind} objects in {}", self.namespace);
-        let params = ListParams { label_selector: Some(selector.to_owned()).filter(|s| !s.is_empty()), ..ListParams::default() };
+        let params = ListParams {
+            label_selector: Some(selector.to_owned()).filter(|s| !s.is_empty()),
+            ..ListParams::default()
+        };
         let found = self.call(&what, || api.list(&params)).await?;
         let at = ObjectRef { api_version: api_version.into(), kind: kind.into(), name: String::new() };
         found.items.into_iter().map(|object| typed(object, &at)).collect()
@@ -224,7 +229,8 @@ impl Cluster {
         let api = self.api(&self.resource(&at.api_version, &at.kind).await?);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let patch: Patch<Value> = Patch::Json(
-            serde_json::from_value(patch.clone()).map_err(|error| TaskError::permanent(format!("{at}: {error}")))?,
+            serde_json::from_value(patch.clone())
+                .map_err(|error| TaskError::permanent(format!("{at}: {error}")))?,
         );
         typed(self.call(&self.named(at), || api.patch(&at.name, &params, &patch)).await?, at)
     }
@@ -343,7 +349,8 @@ fn known_resource(api_version: &str, kind: &str) -> Option<ApiResource> {
 }
 
 fn typed(object: DynamicObject, at: &ObjectRef) -> Result<Value, TaskError> {
-    let mut value = serde_json::to_value(object).map_err(|error| TaskError::permanent(format!("{at}: {error}")))?;
+    let mut value =
+        serde_json::to_value(object).map_err(|error| TaskError::permanent(format!("{at}: {error}")))?;
     // Items of a list carry neither.
     if let Some(map) = value.as_object_mut() {
         map.insert("apiVersion".into(), at.api_version.clone().into());
@@ -368,13 +375,12 @@ fn explain(what: &str, error: kube::Error) -> Failed {
         kube::Error::Api(status) => {
             let message = format!("{what}: {}", status.message);
             let task_error = match status.code {
-                403 if !status.message.contains("is being terminated") => {
-                    TaskError::permanent(message).hint("the rights of this identity do not allow it; see `kubectl auth can-i`")
-                }
-                404 if status.message.starts_with("namespaces ") => {
-                    TaskError::permanent(message).hint("create the namespace, or correct `namespace` in the environment's file")
-                }
-                401 => TaskError::permanent(message).hint("the credentials of the cluster are not accepted: renew them"),
+                403 if !status.message.contains("is being terminated") => TaskError::permanent(message)
+                    .hint("the rights of this identity do not allow it; see `kubectl auth can-i`"),
+                404 if status.message.starts_with("namespaces ") => TaskError::permanent(message)
+                    .hint("create the namespace, or correct `namespace` in the environment's file"),
+                401 => TaskError::permanent(message)
+                    .hint("the credentials of the cluster are not accepted: renew them"),
                 400 | 403 | 404 | 405 | 415 | 422 => TaskError::permanent(message),
                 _ => TaskError::transient(message),
             };

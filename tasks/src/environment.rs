@@ -174,14 +174,16 @@ impl Site {
                 None => format!("there is no environment `{name}`: there is {}", list(&known)),
             }
         })?;
-        let environment = serde_json::from_value(file).map_err(|error| format!("environment `{name}`: {error}"))?;
+        let environment =
+            serde_json::from_value(file).map_err(|error| format!("environment `{name}`: {error}"))?;
         let origin = read(bundle, &format!("environments/{name}.origin.json"))?
             .ok_or_else(|| format!("environment `{name}`: the bundle does not say where it came from"))?;
         let prefix = format!("services/{name}/");
         let mut services = BTreeMap::new();
         for (path, bytes) in bundle.below(&prefix) {
             let service = path.trim_start_matches(&prefix).trim_end_matches(".json");
-            let objects = serde_json::from_slice(bytes).map_err(|error| format!("service `{service}`: {error}"))?;
+            let objects =
+                serde_json::from_slice(bytes).map_err(|error| format!("service `{service}`: {error}"))?;
             services.insert(service.to_owned(), objects);
         }
         Ok(Site { environment, services, origin })
@@ -207,7 +209,9 @@ impl Site {
         self.services.get(name).map(Vec::as_slice).ok_or_else(|| {
             let environment = &self.environment.name;
             match nearest(name, self.services.keys().map(String::as_str)) {
-                Some(near) => format!("environment `{environment}` has no service `{name}`; did you mean `{near}`?"),
+                Some(near) => {
+                    format!("environment `{environment}` has no service `{name}`; did you mean `{near}`?")
+                }
                 None => format!(
                     "environment `{environment}` has no service `{name}`: it has {}",
                     list(self.services.keys())
@@ -234,11 +238,17 @@ impl Site {
 /// The names of the environments in a bundle.
 pub fn names(bundle: &Bundle) -> Vec<String> {
     let files = bundle.below("environments/").map(|(path, _)| path.trim_start_matches("environments/"));
-    files.filter(|file| !file.ends_with(".origin.json")).map(|file| file.trim_end_matches(".json").to_owned()).collect()
+    files
+        .filter(|file| !file.ends_with(".origin.json"))
+        .map(|file| file.trim_end_matches(".json").to_owned())
+        .collect()
 }
 
 fn read<T: serde::de::DeserializeOwned>(bundle: &Bundle, path: &str) -> Result<Option<T>, String> {
-    bundle.get(path).map(|bytes| serde_json::from_slice(bytes).map_err(|error| format!("{path}: {error}"))).transpose()
+    bundle
+        .get(path)
+        .map(|bytes| serde_json::from_slice(bytes).map_err(|error| format!("{path}: {error}")))
+        .transpose()
 }
 
 /// What was gathered, and what was wrong with it.
@@ -279,7 +289,8 @@ pub fn gather(folder: &Path, key: &DigestKey) -> Gathered {
 /// Every problem with its place.
 pub fn environment_file(path: &Path) -> Result<Environment, Vec<Problem>> {
     let shown = path.display().to_string();
-    let bytes = fs::read(path).map_err(|error| vec![file_problem(&shown, format!("cannot be read: {error}"))])?;
+    let bytes =
+        fs::read(path).map_err(|error| vec![file_problem(&shown, format!("cannot be read: {error}"))])?;
     let document = Document::parse(&shown, &bytes)?;
     let checker = Checker::new(graylane_engine::schema::of::<Environment>());
     let mut findings = checker.check(document.value(), "the environment", Some((&document, "")));
@@ -299,7 +310,8 @@ pub fn environment_file(path: &Path) -> Result<Environment, Vec<Problem>> {
     if !findings.is_empty() {
         return Err(findings.into_iter().map(|finding| document.problem(finding)).collect());
     }
-    serde_json::from_value(document.value().clone()).map_err(|error| vec![file_problem(&shown, error.to_string())])
+    serde_json::from_value(document.value().clone())
+        .map_err(|error| vec![file_problem(&shown, error.to_string())])
 }
 
 fn add_environment(path: &Path, environment: &Environment, key: &DigestKey, gathered: &mut Gathered) {
@@ -309,7 +321,8 @@ fn add_environment(path: &Path, environment: &Environment, key: &DigestKey, gath
     let name = &environment.name;
     if !services.is_dir() {
         let shown = path.display().to_string();
-        let mut problem = file_problem(&shown, format!("`services` names {}, which is no folder", environment.services));
+        let mut problem =
+            file_problem(&shown, format!("`services` names {}, which is no folder", environment.services));
         problem.hints.push(format!("the path is relative to {}", folder.display()));
         gathered.problems.push(problem);
     }
@@ -318,7 +331,9 @@ fn add_environment(path: &Path, environment: &Environment, key: &DigestKey, gath
         let Some(service) = file.file_stem().and_then(|stem| stem.to_str()) else { continue };
         let shown = file.display().to_string();
         if !is_name(service) {
-            gathered.problems.push(file_problem(&shown, format!("`{service}` cannot be the name of a service")));
+            gathered
+                .problems
+                .push(file_problem(&shown, format!("`{service}` cannot be the name of a service")));
             continue;
         }
         let text = match fs::read_to_string(&file) {

@@ -136,11 +136,19 @@ impl Task for GenericVerify {
             let kinds = ["http", "rollout"].into_iter().filter(|kind| map.contains_key(*kind)).count();
             match kinds {
                 1 => {}
-                0 => findings.push(Finding::at(format!("{at}/name"), "the check does not say what it looks at").label("add `http` or `rollout`")),
-                _ => findings.push(Finding::at(format!("{at}/name"), "the check looks at two things").label("keep one of `http` and `rollout`")),
+                0 => findings.push(
+                    Finding::at(format!("{at}/name"), "the check does not say what it looks at")
+                        .label("add `http` or `rollout`"),
+                ),
+                _ => findings.push(
+                    Finding::at(format!("{at}/name"), "the check looks at two things")
+                        .label("keep one of `http` and `rollout`"),
+                ),
             }
             if let Some(http) = map.get("http") {
-                findings.extend(http::check(http).into_iter().map(|finding| finding.below(&format!("{at}/http"))));
+                findings.extend(
+                    http::check(http).into_iter().map(|finding| finding.below(&format!("{at}/http"))),
+                );
             }
         }
         findings
@@ -177,7 +185,9 @@ impl Task for GenericVerify {
         for check in &with.checks {
             let planned = plan_check(check, route.as_ref(), baseline.as_deref(), &cluster, &with.tag)?;
             let object = match &planned.look {
-                Look::Http { request, .. } => format!("{} (`{}`, {} samples)", planned.name, request.words(), planned.samples),
+                Look::Http { request, .. } => {
+                    format!("{} (`{}`, {} samples)", planned.name, request.words(), planned.samples)
+                }
                 Look::Rollout => format!("{} (rollout of lane {})", planned.name, with.tag),
             };
             plan.changes.push(Change { action: Action::Check, object, diff: String::new() });
@@ -205,7 +215,10 @@ impl Task for GenericVerify {
                 (true, None) => outputs.report.push(words),
                 (false, _) => {
                     let wrong = result.wrong.iter().take(5);
-                    failed.push((words, wrong.map(|(answer, count)| format!("  {count} x {answer}")).collect::<Vec<_>>()));
+                    failed.push((
+                        words,
+                        wrong.map(|(answer, count)| format!("  {count} x {answer}")).collect::<Vec<_>>(),
+                    ));
                 }
             }
             told.push(result.value(check));
@@ -216,16 +229,26 @@ impl Task for GenericVerify {
         for (words, details) in failed.into_iter().skip(1) {
             error = error.details([format!("check failed: {words}")]).details(details);
         }
-        Err(error.hint(format!("the lane is still up: look at it with `graylane lanes {}`", body.environment)))
+        Err(error
+            .hint(format!("the lane is still up: look at it with `graylane lanes {}`", body.environment)))
     }
 }
 
 /// The lane's live route; in a plan that is only shown, the one that a task before this one would write.
 async fn lane_route(cx: &TaskContext, cluster: &Cluster, with: &With) -> Result<Option<Way>, TaskError> {
     let live = objects(cluster, &selector(&with.tag)).await?;
-    let assumed = cx.assumed.iter().filter_map(|plan| serde_json::from_value::<mse_gray_deploy::Body>(plan.body.clone()).ok());
-    let assumed = assumed.filter(|body| body.environment == with.environment && body.tag == with.tag).flat_map(|body| body.objects);
-    Ok(live.into_iter().chain(assumed).find(|object| kind(object) == "Ingress").map(|ingress| route::way(&ingress)))
+    let assumed = cx
+        .assumed
+        .iter()
+        .filter_map(|plan| serde_json::from_value::<mse_gray_deploy::Body>(plan.body.clone()).ok());
+    let assumed = assumed
+        .filter(|body| body.environment == with.environment && body.tag == with.tag)
+        .flat_map(|body| body.objects);
+    Ok(live
+        .into_iter()
+        .chain(assumed)
+        .find(|object| kind(object) == "Ingress")
+        .map(|ingress| route::way(&ingress)))
 }
 
 /// The host of the first baseline Ingress: where everybody else asks.
@@ -247,13 +270,18 @@ fn plan_check(
     };
     let look = match (&check.http, &check.rollout) {
         (Some(http), None) => {
-            let request = http.request(route, baseline, &cluster.gateway, tag).map_err(|why| {
-                TaskError::permanent(format!("refused: check `{}`: {why}", check.name))
-            })?;
+            let request = http
+                .request(route, baseline, &cluster.gateway, tag)
+                .map_err(|why| TaskError::permanent(format!("refused: check `{}`: {why}", check.name)))?;
             Look::Http { request, expect: http.expectation() }
         }
         (None, Some(_)) => Look::Rollout,
-        _ => return Err(TaskError::permanent(format!("check `{}`: one of `http` and `rollout` is wanted", check.name))),
+        _ => {
+            return Err(TaskError::permanent(format!(
+                "check `{}`: one of `http` and `rollout` is wanted",
+                check.name
+            )));
+        }
     };
     Ok(Check {
         name: check.name.clone(),
@@ -308,7 +336,9 @@ impl Looked {
         };
         let mut sorted = self.latencies_ms.clone();
         sorted.sort_unstable();
-        let at = |share: f64| sorted.get(((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1))).copied();
+        let at = |share: f64| {
+            sorted.get(((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1))).copied()
+        };
         json!({
             "name": check.name, "samples": self.taken, "right": self.right, "passed": self.passes(check),
             "p50_ms": at(0.5), "p99_ms": at(0.99), "answers": list(&self.answers), "wrong": list(&self.wrong),
@@ -316,7 +346,12 @@ impl Looked {
     }
 }
 
-async fn carry_out(cx: &TaskContext, cluster: &Cluster, tag: &str, check: &Check) -> Result<Looked, TaskError> {
+async fn carry_out(
+    cx: &TaskContext,
+    cluster: &Cluster,
+    tag: &str,
+    check: &Check,
+) -> Result<Looked, TaskError> {
     let mut looked = Looked::default();
     let settled_at = Instant::now() + Duration::from_millis(check.settle_ms);
     let mut settled = false;
@@ -343,7 +378,9 @@ async fn carry_out(cx: &TaskContext, cluster: &Cluster, tag: &str, check: &Check
             pause(cx, Duration::from_millis(check.interval_ms)).await;
         }
     }
-    for (answer, count) in looked.answers.iter().map(|a| (&a.0, a.1)).chain(looked.wrong.iter().map(|a| (&a.0, a.1))) {
+    for (answer, count) in
+        looked.answers.iter().map(|a| (&a.0, a.1)).chain(looked.wrong.iter().map(|a| (&a.0, a.1)))
+    {
         cx.log(format!("{}: {count} x {answer}", check.name));
     }
     Ok(looked)
@@ -363,8 +400,10 @@ async fn rollout(cluster: &Cluster, tag: &str) -> Result<Result<String, String>,
     let mut up = BTreeMap::new();
     for deployment in &deployments {
         let generation = deployment.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        let seen = crate::rollout::Seen { deployment: Some(deployment.clone()), ..crate::rollout::Seen::default() };
-        let verdict = judge(&seen, Expect { generation, agent: false }, &mut Signals::default(), Instant::now());
+        let seen =
+            crate::rollout::Seen { deployment: Some(deployment.clone()), ..crate::rollout::Seen::default() };
+        let verdict =
+            judge(&seen, Expect { generation, agent: false }, &mut Signals::default(), Instant::now());
         match verdict {
             Verdict::Done => up.insert(name(deployment).to_owned(), "up"),
             Verdict::Waiting(ready, wanted, note) => {

@@ -10,7 +10,8 @@ use crate::cluster::Cluster;
 use crate::environment::Site;
 use crate::lane::baseline_hash;
 use crate::lane::labels::{
-    ANNOTATION_BASELINE_HASH, ANNOTATION_CREATED, ANNOTATION_ORIGIN, ANNOTATION_RUN, GRAY_TYPE, SERVICE_NAME, TYPE, VERSION,
+    ANNOTATION_BASELINE_HASH, ANNOTATION_CREATED, ANNOTATION_ORIGIN, ANNOTATION_RUN, GRAY_TYPE, SERVICE_NAME,
+    TYPE, VERSION,
 };
 use crate::lane::route;
 use crate::manifest::{ObjectRef, images, kind, name, texts};
@@ -89,7 +90,8 @@ pub async fn lanes(cluster: &Cluster, site: &Site) -> Result<Vec<Lane>, TaskErro
 }
 
 fn lane(tag: String, objects: &[Value], site: &Site) -> Lane {
-    let service_of = |object: &Value| texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
+    let service_of =
+        |object: &Value| texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
     let deployments = || objects.iter().filter(|object| kind(object) == "Deployment");
     let held: BTreeSet<String> = deployments().map(service_of).collect();
     let annotation = |object: &Value, key: &str| texts(object, "/metadata/annotations").remove(key);
@@ -98,9 +100,10 @@ fn lane(tag: String, objects: &[Value], site: &Site) -> Lane {
             let service = service_of(object);
             let origin = annotation(object, ANNOTATION_ORIGIN);
             let hash = annotation(object, ANNOTATION_BASELINE_HASH);
-            let baseline = site.services.get(&service).into_iter().flatten().find(|baseline| {
-                kind(baseline) == "Deployment" && Some(name(baseline)) == origin.as_deref()
-            });
+            let baseline =
+                site.services.get(&service).into_iter().flatten().find(|baseline| {
+                    kind(baseline) == "Deployment" && Some(name(baseline)) == origin.as_deref()
+                });
             LaneService {
                 service,
                 images: images(object),
@@ -111,8 +114,9 @@ fn lane(tag: String, objects: &[Value], site: &Site) -> Lane {
         })
         .collect();
     let created = |object: &Value| {
-        annotation(object, ANNOTATION_CREATED)
-            .or_else(|| object.pointer("/metadata/creationTimestamp").and_then(Value::as_str).map(str::to_owned))
+        annotation(object, ANNOTATION_CREATED).or_else(|| {
+            object.pointer("/metadata/creationTimestamp").and_then(Value::as_str).map(str::to_owned)
+        })
     };
     Lane {
         services,

@@ -14,8 +14,8 @@ use graylane_engine::id::Digest;
 use serde_json::{Map, Value, json};
 
 use self::labels::{
-    ANNOTATION_BASELINE_HASH, ANNOTATION_CONFIG_HASH, ANNOTATION_ORIGIN, APP_NAME, GRAY_TYPE, ORIGINAL, SERVICE_NAME,
-    SERVICE_TAG, TYPE, VERSION,
+    ANNOTATION_BASELINE_HASH, ANNOTATION_CONFIG_HASH, ANNOTATION_ORIGIN, APP_NAME, GRAY_TYPE, ORIGINAL,
+    SERVICE_NAME, SERVICE_TAG, TYPE, VERSION,
 };
 use self::route::Entry;
 use crate::environment::deployment;
@@ -113,8 +113,12 @@ pub fn render(copy: &Copy<'_>) -> Result<Rendered, Vec<String>> {
     };
     if let Some(found) = baseline_deployment {
         wrong.extend(check_baseline(copy.service, found));
-        let known: BTreeSet<&str> =
-            found.pointer("/spec/template").into_iter().flat_map(containers).filter_map(|c| c["name"].as_str()).collect();
+        let known: BTreeSet<&str> = found
+            .pointer("/spec/template")
+            .into_iter()
+            .flat_map(containers)
+            .filter_map(|c| c["name"].as_str())
+            .collect();
         for container in copy.images.keys().filter(|container| !known.contains(container.as_str())) {
             let known: Vec<String> = known.iter().map(|name| (*name).to_owned()).collect();
             wrong.push(format!(
@@ -130,7 +134,9 @@ pub fn render(copy: &Copy<'_>) -> Result<Rendered, Vec<String>> {
         match place_of(object, copy.entry.is_some()) {
             Place::Copied => copied.push(object),
             Place::Shared(why) => shared.push(format!("{} stays shared: {why}", ObjectRef::of(object))),
-            Place::Refused(why) => wrong.push(format!("service `{}`: {}: {why}", copy.service, ObjectRef::of(object))),
+            Place::Refused(why) => {
+                wrong.push(format!("service `{}`: {}: {why}", copy.service, ObjectRef::of(object)))
+            }
         }
     }
     if copy.entry.is_some() && !copied.iter().any(|object| kind(object) == "Ingress") {
@@ -192,7 +198,9 @@ fn place_of(object: &Value, entry: bool) -> Place {
         "Service" => Place::Copied,
         "Ingress" if entry => Place::Copied,
         "Ingress" => Place::Shared("the service is not the lane's entry"),
-        "StatefulSet" | "DaemonSet" | "Job" | "CronJob" => Place::Refused("a lane cannot hold a copy of this kind"),
+        "StatefulSet" | "DaemonSet" | "Job" | "CronJob" => {
+            Place::Refused("a lane cannot hold a copy of this kind")
+        }
         other if SHARED.contains(&other) => Place::Shared("baseline and lane use the same one"),
         _ => Place::Refused("a lane cannot hold a copy of this kind"),
     }
@@ -201,9 +209,10 @@ fn place_of(object: &Value, entry: bool) -> Place {
 /// What a baseline must carry, so that it and a lane can be told apart.
 fn check_baseline(service: &str, deployment: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (where_, pointer) in
-        [("spec.selector.matchLabels", "/spec/selector/matchLabels"), ("spec.template.metadata.labels", "/spec/template/metadata/labels")]
-    {
+    for (where_, pointer) in [
+        ("spec.selector.matchLabels", "/spec/selector/matchLabels"),
+        ("spec.template.metadata.labels", "/spec/template/metadata/labels"),
+    ] {
         match texts(deployment, pointer).get(VERSION) {
             Some(value) if value == ORIGINAL => {}
             Some(other) => wrong.push(format!(
@@ -222,7 +231,10 @@ fn check_name(object: &Value, tag: &str) -> Option<String> {
     // Service names are DNS labels; the others may be longer, but their pods' names and labels may not.
     let limit = if matches!(kind(object), "Service" | "Deployment") { 63 } else { 253 };
     (gray.len() > limit).then(|| {
-        format!("{}: the gray copy's name `{gray}` is longer than {limit} characters; use a shorter tag", ObjectRef::of(object))
+        format!(
+            "{}: the gray copy's name `{gray}` is longer than {limit} characters; use a shorter tag",
+            ObjectRef::of(object)
+        )
     })
 }
 
@@ -247,7 +259,9 @@ fn strip(object: &Value) -> Value {
     metadata.remove("finalizers");
     for key in ["labels", "annotations"] {
         if let Some(Value::Object(map)) = metadata.get_mut(key) {
-            map.retain(|key, _| !MARKS.iter().any(|mark| key.starts_with(mark)) && !OWNED_LABELS.contains(&key.as_str()));
+            map.retain(|key, _| {
+                !MARKS.iter().any(|mark| key.starts_with(mark)) && !OWNED_LABELS.contains(&key.as_str())
+            });
             if map.is_empty() {
                 metadata.remove(key);
             }
@@ -376,7 +390,8 @@ fn deployment_copy(gray: &mut Value, baseline: &Value, copy: &Copy<'_>, hash: Op
     // Without it the copy would register under its own name, as another application, and join no lane.
     labels.entry(APP_NAME).or_insert_with(|| name(baseline).into());
     if let Some(hash) = hash {
-        map_at(gray, &["spec", "template", "metadata", "annotations"]).insert(ANNOTATION_CONFIG_HASH.into(), hash.into());
+        map_at(gray, &["spec", "template", "metadata", "annotations"])
+            .insert(ANNOTATION_CONFIG_HASH.into(), hash.into());
     }
     if let Some(template) = gray.pointer_mut("/spec/template") {
         set_images(template, copy.images, copy.live);
@@ -387,7 +402,8 @@ fn deployment_copy(gray: &mut Value, baseline: &Value, copy: &Copy<'_>, hash: Op
 pub fn set_images(template: &mut Value, given: &BTreeMap<String, String>, live: &BTreeMap<String, String>) {
     for list in ["/spec/containers", "/spec/initContainers"] {
         for container in each_at(template, list) {
-            let image = container["name"].as_str().and_then(|name| given.get(name).or_else(|| live.get(name)));
+            let image =
+                container["name"].as_str().and_then(|name| given.get(name).or_else(|| live.get(name)));
             if let Some(image) = image {
                 container["image"] = image.clone().into();
             }

@@ -23,7 +23,8 @@ pub struct ObjectRef {
 impl ObjectRef {
     /// The reference of an object; empty parts where the object lacks them.
     pub fn of(object: &Value) -> ObjectRef {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         ObjectRef { api_version: text("/apiVersion"), kind: text("/kind"), name: text("/metadata/name") }
     }
 }
@@ -52,7 +53,8 @@ pub fn uid(object: &Value) -> Option<&str> {
 /// A map of texts at a pointer; other values are left out.
 pub fn texts(object: &Value, pointer: &str) -> BTreeMap<String, String> {
     let map = object.pointer(pointer).and_then(Value::as_object);
-    let texts = map.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    let texts =
+        map.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
     texts.collect()
 }
 
@@ -94,7 +96,9 @@ pub fn containers(template: &Value) -> impl Iterator<Item = &Value> {
 pub fn images(deployment: &Value) -> BTreeMap<String, String> {
     let Some(template) = deployment.pointer("/spec/template") else { return BTreeMap::new() };
     containers(template)
-        .filter_map(|container| Some((container["name"].as_str()?.to_owned(), container["image"].as_str()?.to_owned())))
+        .filter_map(|container| {
+            Some((container["name"].as_str()?.to_owned(), container["image"].as_str()?.to_owned()))
+        })
         .collect()
 }
 
@@ -127,7 +131,8 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Value>, Vec<Problem>> {
         let at = ObjectRef::of(&document);
         if at.api_version.is_empty() || at.kind.is_empty() || at.name.is_empty() {
             let lacks = [("apiVersion", &at.api_version), ("kind", &at.kind), ("metadata.name", &at.name)];
-            let lacks: Vec<&str> = lacks.iter().filter(|(_, value)| value.is_empty()).map(|(key, _)| *key).collect();
+            let lacks: Vec<&str> =
+                lacks.iter().filter(|(_, value)| value.is_empty()).map(|(key, _)| *key).collect();
             problems.push(problem(
                 file,
                 None,
@@ -141,7 +146,14 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Value>, Vec<Problem>> {
 }
 
 fn problem(file: &str, place: Option<Place>, message: String) -> Problem {
-    Problem { severity: Severity::Error, file: file.to_owned(), place, message, label: String::new(), hints: Vec::new() }
+    Problem {
+        severity: Severity::Error,
+        file: file.to_owned(),
+        place,
+        message,
+        label: String::new(),
+        hints: Vec::new(),
+    }
 }
 
 const SERVER_METADATA: [&str; 10] = [
@@ -157,7 +169,8 @@ const SERVER_METADATA: [&str; 10] = [
     "namespace",
 ];
 
-const SERVER_ANNOTATIONS: [&str; 2] = ["kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"];
+const SERVER_ANNOTATIONS: [&str; 2] =
+    ["kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"];
 
 /// An object without what the server sets: what a person would have written.
 pub fn clean(object: &Value) -> Value {
@@ -183,7 +196,8 @@ pub fn clean(object: &Value) -> Value {
 pub fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
-            let ordered: BTreeMap<&String, Value> = map.iter().map(|(key, value)| (key, sorted(value))).collect();
+            let ordered: BTreeMap<&String, Value> =
+                map.iter().map(|(key, value)| (key, sorted(value))).collect();
             Value::Object(ordered.into_iter().map(|(key, value)| (key.clone(), value)).collect())
         }
         Value::Array(items) => items.iter().map(sorted).collect(),
@@ -199,7 +213,8 @@ pub fn yaml(object: &Value) -> String {
 
 /// What differs between two objects, as a unified diff of their YAML; empty where nothing does.
 pub fn diff(before: Option<&Value>, after: Option<&Value>) -> String {
-    let text = |object: Option<&Value>| object.map(|object| yaml(&sorted(&clean(object)))).unwrap_or_default();
+    let text =
+        |object: Option<&Value>| object.map(|object| yaml(&sorted(&clean(object)))).unwrap_or_default();
     let (before, after) = (text(before), text(after));
     if before == after {
         return String::new();
@@ -215,11 +230,20 @@ mod tests {
     fn manifests_are_read_with_their_oddities() {
         let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\nspec:\n  strategy:\n---\n---\n# only a comment\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: c }\n";
         let objects = parse("a.yaml", text).expect("valid");
-        assert_eq!(objects.iter().map(|o| ObjectRef::of(o).to_string()).collect::<Vec<_>>(), ["Service a", "ConfigMap c"]);
+        assert_eq!(
+            objects.iter().map(|o| ObjectRef::of(o).to_string()).collect::<Vec<_>>(),
+            ["Service a", "ConfigMap c"]
+        );
         let wrong = parse("a.yaml", "kind: Service\n---\n- 1\n").expect_err("no objects");
-        assert_eq!(wrong[0].message, "document 1 is no Kubernetes object: it lacks apiVersion, metadata.name");
+        assert_eq!(
+            wrong[0].message,
+            "document 1 is no Kubernetes object: it lacks apiVersion, metadata.name"
+        );
         let wrong = parse("a.yaml", "a: [1\nb: 2\n").expect_err("no YAML");
-        assert!(wrong[0].place.is_some() && wrong[0].message.starts_with("this is not valid YAML"), "{wrong:?}");
+        assert!(
+            wrong[0].place.is_some() && wrong[0].message.starts_with("this is not valid YAML"),
+            "{wrong:?}"
+        );
     }
 
     #[test]

@@ -16,14 +16,18 @@ use serde_json::{Map, Value, json};
 use crate::cluster::{Cluster, Clusters, Deleted, full_name};
 use crate::environment::{Site, deployment};
 use crate::inventory::{is_ours, objects};
-use crate::lane::labels::{ANNOTATION_CREATED, ANNOTATION_ORIGIN, ANNOTATION_RUN, GRAY_TYPE, SERVICE_NAME, TYPE, VERSION, selector};
+use crate::lane::labels::{
+    ANNOTATION_CREATED, ANNOTATION_ORIGIN, ANNOTATION_RUN, GRAY_TYPE, SERVICE_NAME, TYPE, VERSION, selector,
+};
 use crate::lane::leak::{Pods, leaks};
 use crate::lane::route::{self, Entry};
 use crate::lane::{Copy, render};
 use crate::manifest::{ObjectRef, diff, images, kind, map_at, name, texts, uid};
 use crate::rollout::{Expect, follow, running_images};
 use crate::secret::{DigestKey, redact, restore};
-use crate::spec::{self, check_environment, check_images, check_lane_tag, check_service, images_for, images_value};
+use crate::spec::{
+    self, check_environment, check_images, check_lane_tag, check_service, images_for, images_value,
+};
 
 /// The task type.
 pub struct MseGrayDeploy {
@@ -116,14 +120,19 @@ impl Task for MseGrayDeploy {
             check_service(service, &step("/services", service), site.as_ref(), &mut findings);
             if spec.pointer(&step("/images", service)).is_some() {
                 findings.push(
-                    Finding::at(step("/services", service), format!("`{service}` stands in `images` and in `services`"))
-                        .on_key()
-                        .label("`images` is short for `services`: keep one"),
+                    Finding::at(
+                        step("/services", service),
+                        format!("`{service}` stands in `images` and in `services`"),
+                    )
+                    .on_key()
+                    .label("`images` is short for `services`: keep one"),
                 );
             }
         }
         if spec.get("images").is_none() && spec.get("services").is_none() {
-            findings.push(Finding::at("", "the lane has no service").on_key().label("add `images` or `services`"));
+            findings.push(
+                Finding::at("", "the lane has no service").on_key().label("add `images` or `services`"),
+            );
         }
         if let Some(entry) = spec.get("entry") {
             findings.extend(route::check(entry).into_iter().map(|finding| finding.below("/entry")));
@@ -134,7 +143,8 @@ impl Task for MseGrayDeploy {
                     Err(_) => {
                         let mut wrong = Vec::new();
                         check_service(service, "/entry/service", Some(site), &mut wrong);
-                        findings.extend(wrong.into_iter().map(|finding| Finding { on_key: false, ..finding }));
+                        findings
+                            .extend(wrong.into_iter().map(|finding| Finding { on_key: false, ..finding }));
                     }
                     Ok(objects) if !objects.iter().any(|object| kind(object) == "Ingress") => findings.push(
                         Finding::at("/entry/service", format!("service `{service}` has no Ingress"))
@@ -204,12 +214,18 @@ pub struct RenderRequest {
 ///
 /// # Errors
 /// As the plan of a deploy.
-pub async fn rendered(clusters: &Clusters, site: &Site, request: &RenderRequest) -> Result<Vec<Value>, TaskError> {
+pub async fn rendered(
+    clusters: &Clusters,
+    site: &Site,
+    request: &RenderRequest,
+) -> Result<Vec<Value>, TaskError> {
     let cluster = clusters.connect(site).await?;
     let baseline = site.service(&request.service).map_err(TaskError::permanent)?;
-    let images = images_for(&request.service, request.image.as_ref(), baseline).map_err(TaskError::permanent)?;
+    let images =
+        images_for(&request.service, request.image.as_ref(), baseline).map_err(TaskError::permanent)?;
     let with = ServiceWith { images, replicas: request.replicas };
-    let made = render_service(site, &cluster, &request.service, &with, &request.tag, request.entry.as_ref()).await;
+    let made =
+        render_service(site, &cluster, &request.service, &with, &request.tag, request.entry.as_ref()).await;
     made.map(|(objects, _)| objects).or_else(|wrong| refuse(wrong).map(|()| Vec::new()))
 }
 
@@ -228,7 +244,16 @@ impl Planner<'_> {
         let mut rendered = Vec::new();
         let mut wrong = Vec::new();
         for (service, with) in self.services()? {
-            match render_service(self.site, self.cluster, &service, &with, &self.with.tag, self.with.entry.as_ref()).await {
+            match render_service(
+                self.site,
+                self.cluster,
+                &service,
+                &with,
+                &self.with.tag,
+                self.with.entry.as_ref(),
+            )
+            .await
+            {
                 Ok((objects, shared)) => {
                     rendered.extend(objects);
                     plan.warnings.extend(shared);
@@ -292,7 +317,9 @@ impl Planner<'_> {
             let baseline = self.site.service(service).map_err(TaskError::permanent)?;
             let images = images_for(service, Some(image), baseline).map_err(TaskError::permanent)?;
             if services.insert(service.clone(), ServiceWith { images, replicas: None }).is_some() {
-                return Err(TaskError::permanent(format!("`{service}` stands in `images` and in `services`: keep one")));
+                return Err(TaskError::permanent(format!(
+                    "`{service}` stands in `images` and in `services`: keep one"
+                )));
             }
         }
         if services.is_empty() {
@@ -306,7 +333,8 @@ impl Planner<'_> {
         let workloads = self.cluster.list("apps/v1", "Deployment", "").await?;
         let ours: BTreeSet<&str> = rendered.iter().filter(|o| kind(o) == "Service").map(name).collect();
         let gone: BTreeSet<&str> = lane.iter().filter(|o| kind(o) == "Service").map(name).collect();
-        let services = live.iter().filter(|service| !ours.contains(name(service)) && !gone.contains(name(service)));
+        let services =
+            live.iter().filter(|service| !ours.contains(name(service)) && !gone.contains(name(service)));
         let new: BTreeSet<&str> = rendered.iter().filter(|o| kind(o) == "Deployment").map(name).collect();
         let mut pods: Vec<Pods> = rendered.iter().filter(|o| kind(o) == "Deployment").map(Pods::of).collect();
         pods.extend(workloads.iter().filter(|workload| !new.contains(name(workload))).map(Pods::of));
@@ -325,19 +353,28 @@ impl Planner<'_> {
     async fn live(&self, object: &Value) -> Result<Option<Value>, TaskError> {
         let Some(live) = self.cluster.get(&ObjectRef::of(object)).await? else { return Ok(None) };
         let labels = texts(&live, "/metadata/labels");
-        let mine = labels.get(TYPE).is_some_and(|kind| kind == GRAY_TYPE) && labels.get(VERSION) == Some(&self.with.tag);
+        let mine = labels.get(TYPE).is_some_and(|kind| kind == GRAY_TYPE)
+            && labels.get(VERSION) == Some(&self.with.tag);
         let shown = full_name(&self.cluster.namespace, &live);
         if !mine {
-            return Err(TaskError::permanent(format!("refused: {shown} exists and does not belong to lane `{}`", self.with.tag))
-                .hint("use another tag, or remove the object"));
+            return Err(TaskError::permanent(format!(
+                "refused: {shown} exists and does not belong to lane `{}`",
+                self.with.tag
+            ))
+            .hint("use another tag, or remove the object"));
         }
         if !is_ours(&live) {
-            return Err(TaskError::permanent(format!("refused: {shown} belongs to a lane that another tool made"))
-                .hint("take that lane down with the tool that made it, or use another tag"));
+            return Err(TaskError::permanent(format!(
+                "refused: {shown} belongs to a lane that another tool made"
+            ))
+            .hint("take that lane down with the tool that made it, or use another tag"));
         }
-        if kind(object) == "Deployment" && live.pointer("/spec/selector") != object.pointer("/spec/selector") {
-            return Err(TaskError::permanent(format!("refused: {shown} has another selector, which cannot be changed"))
-                .hint("take the lane down first, then deploy it again"));
+        if kind(object) == "Deployment" && live.pointer("/spec/selector") != object.pointer("/spec/selector")
+        {
+            return Err(TaskError::permanent(format!(
+                "refused: {shown} has another selector, which cannot be changed"
+            ))
+            .hint("take the lane down first, then deploy it again"));
         }
         Ok(Some(live))
     }
@@ -373,7 +410,10 @@ impl Planner<'_> {
                 continue;
             }
             if !services.contains(&service) || !is_ours(object) {
-                plan.warnings.push(format!("{} stays in the lane: it is not part of this deploy", full_name(&self.cluster.namespace, object)));
+                plan.warnings.push(format!(
+                    "{} stays in the lane: it is not part of this deploy",
+                    full_name(&self.cluster.namespace, object)
+                ));
                 continue;
             }
             let Some(uid) = uid(object) else { continue };
@@ -434,7 +474,10 @@ async fn render_service(
 }
 
 fn rank(object: &Value) -> usize {
-    ["ConfigMap", "Secret", "Deployment", "Service", "Ingress"].iter().position(|k| *k == kind(object)).unwrap_or(9)
+    ["ConfigMap", "Secret", "Deployment", "Service", "Ingress"]
+        .iter()
+        .position(|k| *k == kind(object))
+        .unwrap_or(9)
 }
 
 /// The images of the containers, init containers left out: what promote takes.
@@ -449,7 +492,12 @@ fn names(objects: &[Value]) -> Value {
 }
 
 /// A change for people; Secrets on both sides as digests.
-pub(crate) fn change(namespace: &str, before: Option<&Value>, after: Option<&Value>, key: &DigestKey) -> Change {
+pub(crate) fn change(
+    namespace: &str,
+    before: Option<&Value>,
+    after: Option<&Value>,
+    key: &DigestKey,
+) -> Change {
     let shown = before.or(after).map(|object| full_name(namespace, object)).unwrap_or_default();
     let secret = before.or(after).is_some_and(|object| kind(object) == "Secret");
     let (before, after) = (before.map(|b| redact(b, key)), after.map(|a| redact(a, key)));
@@ -483,7 +531,9 @@ struct Deploy<'d> {
 
 impl Deploy<'_> {
     async fn run(&self) -> Result<Outputs, TaskError> {
-        let of = |kinds: &'static [&'static str]| self.body.objects.iter().filter(move |o| kinds.contains(&kind(o)));
+        let of = |kinds: &'static [&'static str]| {
+            self.body.objects.iter().filter(move |o| kinds.contains(&kind(o)))
+        };
         if of(&["ConfigMap", "Secret"]).next().is_some() {
             self.cx.phase("writing configuration").await?;
             for object in of(&["ConfigMap", "Secret"]) {
@@ -577,16 +627,24 @@ impl Deploy<'_> {
             for ingress in self.body.objects.iter().filter(|object| kind(object) == "Ingress") {
                 let at = ObjectRef::of(ingress);
                 match self.cluster.get(&at).await {
-                    Ok(Some(live)) if is_ours(&live) => match self.cluster.delete(&at, uid(&live).unwrap_or_default()).await {
-                        Ok(_) => told.push(format!("the route {at} was taken back")),
-                        Err(why) => told.push(format!("the route {at} could not be taken back: {why}")),
-                    },
+                    Ok(Some(live)) if is_ours(&live) => {
+                        match self.cluster.delete(&at, uid(&live).unwrap_or_default()).await {
+                            Ok(_) => told.push(format!("the route {at} was taken back")),
+                            Err(why) => told.push(format!("the route {at} could not be taken back: {why}")),
+                        }
+                    }
                     Ok(_) => {}
                     Err(why) => told.push(format!("whether the route {at} is on could not be seen: {why}")),
                 }
             }
         }
-        let left: Vec<String> = self.body.objects.iter().filter(|o| kind(o) == "Deployment").map(|o| ObjectRef::of(o).to_string()).collect();
+        let left: Vec<String> = self
+            .body
+            .objects
+            .iter()
+            .filter(|o| kind(o) == "Deployment")
+            .map(|o| ObjectRef::of(o).to_string())
+            .collect();
         told.push(format!(
             "left to look at: {} in {}; mse-gray-offline with tag `{}` takes everything down",
             left.join(", "),
@@ -601,4 +659,3 @@ impl Deploy<'_> {
 pub(crate) fn shown_images(images: &BTreeMap<String, String>) -> String {
     images.values().cloned().collect::<Vec<_>>().join(", ")
 }
-

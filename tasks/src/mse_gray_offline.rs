@@ -101,7 +101,9 @@ impl Task for MseGrayOffline {
         let mut findings = Vec::new();
         let site = check_environment(spec, at, &mut findings);
         check_lane_tag(spec, &mut findings);
-        for (index, service) in spec.get("services").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        for (index, service) in
+            spec.get("services").and_then(Value::as_array).into_iter().flatten().enumerate()
+        {
             if let Some(service) = service.as_str().filter(|text| !text.contains("${{")) {
                 let mut wrong = Vec::new();
                 check_service(service, &format!("/services/{index}"), site.as_ref(), &mut wrong);
@@ -139,25 +141,35 @@ impl Task for MseGrayOffline {
         if let Some(services) = &with.services {
             let services: BTreeSet<&str> = services.iter().map(String::as_str).collect();
             found.retain(|object| {
-                texts(object, "/metadata/labels").get(SERVICE_NAME).is_some_and(|name| services.contains(name.as_str()))
+                texts(object, "/metadata/labels")
+                    .get(SERVICE_NAME)
+                    .is_some_and(|name| services.contains(name.as_str()))
             });
         }
-        found.sort_by_key(|object| LANE_KINDS.iter().position(|(_, kind)| *kind == crate::manifest::kind(object)));
+        found.sort_by_key(|object| {
+            LANE_KINDS.iter().position(|(_, kind)| *kind == crate::manifest::kind(object))
+        });
         if found.is_empty() && with.on_missing == OnMissing::Fail {
             let known: Vec<String> = lanes(&cluster, &site).await?.into_iter().map(|lane| lane.tag).collect();
-            let error = TaskError::permanent(format!("there is no lane `{}` in {}", with.tag, cluster.namespace));
+            let error =
+                TaskError::permanent(format!("there is no lane `{}` in {}", with.tag, cluster.namespace));
             return Err(match known.as_slice() {
                 [] => error.hint("there is no lane at all; `on_missing: pass` makes that a success"),
-                _ => error.hint(format!("there is {}; `on_missing: pass` makes a missing lane a success", graylane_engine::schema::list(&known))),
+                _ => error.hint(format!(
+                    "there is {}; `on_missing: pass` makes a missing lane a success",
+                    graylane_engine::schema::list(&known)
+                )),
             });
         }
         let mut doomed = Vec::new();
         for object in &found {
             plan.changes.push(change(&cluster.namespace, Some(object), None, &self.key));
             if !is_ours(object) {
-                plan.warnings.push(format!("{} was made by another tool", full_name(&cluster.namespace, object)));
+                plan.warnings
+                    .push(format!("{} was made by another tool", full_name(&cluster.namespace, object)));
             }
-            doomed.push(Doomed { at: ObjectRef::of(object), uid: uid(object).unwrap_or_default().to_owned() });
+            doomed
+                .push(Doomed { at: ObjectRef::of(object), uid: uid(object).unwrap_or_default().to_owned() });
         }
         plan.warnings.push("what is taken down cannot be brought back by an undo".into());
         let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
@@ -177,9 +189,10 @@ impl Task for MseGrayOffline {
 }
 
 fn assumed(cx: &TaskContext, with: &With) -> Vec<Value> {
-    let bodies = cx.assumed.iter().filter_map(|plan| {
-        serde_json::from_value::<mse_gray_deploy::Body>(plan.body.clone()).ok()
-    });
+    let bodies = cx
+        .assumed
+        .iter()
+        .filter_map(|plan| serde_json::from_value::<mse_gray_deploy::Body>(plan.body.clone()).ok());
     let mine = bodies.filter(|body| body.environment == with.environment && body.tag == with.tag);
     mine.flat_map(|body| body.objects).collect()
 }
@@ -215,7 +228,10 @@ impl Offline<'_> {
         self.until_gone().await?;
         let report = vec![format!("lane {}: {} objects removed", self.body.tag, self.body.objects.len())];
         let mut values = Map::new();
-        values.insert("removed".into(), self.body.objects.iter().map(|doomed| Value::from(doomed.at.to_string())).collect());
+        values.insert(
+            "removed".into(),
+            self.body.objects.iter().map(|doomed| Value::from(doomed.at.to_string())).collect(),
+        );
         Ok(Outputs { values, report })
     }
 
@@ -236,7 +252,10 @@ impl Offline<'_> {
     /// Whether the object was still there.
     async fn delete(&self, doomed: &Doomed, removed: &mut Vec<ObjectRef>) -> Result<bool, TaskError> {
         if self.cx.cancel.is_cancelled() {
-            return Err(TaskError::transient(format!("stopped before {}: it and what follows are still there", doomed.at)));
+            return Err(TaskError::transient(format!(
+                "stopped before {}: it and what follows are still there",
+                doomed.at
+            )));
         }
         match self.cluster.delete(&doomed.at, &doomed.uid).await? {
             Deleted::Accepted => {
@@ -268,7 +287,9 @@ impl Offline<'_> {
             let pods = self.cluster.list("v1", "Pod", &selector(&self.body.tag)).await?;
             let lane = self.body.objects.iter().filter(|doomed| doomed.at.kind == "Deployment");
             let names: Vec<String> = lane.map(|doomed| format!("{}-", doomed.at.name)).collect();
-            let pods = pods.iter().filter(|pod| names.iter().any(|name| crate::manifest::name(pod).starts_with(name)));
+            let pods = pods
+                .iter()
+                .filter(|pod| names.iter().any(|name| crate::manifest::name(pod).starts_with(name)));
             let pods = pods.count();
             if still.is_empty() && pods == 0 {
                 return Ok(());

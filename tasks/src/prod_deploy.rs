@@ -142,7 +142,8 @@ impl Task for ProdDeploy {
         for service in spec.get("services").and_then(Value::as_object).into_iter().flat_map(Map::keys) {
             check_service(service, &step("/services", service), site.as_ref(), &mut findings);
         }
-        for (index, service) in spec.get("order").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        for (index, service) in spec.get("order").and_then(Value::as_array).into_iter().flatten().enumerate()
+        {
             if let Some(service) = service.as_str().filter(|text| !text.contains("${{")) {
                 let mut wrong = Vec::new();
                 check_service(service, &format!("/order/{index}"), site.as_ref(), &mut wrong);
@@ -150,14 +151,16 @@ impl Task for ProdDeploy {
             }
         }
         if spec.get("images").is_none() && spec.get("services").is_none() {
-            findings.push(Finding::at("", "nothing is deployed").on_key().label("add `images` or `services`"));
+            findings
+                .push(Finding::at("", "nothing is deployed").on_key().label("add `images` or `services`"));
         }
         findings
     }
 
     fn claims(&self, spec: &Value) -> Vec<Claim> {
         let Some(environment) = spec::plain(spec, "environment") else { return Vec::new() };
-        let named = ["images", "services"].into_iter().filter_map(|key| spec.get(key)).filter_map(Value::as_object);
+        let named =
+            ["images", "services"].into_iter().filter_map(|key| spec.get(key)).filter_map(Value::as_object);
         named.flat_map(Map::keys).map(|service| Claim::service(environment, service)).collect()
     }
 
@@ -185,7 +188,10 @@ impl Task for ProdDeploy {
         if cx.passed(ROLLBACK) {
             // A crash cut a rollback off: going forward again would undo the undoing.
             let told = deploy.roll_back().await;
-            return Err(TaskError::permanent("the deploy had failed before the daemon stopped; its rollback was finished").details(told));
+            return Err(TaskError::permanent(
+                "the deploy had failed before the daemon stopped; its rollback was finished",
+            )
+            .details(told));
         }
         match deploy.run().await {
             Ok(outputs) => Ok(outputs),
@@ -222,7 +228,8 @@ impl Planner<'_> {
             }
         }
         refuse(wrong)?;
-        let all: Vec<&Value> = services.iter().flat_map(|(_, objects)| objects).map(|(object, _)| object).collect();
+        let all: Vec<&Value> =
+            services.iter().flat_map(|(_, objects)| objects).map(|(object, _)| object).collect();
         self.leak_test(&all).await?;
         let mut planned = Vec::new();
         for (service, objects) in services {
@@ -242,7 +249,11 @@ impl Planner<'_> {
             plan.warnings.push("nothing changes: production is as it should be".into());
         }
         plan.expected.insert("images".into(), Value::Object(expected));
-        let body = Body { environment: self.with.environment.clone(), rollback: self.with.rollback, services: planned };
+        let body = Body {
+            environment: self.with.environment.clone(),
+            rollback: self.with.rollback,
+            services: planned,
+        };
         plan.body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
         Ok(plan)
     }
@@ -254,11 +265,15 @@ impl Planner<'_> {
             let manifest = self.site.service(service).map_err(TaskError::permanent)?;
             let images = images_for(service, Some(image), manifest).map_err(TaskError::permanent)?;
             if services.insert(service.clone(), ServiceWith { images, replicas: None }).is_some() {
-                return Err(TaskError::permanent(format!("`{service}` stands in `images` and in `services`: keep one")));
+                return Err(TaskError::permanent(format!(
+                    "`{service}` stands in `images` and in `services`: keep one"
+                )));
             }
         }
         if services.is_empty() {
-            return Err(TaskError::permanent("nothing is deployed").hint("name at least one service in `images`"));
+            return Err(
+                TaskError::permanent("nothing is deployed").hint("name at least one service in `images`")
+            );
         }
         let mut ordered = Vec::new();
         for name in &self.with.order {
@@ -298,7 +313,9 @@ impl Planner<'_> {
                 continue;
             }
             let live = self.cluster.get(&at).await?;
-            if live.as_ref().is_some_and(|live| texts(live, "/metadata/labels").get(TYPE).is_some_and(|kind| kind == GRAY_TYPE)) {
+            if live.as_ref().is_some_and(|live| {
+                texts(live, "/metadata/labels").get(TYPE).is_some_and(|kind| kind == GRAY_TYPE)
+            }) {
                 wrong.push(format!("service `{service}`: {at} belongs to a lane"));
                 continue;
             }
@@ -324,14 +341,21 @@ impl Planner<'_> {
         pods.extend(workloads.iter().filter(|workload| !new_pods.contains(name(workload))).map(Pods::of));
         let live = services.iter().filter(|service| !new_services.contains(name(service)));
         let mut found = leaks(live.chain(of("Service")), &pods);
-        found.retain(|leak| new_services.contains(leak.service.as_str()) || new_pods.contains(leak.deployment.as_str()));
+        found.retain(|leak| {
+            new_services.contains(leak.service.as_str()) || new_pods.contains(leak.deployment.as_str())
+        });
         let Some(first) = found.first() else { return Ok(()) };
         Err(TaskError::permanent(format!("refused: {first}"))
             .details(found.iter().skip(1).map(ToString::to_string))
             .hint(first.hint.clone()))
     }
 
-    async fn dry_run(&self, object: &Value, service: &str, live: Option<&Value>) -> Result<(Value, bool), TaskError> {
+    async fn dry_run(
+        &self,
+        object: &Value,
+        service: &str,
+        live: Option<&Value>,
+    ) -> Result<(Value, bool), TaskError> {
         let mut shape = object.clone();
         if kind(&shape) == "Secret" {
             shape["data"] = live.and_then(|live| live.get("data")).cloned().unwrap_or_else(|| json!({}));
@@ -340,8 +364,11 @@ impl Planner<'_> {
             Ok(dry) => Ok((dry, false)),
             Err(ApplyError::Other(error)) => Err(error),
             Err(ApplyError::Conflict(conflicts, error)) => {
-                let may = |manager: &String| self.site.environment.take_over.contains(manager) || self.with.force.contains(manager);
-                let foreign: Vec<&(String, String)> = conflicts.iter().filter(|(manager, _)| !may(manager)).collect();
+                let may = |manager: &String| {
+                    self.site.environment.take_over.contains(manager) || self.with.force.contains(manager)
+                };
+                let foreign: Vec<&(String, String)> =
+                    conflicts.iter().filter(|(manager, _)| !may(manager)).collect();
                 if foreign.is_empty() {
                     return Ok((TaskError::from_apply(self.cluster.apply(&shape, true, true).await)?, true));
                 }
@@ -349,10 +376,14 @@ impl Planner<'_> {
                 let named = foreign.iter().map(|(manager, field)| format!("{field} belongs to `{manager}`"));
                 let managers: BTreeSet<&str> = foreign.iter().map(|(manager, _)| manager.as_str()).collect();
                 let managers = managers.into_iter().collect::<Vec<_>>().join(", ");
-                Err(TaskError::permanent(format!("refused: service `{service}`: {shown} has fields of other managers"))
-                    .details(named)
-                    .hint(format!("leave these fields out of the manifest, or take them with `force: [{managers}]`"))
-                    .details([error.message]))
+                Err(TaskError::permanent(format!(
+                    "refused: service `{service}`: {shown} has fields of other managers"
+                ))
+                .details(named)
+                .hint(format!(
+                    "leave these fields out of the manifest, or take them with `force: [{managers}]`"
+                ))
+                .details([error.message]))
             }
         }
     }
@@ -433,7 +464,9 @@ fn digest_of(part: &Value) -> Digest {
 
 fn before(live: &Value, dry: &Value, key: &DigestKey) -> Option<Before> {
     let uid = crate::manifest::uid(live)?.to_owned();
-    let content = part(kind(live)).and_then(|pointer| redact(live, key).pointer(pointer).cloned()).unwrap_or(Value::Null);
+    let content = part(kind(live))
+        .and_then(|pointer| redact(live, key).pointer(pointer).cloned())
+        .unwrap_or(Value::Null);
     let written = part(kind(live)).and_then(|pointer| dry.pointer(pointer)).unwrap_or(&Value::Null);
     Some(Before { uid, content, written: digest_of(written) })
 }
@@ -475,7 +508,9 @@ impl Deploy<'_> {
     async fn write(&self, service: &str, write: &Write) -> Result<Value, TaskError> {
         let at = ObjectRef::of(&write.object);
         let object = match self.site.source(service) {
-            Some(source) => restore(&write.object, &at.name, source, self.key).map_err(TaskError::permanent)?,
+            Some(source) => {
+                restore(&write.object, &at.name, source, self.key).map_err(TaskError::permanent)?
+            }
             None => write.object.clone(),
         };
         if let Some(before) = &write.before {
@@ -490,8 +525,10 @@ impl Deploy<'_> {
     async fn take_over(&self, at: &ObjectRef, before: &Before) -> Result<(), TaskError> {
         let Some(live) = self.cluster.get(at).await? else { return Ok(()) };
         if crate::manifest::uid(&live) != Some(before.uid.as_str()) {
-            return Err(TaskError::permanent(format!("{at} is another object than the one that was planned for"))
-                .hint("start a new run"));
+            return Err(TaskError::permanent(format!(
+                "{at} is another object than the one that was planned for"
+            ))
+            .hint("start a new run"));
         }
         let Some(managed) = upgraded(&live, &self.site.environment.take_over) else { return Ok(()) };
         let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
@@ -504,7 +541,11 @@ impl Deploy<'_> {
         Ok(())
     }
 
-    async fn follow(&self, deployment: &Value, stop: &CancellationToken) -> Result<crate::rollout::Seen, TaskError> {
+    async fn follow(
+        &self,
+        deployment: &Value,
+        stop: &CancellationToken,
+    ) -> Result<crate::rollout::Seen, TaskError> {
         let generation = deployment.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
         // The baseline may live without the agent; that is told by `environment`, not by a failed release.
         let expect = Expect { generation, agent: false };
@@ -525,13 +566,17 @@ impl Deploy<'_> {
                 match self.roll_back_object(write, &mut told).await {
                     Ok(Some(object)) if kind(&object) == "Deployment" => rolled.push(object),
                     Ok(_) => {}
-                    Err(error) => told.push(format!("{} was not rolled back: {error}", ObjectRef::of(&write.object))),
+                    Err(error) => {
+                        told.push(format!("{} was not rolled back: {error}", ObjectRef::of(&write.object)))
+                    }
                 }
             }
             for deployment in rolled {
                 let at = ObjectRef::of(&deployment);
                 match self.follow(&deployment, &never).await {
-                    Ok(_) => told.push(format!("{at} was rolled back to {}", shown_images(&images(&deployment)))),
+                    Ok(_) => {
+                        told.push(format!("{at} was rolled back to {}", shown_images(&images(&deployment))))
+                    }
                     Err(error) => told.push(format!("{at} was rolled back, but is not up: {error}")),
                 }
             }
@@ -539,7 +584,11 @@ impl Deploy<'_> {
         told
     }
 
-    async fn roll_back_object(&self, write: &Write, told: &mut Vec<String>) -> Result<Option<Value>, TaskError> {
+    async fn roll_back_object(
+        &self,
+        write: &Write,
+        told: &mut Vec<String>,
+    ) -> Result<Option<Value>, TaskError> {
         let at = ObjectRef::of(&write.object);
         let Some(live) = self.cluster.get(&at).await? else { return Ok(None) };
         let Some(before) = &write.before else {
@@ -574,7 +623,11 @@ impl Deploy<'_> {
 /// The managed fields with those of `managers` (by update) merged into our own (by apply); none where there are none.
 fn upgraded(live: &Value, managers: &[String]) -> Option<Value> {
     let entries = live.pointer("/metadata/managedFields")?.as_array()?;
-    let mine = |entry: &Value| entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply" && entry.get("subresource").is_none();
+    let mine = |entry: &Value| {
+        entry["manager"] == FIELD_MANAGER
+            && entry["operation"] == "Apply"
+            && entry.get("subresource").is_none()
+    };
     let theirs = |entry: &Value| {
         entry["operation"] == "Update"
             && entry.get("subresource").is_none()
@@ -589,10 +642,13 @@ fn upgraded(live: &Value, managers: &[String]) -> Option<Value> {
         merged["fieldsV1"] = fields;
     }
     // kubectl's own copy of what it applied goes with its manager.
-    if let Some(annotations) = merged.pointer_mut("/fieldsV1/f:metadata/f:annotations").and_then(Value::as_object_mut) {
+    if let Some(annotations) =
+        merged.pointer_mut("/fieldsV1/f:metadata/f:annotations").and_then(Value::as_object_mut)
+    {
         annotations.remove("f:kubectl.kubernetes.io/last-applied-configuration");
     }
-    let mut upgraded: Vec<Value> = entries.iter().filter(|entry| !mine(entry) && !theirs(entry)).cloned().collect();
+    let mut upgraded: Vec<Value> =
+        entries.iter().filter(|entry| !mine(entry) && !theirs(entry)).cloned().collect();
     upgraded.push(merged);
     Some(Value::Array(upgraded))
 }

@@ -191,10 +191,10 @@ fn conditions(object: &Value) -> impl Iterator<Item = &Value> {
 /// Whether the agent's webhook has changed this pod. The Deployment never shows it: only the pod does.
 pub fn has_agent(pod: &Value) -> bool {
     let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-    let init = list("/spec/initContainers").any(|container| {
-        container["name"].as_str().is_some_and(|name| name.contains(AGENT_CONTAINER))
-    });
-    let mut variables = list("/spec/containers").filter_map(|container| container["env"].as_array()).flatten();
+    let init = list("/spec/initContainers")
+        .any(|container| container["name"].as_str().is_some_and(|name| name.contains(AGENT_CONTAINER)));
+    let mut variables =
+        list("/spec/containers").filter_map(|container| container["env"].as_array()).flatten();
     init && variables.any(|variable| {
         variable["name"] == "JAVA_TOOL_OPTIONS"
             && variable["value"].as_str().is_some_and(|value| value.contains("-javaagent:"))
@@ -233,7 +233,13 @@ fn judge_pod(pod: &Value, signals: &mut Signals, now: Instant) -> PodVerdict {
     waits.map_or(PodVerdict::Fine, PodVerdict::Waits)
 }
 
-fn judge_container(pod: &str, pod_uid: &str, status: &Value, signals: &mut Signals, now: Instant) -> PodVerdict {
+fn judge_container(
+    pod: &str,
+    pod_uid: &str,
+    status: &Value,
+    signals: &mut Signals,
+    now: Instant,
+) -> PodVerdict {
     let container = status["name"].as_str().unwrap_or_default();
     let image = status["image"].as_str().unwrap_or_default();
     let restarts = status["restartCount"].as_i64().unwrap_or(0);
@@ -242,7 +248,8 @@ fn judge_container(pod: &str, pod_uid: &str, status: &Value, signals: &mut Signa
     let terminated = last.or_else(|| status.pointer("/state/terminated"));
     let exit = terminated.map(exit_words).unwrap_or_default();
     if terminated.is_some_and(|t| t["reason"] == "OOMKilled") && restarts >= 2 {
-        let failure = Failure::new(format!("{here}: out of memory {restarts} times")).hint("raise its memory limit");
+        let failure =
+            Failure::new(format!("{here}: out of memory {restarts} times")).hint("raise its memory limit");
         return PodVerdict::Fails(Box::new(failure.log(pod, container, true)));
     }
     let Some(waiting) = status.pointer("/state/waiting") else {
@@ -280,10 +287,15 @@ fn judge_container(pod: &str, pod_uid: &str, status: &Value, signals: &mut Signa
             let hint = format!("check that image {image} exists and that the cluster may pull it");
             after(if says_missing(message) { 2 } else { 30 }, failure.hint(hint))
         }
-        "CreateContainerConfigError" => after(15, failure.hint("a ConfigMap, a Secret or a key of one is missing")),
-        "CreateContainerError" | "RunContainerError" | "StartError" | "PostStartHookError" => after(30, failure),
+        "CreateContainerConfigError" => {
+            after(15, failure.hint("a ConfigMap, a Secret or a key of one is missing"))
+        }
+        "CreateContainerError" | "RunContainerError" | "StartError" | "PostStartHookError" => {
+            after(30, failure)
+        }
         "CrashLoopBackOff" => {
-            let failure = Failure::new(format!("{here}: crashes again and again{exit}")).log(pod, container, true);
+            let failure =
+                Failure::new(format!("{here}: crashes again and again{exit}")).log(pod, container, true);
             if restarts >= 3 { PodVerdict::Fails(Box::new(failure)) } else { after(60, failure) }
         }
         "" => PodVerdict::Fine,
@@ -294,7 +306,9 @@ fn judge_container(pod: &str, pod_uid: &str, status: &Value, signals: &mut Signa
 
 /// Words of registries for an image that is not there: waiting longer will not bring it.
 fn says_missing(message: &str) -> bool {
-    ["not found", "manifest unknown", "does not exist", "repository does not exist"].iter().any(|w| message.contains(w))
+    ["not found", "manifest unknown", "does not exist", "repository does not exist"]
+        .iter()
+        .any(|w| message.contains(w))
 }
 
 fn exit_words(terminated: &Value) -> String {
@@ -470,8 +484,11 @@ fn take(
             listed.insert(format!("{}{}", kind_tag(kind), uid(&value).unwrap_or_default()), value);
         }
         watcher::Event::InitDone => {
-            let mine: Vec<Value> =
-                listed.iter().filter(|(key, _)| key.starts_with(kind_tag(kind))).map(|(_, v)| v.clone()).collect();
+            let mine: Vec<Value> = listed
+                .iter()
+                .filter(|(key, _)| key.starts_with(kind_tag(kind)))
+                .map(|(_, v)| v.clone())
+                .collect();
             match kind {
                 Kind::Deployment => seen.deployment = None,
                 Kind::ReplicaSet => seen.replica_sets.clear(),
@@ -496,10 +513,12 @@ fn kind_tag(kind: Kind) -> &'static str {
 pub fn running_images(seen: &Seen) -> BTreeMap<String, String> {
     let mut images = BTreeMap::new();
     for pod in seen.new_pods() {
-        for status in pod.pointer("/status/containerStatuses").and_then(Value::as_array).into_iter().flatten() {
+        for status in pod.pointer("/status/containerStatuses").and_then(Value::as_array).into_iter().flatten()
+        {
             let Some(container) = status["name"].as_str() else { continue };
             let spec = pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
-            let written = spec.filter(|c| c["name"] == container).find_map(|c| c["image"].as_str()).unwrap_or_default();
+            let written =
+                spec.filter(|c| c["name"] == container).find_map(|c| c["image"].as_str()).unwrap_or_default();
             let id = status["imageID"].as_str().unwrap_or_default();
             images.insert(container.to_owned(), by_digest(written, id));
         }
@@ -530,7 +549,11 @@ mod tests {
         let set = json!({ "metadata": { "name": "a-1", "uid": "r", "annotations": { "deployment.kubernetes.io/revision": "2" }, "ownerReferences": [{ "uid": "d" }] } });
         let mut pod = pod;
         pod["metadata"] = json!({ "name": "a-1-x", "uid": "p", "ownerReferences": [{ "uid": "r" }] });
-        Seen { deployment: Some(deployment), replica_sets: [("r".into(), set)].into(), pods: [("p".into(), pod)].into() }
+        Seen {
+            deployment: Some(deployment),
+            replica_sets: [("r".into(), set)].into(),
+            pods: [("p".into(), pod)].into(),
+        }
     }
 
     fn container(state: Value, restarts: u32) -> Value {
@@ -559,26 +582,95 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_signal_has_its_verdict_and_its_patience() {
         let going = json!({ "observedGeneration": 2, "replicas": 1, "updatedReplicas": 1 });
-        let done = json!({ "observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1 });
-        let old = json!({ "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1 });
-        let two = json!({ "observedGeneration": 2, "replicas": 2, "updatedReplicas": 1, "availableReplicas": 2 });
+        let done =
+            json!({ "observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1 });
+        let old =
+            json!({ "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1 });
+        let two =
+            json!({ "observedGeneration": 2, "replicas": 2, "updatedReplicas": 1, "availableReplicas": 2 });
         let late = json!({ "observedGeneration": 2, "conditions": [{ "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out progressing" }] });
         let quota = json!({ "observedGeneration": 2, "conditions": [{ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota" }] });
         let fine = json!({ "status": {} });
         let unschedulable = json!({ "status": { "conditions": [{ "type": "PodScheduled", "status": "False", "message": "0/1 nodes" }] } });
         for (what, seen, seconds, first, then) in [
             ("done", seen(done, fine.clone()), 1, "done", "done"),
-            ("old status", seen(old, fine.clone()), 999, "1/1 the controller has not seen the change yet", "1/1 the controller has not seen the change yet"),
-            ("old pods", seen(two, fine.clone()), 999, "1/1 1 old pod is still to go", "1/1 1 old pod is still to go"),
-            ("deadline", seen(late, fine.clone()), 0, "failed: Deployment a: timed out progressing", "failed: Deployment a: timed out progressing"),
-            ("quota", seen(quota, fine), 10, "0/1 exceeded quota", "failed: Deployment a: pods cannot be created: exceeded quota"),
-            ("unschedulable", seen(going.clone(), unschedulable), 120, "0/1 pod a-1-x cannot be scheduled: 0/1 nodes", "failed: pod a-1-x cannot be scheduled: 0/1 nodes"),
-            ("pull", seen(going.clone(), waiting("ImagePullBackOff", "back-off")), 30, "0/1 pod a-1-x, container main: ImagePullBackOff: back-off", "failed: pod a-1-x, container main: ImagePullBackOff: back-off"),
-            ("first pull", seen(going.clone(), waiting("ErrImagePull", "blip")), 999, "0/1 pod a-1-x, container main: ErrImagePull: blip", "0/1 pod a-1-x, container main: ErrImagePull: blip"),
-            ("name", seen(going.clone(), waiting("InvalidImageName", "bad")), 0, "failed: pod a-1-x, container main: InvalidImageName: bad", "failed: pod a-1-x, container main: InvalidImageName: bad"),
-            ("config", seen(going.clone(), waiting("CreateContainerConfigError", "no key")), 15, "0/1 pod a-1-x, container main: CreateContainerConfigError: no key", "failed: pod a-1-x, container main: CreateContainerConfigError: no key"),
-            ("crash", seen(going.clone(), container(json!({ "waiting": { "reason": "CrashLoopBackOff" } }), 3)), 0, "failed: pod a-1-x, container main: out of memory 3 times", "failed: pod a-1-x, container main: out of memory 3 times"),
-            ("not ready", seen(going, container(json!({ "running": {} }), 0)), 999, "0/1 pod a-1-x, container main: runs, not ready yet", "0/1 pod a-1-x, container main: runs, not ready yet"),
+            (
+                "old status",
+                seen(old, fine.clone()),
+                999,
+                "1/1 the controller has not seen the change yet",
+                "1/1 the controller has not seen the change yet",
+            ),
+            (
+                "old pods",
+                seen(two, fine.clone()),
+                999,
+                "1/1 1 old pod is still to go",
+                "1/1 1 old pod is still to go",
+            ),
+            (
+                "deadline",
+                seen(late, fine.clone()),
+                0,
+                "failed: Deployment a: timed out progressing",
+                "failed: Deployment a: timed out progressing",
+            ),
+            (
+                "quota",
+                seen(quota, fine),
+                10,
+                "0/1 exceeded quota",
+                "failed: Deployment a: pods cannot be created: exceeded quota",
+            ),
+            (
+                "unschedulable",
+                seen(going.clone(), unschedulable),
+                120,
+                "0/1 pod a-1-x cannot be scheduled: 0/1 nodes",
+                "failed: pod a-1-x cannot be scheduled: 0/1 nodes",
+            ),
+            (
+                "pull",
+                seen(going.clone(), waiting("ImagePullBackOff", "back-off")),
+                30,
+                "0/1 pod a-1-x, container main: ImagePullBackOff: back-off",
+                "failed: pod a-1-x, container main: ImagePullBackOff: back-off",
+            ),
+            (
+                "first pull",
+                seen(going.clone(), waiting("ErrImagePull", "blip")),
+                999,
+                "0/1 pod a-1-x, container main: ErrImagePull: blip",
+                "0/1 pod a-1-x, container main: ErrImagePull: blip",
+            ),
+            (
+                "name",
+                seen(going.clone(), waiting("InvalidImageName", "bad")),
+                0,
+                "failed: pod a-1-x, container main: InvalidImageName: bad",
+                "failed: pod a-1-x, container main: InvalidImageName: bad",
+            ),
+            (
+                "config",
+                seen(going.clone(), waiting("CreateContainerConfigError", "no key")),
+                15,
+                "0/1 pod a-1-x, container main: CreateContainerConfigError: no key",
+                "failed: pod a-1-x, container main: CreateContainerConfigError: no key",
+            ),
+            (
+                "crash",
+                seen(going.clone(), container(json!({ "waiting": { "reason": "CrashLoopBackOff" } }), 3)),
+                0,
+                "failed: pod a-1-x, container main: out of memory 3 times",
+                "failed: pod a-1-x, container main: out of memory 3 times",
+            ),
+            (
+                "not ready",
+                seen(going, container(json!({ "running": {} }), 0)),
+                999,
+                "0/1 pod a-1-x, container main: runs, not ready yet",
+                "0/1 pod a-1-x, container main: runs, not ready yet",
+            ),
         ] {
             assert_eq!(told(&seen, seconds).await, (first.to_owned(), then.to_owned()), "{what}");
         }
@@ -588,7 +680,11 @@ mod tests {
     fn images_by_digest_keep_their_repository() {
         let digest = format!("sha256:{}", "a".repeat(64));
         for (written, id, expected) in [
-            ("r.example:5000/x/a:v2", format!("docker-pullable://r.example:5000/x/a@{digest}"), format!("r.example:5000/x/a@{digest}")),
+            (
+                "r.example:5000/x/a:v2",
+                format!("docker-pullable://r.example:5000/x/a@{digest}"),
+                format!("r.example:5000/x/a@{digest}"),
+            ),
             ("a:v2", format!("docker.io/library/a@{digest}"), format!("a@{digest}")),
             ("a:v2", "sha256:abc".into(), "a:v2".into()),
             ("a:v2", String::new(), "a:v2".into()),

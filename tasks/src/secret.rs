@@ -41,9 +41,9 @@ impl DigestKey {
     pub fn open(path: &Path) -> std::io::Result<DigestKey> {
         match fs::read(path) {
             Ok(bytes) => {
-                let bytes: [u8; 32] = bytes
-                    .try_into()
-                    .map_err(|_| std::io::Error::other(format!("{} is not a key: 32 bytes were expected", path.display())))?;
+                let bytes: [u8; 32] = bytes.try_into().map_err(|_| {
+                    std::io::Error::other(format!("{} is not a key: 32 bytes were expected", path.display()))
+                })?;
                 return Ok(DigestKey(bytes));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -55,7 +55,8 @@ impl DigestKey {
             fs::create_dir_all(parent)?;
         }
         let draft = path.with_extension(format!("{}.draft", std::process::id()));
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         // Whoever came first wins: a link does not replace.
@@ -109,9 +110,11 @@ pub fn restore(object: &Value, origin: &str, source: &Path, key: &DigestKey) -> 
         return Ok(object.clone());
     }
     let shown = source.display();
-    let text = fs::read_to_string(source).map_err(|error| format!("Secret {origin}: {shown} cannot be read again: {error}"))?;
-    let objects = manifest::parse(&shown.to_string(), &text)
-        .map_err(|_| format!("Secret {origin}: {shown} cannot be read again: it is not valid YAML any more"))?;
+    let text = fs::read_to_string(source)
+        .map_err(|error| format!("Secret {origin}: {shown} cannot be read again: {error}"))?;
+    let objects = manifest::parse(&shown.to_string(), &text).map_err(|_| {
+        format!("Secret {origin}: {shown} cannot be read again: it is not valid YAML any more")
+    })?;
     let found = objects.iter().find(|candidate| kind(candidate) == "Secret" && name(candidate) == origin);
     let found = found.ok_or_else(|| format!("Secret {origin} is not in {shown} any more"))?;
     let mut restored = object.clone();
@@ -120,7 +123,9 @@ pub fn restore(object: &Value, origin: &str, source: &Path, key: &DigestKey) -> 
     let unchanged = planned.len() == values.len()
         && values.iter().all(|(name, value)| planned.get(name) == Some(&key.digest(value)));
     if !unchanged {
-        return Err(format!("Secret {origin} in {shown} was changed since the run was submitted: start a new run"));
+        return Err(format!(
+            "Secret {origin} in {shown} was changed since the run was submitted: start a new run"
+        ));
     }
     let data: Map<String, Value> =
         values.into_iter().map(|(name, value)| (name, BASE64_STANDARD.encode(value).into())).collect();
@@ -130,9 +135,13 @@ pub fn restore(object: &Value, origin: &str, source: &Path, key: &DigestKey) -> 
 
 /// A fingerprint of what an object carries, for the hash that rolls pods when their configuration changes.
 pub fn fingerprint(object: &Value) -> String {
-    let content: BTreeMap<&str, &Value> =
-        ["data", "binaryData", "stringData"].into_iter().filter_map(|key| Some((key, object.get(key)?))).collect();
-    let text = serde_json::to_vec(&content.into_iter().map(|(k, v)| (k, manifest::sorted(v))).collect::<BTreeMap<_, _>>());
+    let content: BTreeMap<&str, &Value> = ["data", "binaryData", "stringData"]
+        .into_iter()
+        .filter_map(|key| Some((key, object.get(key)?)))
+        .collect();
+    let text = serde_json::to_vec(
+        &content.into_iter().map(|(k, v)| (k, manifest::sorted(v))).collect::<BTreeMap<_, _>>(),
+    );
     Digest::of(&text.unwrap_or_default()).as_str().to_owned()
 }
 
@@ -164,7 +173,10 @@ mod tests {
         let object = &manifest::parse("a.yaml", manifest).expect("valid")[0];
         let redacted = redact(object, &key);
         let text = redacted.to_string();
-        assert!(!text.contains("hunter2") && !text.contains("aHVudGVyMg") && !text.contains("aGk="), "{text}");
+        assert!(
+            !text.contains("hunter2") && !text.contains("aHVudGVyMg") && !text.contains("aGk="),
+            "{text}"
+        );
         let restored = restore(&redacted, "s", &source, &key).expect("restored");
         assert_eq!(restored["data"], json!({ "other": "aGk=", "password": "aHVudGVyMg==" }));
 

@@ -17,7 +17,8 @@ use crate::manifest::containers;
 /// # Errors
 /// What an expression put in that does not fit.
 pub fn read<T: DeserializeOwned>(cx: &TaskContext) -> Result<T, TaskError> {
-    serde_json::from_value(cx.spec.clone()).map_err(|error| TaskError::permanent(format!("`with` does not fit: {error}")))
+    serde_json::from_value(cx.spec.clone())
+        .map_err(|error| TaskError::permanent(format!("`with` does not fit: {error}")))
 }
 
 /// The environment that the spec names, where the workflow may use it.
@@ -27,7 +28,8 @@ pub fn read<T: DeserializeOwned>(cx: &TaskContext) -> Result<T, TaskError> {
 pub fn site(cx: &TaskContext, name: &str) -> Result<Site, TaskError> {
     let site = Site::load(&cx.bundle, name).map_err(TaskError::permanent)?;
     site.admit(&cx.workflow).map_err(|why| {
-        TaskError::permanent(why).hint(format!("add it to `allow.workflows` in the file of environment `{name}`"))
+        TaskError::permanent(why)
+            .hint(format!("add it to `allow.workflows` in the file of environment `{name}`"))
     })?;
     Ok(site)
 }
@@ -55,7 +57,8 @@ pub fn check_environment(spec: &Value, at: &task::Site<'_>, findings: &mut Vec<F
         && let Err(why) = site.admit(workflow)
     {
         findings.push(
-            Finding::at("/environment", why).hint(format!("add it to `allow.workflows` in the file of environment `{name}`")),
+            Finding::at("/environment", why)
+                .hint(format!("add it to `allow.workflows` in the file of environment `{name}`")),
         );
     }
     Some(site)
@@ -104,7 +107,8 @@ pub fn check_images(spec: &Value, site: Option<&Site>, findings: &mut Vec<Findin
                     let at = step(&at, container);
                     match image {
                         Value::String(text) => check_image(text, &at, findings),
-                        _ => findings.push(Finding::at(at, "an image is a text").label("expected `repository:tag`")),
+                        _ => findings
+                            .push(Finding::at(at, "an image is a text").label("expected `repository:tag`")),
                     }
                 }
             }
@@ -131,7 +135,8 @@ fn check_image(text: &str, at: &str, findings: &mut Vec<Finding>) {
         return;
     }
     if text.is_empty() || text.contains(char::is_whitespace) {
-        findings.push(Finding::at(at, format!("`{text}` is not an image")).label("expected `repository:tag`"));
+        findings
+            .push(Finding::at(at, format!("`{text}` is not an image")).label("expected `repository:tag`"));
     }
 }
 
@@ -139,7 +144,11 @@ fn check_image(text: &str, at: &str, findings: &mut Vec<Finding>) {
 ///
 /// # Errors
 /// A sentence: a text for a service of several containers.
-pub fn images_for(service: &str, given: Option<&Value>, baseline: &[Value]) -> Result<BTreeMap<String, String>, String> {
+pub fn images_for(
+    service: &str,
+    given: Option<&Value>,
+    baseline: &[Value],
+) -> Result<BTreeMap<String, String>, String> {
     match given {
         None => Ok(BTreeMap::new()),
         Some(Value::String(image)) => {
@@ -161,7 +170,8 @@ pub fn images_for(service: &str, given: Option<&Value>, baseline: &[Value]) -> R
         }
         Some(Value::Object(map)) => {
             let template = deployment(service, baseline)?.pointer("/spec/template").unwrap_or(&Value::Null);
-            let known: Vec<String> = containers(template).filter_map(|c| c["name"].as_str().map(str::to_owned)).collect();
+            let known: Vec<String> =
+                containers(template).filter_map(|c| c["name"].as_str().map(str::to_owned)).collect();
             let mut images = BTreeMap::new();
             for (container, image) in map {
                 if !known.contains(container) {
@@ -170,7 +180,9 @@ pub fn images_for(service: &str, given: Option<&Value>, baseline: &[Value]) -> R
                         graylane_engine::schema::list(&known)
                     ));
                 }
-                let image = image.as_str().ok_or_else(|| format!("service `{service}`, container `{container}`: an image is a text"))?;
+                let image = image.as_str().ok_or_else(|| {
+                    format!("service `{service}`, container `{container}`: an image is a text")
+                })?;
                 images.insert(container.clone(), image.to_owned());
             }
             Ok(images)
@@ -183,6 +195,8 @@ pub fn images_for(service: &str, given: Option<&Value>, baseline: &[Value]) -> R
 pub fn images_value(images: &BTreeMap<String, String>) -> Value {
     match images.iter().next() {
         Some((_, only)) if images.len() == 1 => only.clone().into(),
-        _ => Value::Object(images.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect::<Map<_, _>>()),
+        _ => Value::Object(
+            images.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect::<Map<_, _>>(),
+        ),
     }
 }

@@ -55,7 +55,8 @@ pub fn check(file: &str, bytes: &[u8], registry: &Registry, known: &Known, site:
         let revision = Digest::of(bytes);
         let Check { mut findings, inputs, .. } = checker;
         findings.retain(unique());
-        let mut problems: Vec<Problem> = findings.into_iter().map(|finding| document.problem(finding)).collect();
+        let mut problems: Vec<Problem> =
+            findings.into_iter().map(|finding| document.problem(finding)).collect();
         problems.sort_by_key(|problem| problem.place.as_ref().map_or(0, |place| place.bytes.start));
         let name = document.value().get("name").and_then(Value::as_str).map(str::to_owned);
         let graph = if problems.iter().any(|problem| problem.severity == Severity::Error) {
@@ -87,7 +88,9 @@ pub fn check_names(files: &mut [(String, Checked)]) {
             let (file, checked) = &mut files[index];
             let others: Vec<String> = named.iter().filter(|other| *other != file).cloned().collect();
             let mut problem = file_problem(file, format!("two workflows are called `{name}`"));
-            problem.hints.push(format!("the other one is in {}; give one of them another name", list(&others)));
+            problem
+                .hints
+                .push(format!("the other one is in {}; give one of them another name", list(&others)));
             checked.problems.push(problem);
             checked.graph = None;
         }
@@ -121,7 +124,8 @@ struct Check<'c> {
 
 impl<'c> Check<'c> {
     fn new(document: &'c Document, registry: &'c Registry, known: &'c Known, site: Site<'c>) -> Self {
-        let workflow = document.value().get("name").and_then(Value::as_str).and_then(|name| name.parse().ok());
+        let workflow =
+            document.value().get("name").and_then(Value::as_str).and_then(|name| name.parse().ok());
         Check {
             document,
             registry,
@@ -189,7 +193,8 @@ impl<'c> Check<'c> {
             let pointer = step("/tasks", name);
             self.name(name, &pointer, "a task");
             let mut needs = Vec::new();
-            for (index, need) in task.get("needs").and_then(Value::as_array).into_iter().flatten().enumerate() {
+            for (index, need) in task.get("needs").and_then(Value::as_array).into_iter().flatten().enumerate()
+            {
                 let Some(need) = need.as_str() else { continue };
                 let at = format!("{pointer}/needs/{index}");
                 if need == name {
@@ -248,7 +253,9 @@ impl<'c> Check<'c> {
 
     fn triggers(&mut self, root: &Value, tasks: &serde_json::Map<String, Value>) {
         let mut names: BTreeMap<&str, usize> = BTreeMap::new();
-        for (index, trigger) in root.get("triggers").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        for (index, trigger) in
+            root.get("triggers").and_then(Value::as_array).into_iter().flatten().enumerate()
+        {
             let pointer = format!("/triggers/{index}");
             if let Some(name) = trigger.get("name").and_then(Value::as_str)
                 && let Some(first) = names.insert(name, index)
@@ -283,11 +290,19 @@ impl<'c> Check<'c> {
                 }
             }
             for key in ["only", "skip"] {
-                for (at, name) in trigger.get(key).and_then(Value::as_array).into_iter().flatten().enumerate() {
+                for (at, name) in trigger.get(key).and_then(Value::as_array).into_iter().flatten().enumerate()
+                {
                     let Some(name) = name.as_str() else { continue };
                     if !tasks.contains_key(name) {
-                        let message = format!("there is no task `{name}` to {}", if key == "only" { "select" } else { "skip" });
-                        self.findings.push(offer(Finding::at(format!("{pointer}/{key}/{at}"), message), name, tasks.keys()));
+                        let message = format!(
+                            "there is no task `{name}` to {}",
+                            if key == "only" { "select" } else { "skip" }
+                        );
+                        self.findings.push(offer(
+                            Finding::at(format!("{pointer}/{key}/{at}"), message),
+                            name,
+                            tasks.keys(),
+                        ));
                     }
                 }
             }
@@ -296,10 +311,12 @@ impl<'c> Check<'c> {
 
     fn cron(&mut self, text: &str, pointer: &str) {
         match text.parse::<Schedule>() {
-            Err(words) => self.findings.push(Finding::at(pointer, format!("`{text}` is not a schedule")).label(words)),
-            Ok(schedule) => self.findings.extend(
-                schedule.warnings.into_iter().map(|words| Finding::at(pointer, words).warning()),
-            ),
+            Err(words) => {
+                self.findings.push(Finding::at(pointer, format!("`{text}` is not a schedule")).label(words))
+            }
+            Ok(schedule) => self
+                .findings
+                .extend(schedule.warnings.into_iter().map(|words| Finding::at(pointer, words).warning())),
         }
     }
 
@@ -332,15 +349,20 @@ impl<'c> Check<'c> {
             && attempts == 1
             && task.pointer("/retry/backoff").is_some()
         {
-            let finding = Finding::at(format!("{pointer}/retry/attempts"), "one attempt is no retry").warning();
+            let finding =
+                Finding::at(format!("{pointer}/retry/attempts"), "one attempt is no retry").warning();
             self.findings.push(finding.label("`attempts` counts all tries, the first one too"));
         }
         let Some(type_name) = task.get("type").and_then(Value::as_str) else { return };
-        let (Some(kind), Some(checker)) = (self.registry.get(type_name).cloned(), self.registry.checker(type_name)) else {
+        let (Some(kind), Some(checker)) =
+            (self.registry.get(type_name).cloned(), self.registry.checker(type_name))
+        else {
             if !type_name.contains("${{") {
                 let known: Vec<String> = self.registry.iter().map(|t| t.type_name().to_owned()).collect();
-                let finding = Finding::at(format!("{pointer}/type"), format!("unknown task type `{type_name}`"));
-                self.findings.push(offer(finding, type_name, &known).hint(format!("the types are {}", list(&known))));
+                let finding =
+                    Finding::at(format!("{pointer}/type"), format!("unknown task type `{type_name}`"));
+                self.findings
+                    .push(offer(finding, type_name, &known).hint(format!("the types are {}", list(&known))));
             }
             return;
         };
@@ -414,7 +436,8 @@ impl<'c> Check<'c> {
         } else if FUNCTIONS.contains(&name) {
             None
         } else {
-            let known: Vec<String> = FUNCTIONS.iter().chain(&ANCESTOR_FUNCTIONS).map(|f| (*f).to_owned()).collect();
+            let known: Vec<String> =
+                FUNCTIONS.iter().chain(&ANCESTOR_FUNCTIONS).map(|f| (*f).to_owned()).collect();
             Some(offer(Finding::at(pointer, format!("there is no function `{name}`")), name, &known))
         };
         if let Some(finding) = finding {
@@ -451,7 +474,10 @@ impl<'c> Check<'c> {
             "vars" => {
                 let name = first.filter(|name| !self.known.vars.contains(*name))?;
                 let finding = Finding::at(pointer, format!("the settings have no variable `{name}`"));
-                Some(offer(finding, name, &self.known.vars).hint("variables stand below `vars` in the settings"))
+                Some(
+                    offer(finding, name, &self.known.vars)
+                        .hint("variables stand below `vars` in the settings"),
+                )
             }
             "secrets" => self.secret_reference(pointer, source, reference, place),
             // Types are names too.
@@ -481,7 +507,9 @@ impl<'c> Check<'c> {
         let tasks = self.document.value().get("tasks").and_then(Value::as_object)?;
         if !tasks.contains_key(name) {
             let finding = Finding::at(pointer, format!("there is no task `{name}`"));
-            let dashed = tasks.keys().find(|key| key.starts_with(&format!("{name}-")) && source.contains(key.as_str()));
+            let dashed = tasks
+                .keys()
+                .find(|key| key.starts_with(&format!("{name}-")) && source.contains(key.as_str()));
             return Some(match dashed {
                 Some(key) => finding.hint(format!("a name with `-` is written tasks['{key}']")),
                 None => offer(finding, name, tasks.keys()),
@@ -502,7 +530,10 @@ impl<'c> Check<'c> {
                 }
                 let known: Vec<String> = kind.outputs().iter().map(|output| (*output).to_owned()).collect();
                 let finding = Finding::at(pointer, format!("task `{name}` has no output `{output}`"));
-                Some(offer(finding, output, &known).hint(format!("a `{type_name}` task puts out {}", list(&known))))
+                Some(
+                    offer(finding, output, &known)
+                        .hint(format!("a `{type_name}` task puts out {}", list(&known))),
+                )
             }
             Some(other) => {
                 let known = ["status", "outputs"].map(str::to_owned);
@@ -511,7 +542,13 @@ impl<'c> Check<'c> {
         }
     }
 
-    fn secret_reference(&self, pointer: &str, source: &str, reference: &Reference, place: Place) -> Option<Finding> {
+    fn secret_reference(
+        &self,
+        pointer: &str,
+        source: &str,
+        reference: &Reference,
+        place: Place,
+    ) -> Option<Finding> {
         let name = reference.path.first();
         if !matches!(place, Place::With { secret: true, .. }) {
             let finding = Finding::at(pointer, "a secret cannot stand here");
@@ -523,7 +560,10 @@ impl<'c> Check<'c> {
                     return None;
                 }
                 let finding = Finding::at(pointer, format!("the settings have no secret `{name}`"));
-                Some(offer(finding, name, &self.known.secrets).hint("secrets stand below `secrets` in the settings"))
+                Some(
+                    offer(finding, name, &self.known.secrets)
+                        .hint("secrets stand below `secrets` in the settings"),
+                )
             }
             _ => {
                 let finding = Finding::at(pointer, "a secret cannot be computed with");
@@ -543,9 +583,39 @@ enum Place {
 pub(crate) const RUN_KEYS: [&str; 5] = ["id", "workflow", "revision", "submitted_at", "actor"];
 
 const FUNCTIONS: [&str; 33] = [
-    "size", "has", "all", "exists", "exists_one", "map", "filter", "contains", "startsWith", "endsWith", "matches", "int",
-    "uint", "double", "string", "bool", "type", "min", "max", "lowerAscii", "upperAscii", "replace", "split", "join", "trim",
-    "substring", "indexOf", "lastIndexOf", "charAt", "format", "duration", "timestamp", "dyn",
+    "size",
+    "has",
+    "all",
+    "exists",
+    "exists_one",
+    "map",
+    "filter",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bool",
+    "type",
+    "min",
+    "max",
+    "lowerAscii",
+    "upperAscii",
+    "replace",
+    "split",
+    "join",
+    "trim",
+    "substring",
+    "indexOf",
+    "lastIndexOf",
+    "charAt",
+    "format",
+    "duration",
+    "timestamp",
+    "dyn",
 ];
 
 fn offer<'n>(finding: Finding, given: &str, names: impl IntoIterator<Item = &'n String>) -> Finding {

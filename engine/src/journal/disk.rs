@@ -115,7 +115,8 @@ impl DiskJournal {
         // Left over from a snapshot that was cut off; sled would stumble over it.
         for entry in fs::read_dir(&store).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            if name.to_string_lossy().starts_with("snap.") && name.to_string_lossy().ends_with(".generating") {
+            if name.to_string_lossy().starts_with("snap.") && name.to_string_lossy().ends_with(".generating")
+            {
                 fs::remove_file(entry.path()).map_err(io(&entry.path()))?;
             }
         }
@@ -205,7 +206,8 @@ impl Journal for DiskJournal {
         let mut records = Vec::new();
         for entry in self.db.scan_prefix(run_prefix(run)) {
             let (key, value) = entry.map_err(|error| Error::Damaged(error.to_string()))?;
-            let (next, record) = decode(&chain, &key, &value).map_err(|why| Error::Damaged(format!("run {run}: {why}")))?;
+            let (next, record) =
+                decode(&chain, &key, &value).map_err(|why| Error::Damaged(format!("run {run}: {why}")))?;
             chain = next;
             records.push(record);
         }
@@ -228,7 +230,8 @@ impl Journal for DiskJournal {
         // Unfinished bytes never stand under a digest's name.
         let draft = path.with_extension(format!("{}.draft", std::process::id()));
         let written = (|| {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&draft, &path)?;
@@ -256,8 +259,14 @@ impl Journal for DiskJournal {
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join("lock");
     let io = |error: io::Error| OpenError::Io { path: path.clone(), why: error.to_string() };
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -269,7 +278,9 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(error)) => return Err(io(error)),
     }
-    file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes())).map_err(io)?;
+    file.set_len(0)
+        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
+        .map_err(io)?;
     Ok(file)
 }
 
@@ -277,13 +288,16 @@ fn check_format(folder: &Path) -> Result<(), OpenError> {
     let path = folder.join("format");
     match fs::read_to_string(&path) {
         Ok(found) if found.trim() == FORMAT.to_string() => Ok(()),
-        Ok(found) => Err(OpenError::Newer { path: folder.to_owned(), found: found.trim().chars().take(20).collect() }),
+        Ok(found) => {
+            Err(OpenError::Newer { path: folder.to_owned(), found: found.trim().chars().take(20).collect() })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if folder.join("store").exists() {
                 let why = "its `format` file is missing".into();
                 return Err(OpenError::Damaged { path: folder.to_owned(), why });
             }
-            let written = fs::write(&path, format!("{FORMAT}\n")).and_then(|()| File::open(&path)?.sync_all());
+            let written =
+                fs::write(&path, format!("{FORMAT}\n")).and_then(|()| File::open(&path)?.sync_all());
             written.map_err(|error| OpenError::Io { path, why: error.to_string() })
         }
         Err(error) => Err(OpenError::Io { path, why: error.to_string() }),
@@ -305,7 +319,9 @@ fn quietly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Resu
     let spawned = thread::Builder::new().name("store".into()).spawn(move || {
         catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
             let words = panic.downcast_ref::<String>().cloned();
-            words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_else(|| "unreadable".into())
+            words
+                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                .unwrap_or_else(|| "unreadable".into())
         })
     });
     match spawned.map(thread::JoinHandle::join) {
@@ -319,7 +335,8 @@ fn last_batch(db: &sled::Db) -> Result<u64, String> {
     match db.get(BATCH_KEY).map_err(|error| error.to_string())? {
         None => Ok(0),
         Some(bytes) => {
-            let bytes: [u8; 8] = bytes.as_ref().try_into().map_err(|_| "the number of the last write is unreadable")?;
+            let bytes: [u8; 8] =
+                bytes.as_ref().try_into().map_err(|_| "the number of the last write is unreadable")?;
             Ok(u64::from_be_bytes(bytes))
         }
     }
@@ -341,7 +358,8 @@ fn check_all(db: &sled::Db) -> Result<HashMap<RunId, (u64, Chain)>, String> {
     thread::Builder::new()
         .name("store check".into())
         .spawn(move || {
-            let answer = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("it cannot be read to its end".into()));
+            let answer = catch_unwind(AssertUnwindSafe(work))
+                .unwrap_or_else(|_| Err("it cannot be read to its end".into()));
             // Nobody waits any more once the scan was given up.
             let _ = done.send(answer);
         })
@@ -387,7 +405,8 @@ struct Sentinel {
 
 impl Sentinel {
     fn open(path: &Path) -> io::Result<Sentinel> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         Ok(Sentinel { file })
     }
 

@@ -56,7 +56,8 @@ pub(super) fn decode(before: &Chain, key: &[u8], value: &[u8]) -> Result<(Chain,
     if chain != stored {
         return Err("a record was changed, or one before it is missing".into());
     }
-    let record: Record = serde_json::from_slice(json).map_err(|error| format!("a record that cannot be read: {error}"))?;
+    let record: Record =
+        serde_json::from_slice(json).map_err(|error| format!("a record that cannot be read: {error}"))?;
     Ok((chain, record))
 }
 

@@ -111,7 +111,9 @@ async fn damage_is_told_and_never_a_shorter_history() {
         ("the format is a later one", |store| {
             fs::write(store.parent().expect("a parent").join("format"), b"9\n").expect("written");
         }),
-        ("the format is gone", |store| fs::remove_file(store.parent().expect("a parent").join("format")).expect("removed")),
+        ("the format is gone", |store| {
+            fs::remove_file(store.parent().expect("a parent").join("format")).expect("removed")
+        }),
     ];
     for (what, damage) in table {
         let folder = tempfile::tempdir().expect("a folder");

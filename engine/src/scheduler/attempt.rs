@@ -40,8 +40,10 @@ pub(super) async fn carry_out(
         Err(error) if error.is_panic() => {
             let panic = error.into_panic();
             let words = panic.downcast_ref::<String>().cloned();
-            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-            Err(TaskError::transient(format!("the task panicked: {words}")).hint("this is a bug of Graylane: please report it"))
+            let words =
+                words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+            Err(TaskError::transient(format!("the task panicked: {words}"))
+                .hint("this is a bug of Graylane: please report it"))
         }
         Err(_) => Err(TaskError::transient("the attempt was cut off")),
     };
@@ -63,7 +65,8 @@ async fn stored_plan(journal: Arc<dyn Journal>, digest: Digest) -> Result<Plan, 
     let bytes = read
         .map_err(|error| TaskError::transient(error.to_string()))?
         .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))?;
-    serde_json::from_slice(&bytes).map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))
 }
 
 /// The plan is on disk, and known to the run, before anything is written with it.

@@ -232,7 +232,9 @@ impl Engine {
             }
             fold(&parts, &records).map(|(run, _)| Some(view::of(&run, &Waits::default())))
         });
-        folded.await.unwrap_or_else(|error| Err(StartError::Journal(journal::Error::Damaged(error.to_string()))))
+        folded
+            .await
+            .unwrap_or_else(|error| Err(StartError::Journal(journal::Error::Damaged(error.to_string()))))
     }
 
     /// The records of a run.
@@ -302,7 +304,8 @@ fn read_all(parts: &Parts) -> Result<(BTreeMap<RunId, RunSummary>, Unfinished), 
 
 /// Folds a run from its records and the bundle that the first one names.
 fn fold(parts: &Parts, records: &[Record]) -> Result<(Run, Arc<Bundle>), StartError> {
-    let Some(Record { run, event: Event::RunSubmitted { bundle, vars, secrets, .. }, .. }) = records.first() else {
+    let Some(Record { run, event: Event::RunSubmitted { bundle, vars, secrets, .. }, .. }) = records.first()
+    else {
         return Err(StartError::Journal(journal::Error::Damaged("a run without its first record".into())));
     };
     let bytes = parts.journal.get(bundle)?;
@@ -349,8 +352,8 @@ pub(crate) fn seal(
         left_out,
     };
     let record = Record { run: id, seq: Seq(1), at: now, event };
-    let run = Run::begin(Arc::new(graph), &record)
-        .map_err(|error| SubmitError::Inputs(vec![error.to_string()]))?;
+    let run =
+        Run::begin(Arc::new(graph), &record).map_err(|error| SubmitError::Inputs(vec![error.to_string()]))?;
     run.run_claims().map_err(|why| SubmitError::Inputs(vec![why]))?;
     Ok((run, record))
 }

@@ -33,7 +33,13 @@ pub(super) enum Input {
         answer: oneshot::Sender<Result<(), TaskError>>,
     },
     /// Somebody wants a run to end.
-    Cancel { run: RunId, actor: String, reason: Option<String>, now: bool, answer: oneshot::Sender<CancelAnswer> },
+    Cancel {
+        run: RunId,
+        actor: String,
+        reason: Option<String>,
+        now: bool,
+        answer: oneshot::Sender<CancelAnswer>,
+    },
     /// Somebody wants to see an active run.
     View { run: RunId, answer: oneshot::Sender<Option<RunView>> },
     /// The daemon stops: what runs is cut off, and entered again on the next start.

@@ -79,7 +79,9 @@ impl Task for Probe {
         match does.split_once(' ').map_or((does, ""), |(verb, rest)| (verb, rest)) {
             ("succeed", _) => {}
             ("fail", _) => return Err(TaskError::permanent("told to fail")),
-            ("trip", times) if cx.attempt.0 <= times.parse().unwrap_or(1) => return Err(TaskError::transient("tripped")),
+            ("trip", times) if cx.attempt.0 <= times.parse().unwrap_or(1) => {
+                return Err(TaskError::transient("tripped"));
+            }
             ("trip", _) => {}
             ("panic", _) => panic!("told to panic"),
             ("take", seconds) => {
@@ -138,13 +140,16 @@ impl World {
         let diary = Arc::clone(&probe.diary);
         let mut registry = Registry::default();
         registry.add(probe);
-        let engine = Engine::start(Parts {
-            journal: journal.clone(),
-            registry: Arc::new(registry),
-            clock: Arc::new(TestClock::new(7)),
-            secrets: Arc::new(TestSecrets),
-            logs: Logs::none(),
-        }, Mode::Work)
+        let engine = Engine::start(
+            Parts {
+                journal: journal.clone(),
+                registry: Arc::new(registry),
+                clock: Arc::new(TestClock::new(7)),
+                secrets: Arc::new(TestSecrets),
+                logs: Logs::none(),
+            },
+            Mode::Work,
+        )
         .await
         .expect("started");
         World { engine, journal, diary }
@@ -268,12 +273,14 @@ async fn what_follows_a_failure_is_a_table() {
 #[tokio::test(start_paused = true)]
 async fn transient_errors_are_tried_again_with_the_same_plan() {
     let (told, diary) =
-        story("name: w\ntasks:\n  a: { type: probe, retry: { attempts: 3 }, with: { does: trip 2 } }\n").await;
+        story("name: w\ntasks:\n  a: { type: probe, retry: { attempts: 3 }, with: { does: trip 2 } }\n")
+            .await;
     assert_eq!(told, "succeeded | a: succeeded");
     assert_eq!(diary, ["a plan", "a 1 plan 0", "a 2 plan 0", "a 3 plan 0"]);
 
     let (told, diary) =
-        story("name: w\ntasks:\n  a: { type: probe, retry: { attempts: 2 }, with: { does: trip 2 } }\n").await;
+        story("name: w\ntasks:\n  a: { type: probe, retry: { attempts: 2 }, with: { does: trip 2 } }\n")
+            .await;
     assert_eq!(told, "failed | a: failed (tripped)");
     assert_eq!(diary.len(), 3);
 
@@ -285,14 +292,17 @@ async fn transient_errors_are_tried_again_with_the_same_plan() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_is_too_slow_is_stopped_and_one_that_does_not_listen_is_abandoned() {
-    let (told, diary) = story("name: w\ntasks:\n  a: { type: probe, timeout: 10s, with: { does: take 60 } }\n").await;
+    let (told, diary) =
+        story("name: w\ntasks:\n  a: { type: probe, timeout: 10s, with: { does: take 60 } }\n").await;
     assert_eq!(told, "failed | a: failed (timed out after 10s: stopped at a safe point)");
     assert_eq!(diary.last().map(String::as_str), Some("a stopped"));
 
-    let (told, _) = story("name: w\ntasks:\n  a: { type: probe, timeout: 10s, with: { does: ignore } }\n").await;
+    let (told, _) =
+        story("name: w\ntasks:\n  a: { type: probe, timeout: 10s, with: { does: ignore } }\n").await;
     assert_eq!(told, "failed | a: failed (timed out after 10s: the attempt did not stop and was abandoned)");
 
-    let (told, _) = story("name: w\ntimeout: 5s\ntasks:\n  a: { type: probe, with: { does: take 60 } }\n").await;
+    let (told, _) =
+        story("name: w\ntimeout: 5s\ntasks:\n  a: { type: probe, with: { does: take 60 } }\n").await;
     assert_eq!(told, "failed | a: cancelled (stopped at a safe point)");
 }
 
@@ -302,7 +312,10 @@ async fn cancel_ends_a_run_and_clean_up_still_runs() {
     let yaml = "name: w\ntasks:\n  a: { type: probe, with: { does: take 600 } }\n  b: { type: probe, needs: [a] }\n  clean: { type: probe, needs: [a], when: \"${{ cancelled() }}\" }\n";
     let run = world.submit(yaml).await;
     world.until(run, |view| view.tasks.iter().any(|task| task.phase.is_some())).await;
-    assert_eq!(world.engine.cancel(run, "bob".into(), Some("wrong tag".into()), false).await, CancelAnswer::Cancelling);
+    assert_eq!(
+        world.engine.cancel(run, "bob".into(), Some("wrong tag".into()), false).await,
+        CancelAnswer::Cancelling
+    );
     let view = world.finish(run).await;
     assert_eq!(
         told(&view),
@@ -315,8 +328,16 @@ async fn cancel_ends_a_run_and_clean_up_still_runs() {
 #[tokio::test(start_paused = true)]
 async fn cancel_now_waits_for_nobody_and_a_rollback_may_take_its_time() {
     for (now, does, expected) in [
-        (true, "ignore x", "cancelled | a: cancelled (the attempt did not stop and was abandoned), clean: skipped (the run was ending)"),
-        (false, "ignore x", "cancelled | a: cancelled (the attempt did not stop and was abandoned), clean: succeeded"),
+        (
+            true,
+            "ignore x",
+            "cancelled | a: cancelled (the attempt did not stop and was abandoned), clean: skipped (the run was ending)",
+        ),
+        (
+            false,
+            "ignore x",
+            "cancelled | a: cancelled (the attempt did not stop and was abandoned), clean: succeeded",
+        ),
         (false, "rollback 300", "cancelled | a: cancelled (stopped and rolled back), clean: succeeded"),
     ] {
         let world = World::new().await;
@@ -333,7 +354,9 @@ async fn cancel_now_waits_for_nobody_and_a_rollback_may_take_its_time() {
 #[tokio::test(start_paused = true)]
 async fn a_lane_holds_one_run_and_the_next_one_says_for_whom_it_waits() {
     let world = World::new().await;
-    let yaml = |name: &str, tag: &str| format!("name: {name}\ntasks:\n  a: {{ type: probe, with: {{ does: take 60, lane: {tag} }} }}\n");
+    let yaml = |name: &str, tag: &str| {
+        format!("name: {name}\ntasks:\n  a: {{ type: probe, with: {{ does: take 60, lane: {tag} }} }}\n")
+    };
     let first = world.submit(&yaml("one", "gray")).await;
     let second = world.submit(&yaml("two", "gray")).await;
     let other = world.submit(&yaml("three", "blue")).await;
@@ -349,7 +372,9 @@ async fn a_lane_holds_one_run_and_the_next_one_says_for_whom_it_waits() {
 async fn production_is_claimed_for_the_task_only() {
     let world = World::new().await;
     let yaml = |name: &str, first: u32| {
-        format!("name: {name}\ntasks:\n  wait: {{ type: probe, with: {{ does: take {first} }} }}\n  write: {{ type: probe, needs: [wait], with: {{ does: take 60, service: a }} }}\n")
+        format!(
+            "name: {name}\ntasks:\n  wait: {{ type: probe, with: {{ does: take {first} }} }}\n  write: {{ type: probe, needs: [wait], with: {{ does: take 60, service: a }} }}\n"
+        )
     };
     let slow = world.submit(&yaml("slow", 100)).await;
     let fix = world.submit(&yaml("fix", 1)).await;
@@ -365,7 +390,11 @@ async fn production_is_claimed_for_the_task_only() {
 
 #[tokio::test(start_paused = true)]
 async fn policies_say_what_a_second_run_does() {
-    let yaml = |policy: &str| format!("name: w\nconcurrency: {{ policy: {policy} }}\ntasks:\n  a: {{ type: probe, with: {{ does: take 60 }} }}\n");
+    let yaml = |policy: &str| {
+        format!(
+            "name: w\nconcurrency: {{ policy: {policy} }}\ntasks:\n  a: {{ type: probe, with: {{ does: take 60 }} }}\n"
+        )
+    };
     for (policy, expected) in [
         ("queue", ["succeeded", "succeeded", "succeeded"]),
         ("latest", ["succeeded", "cancelled", "succeeded"]),
@@ -449,7 +478,10 @@ async fn a_secret_is_revealed_to_its_task_and_kept_nowhere() {
     assert!(world.diary().contains(&"token has 12 characters".to_owned()));
     let mut stored = String::new();
     world.journal.scan(&mut |record| stored.push_str(&format!("{record:?}"))).expect("scanned");
-    let plan: &Digest = &world.engine.view(run).await.expect("readable").expect("known").tasks[0].plan.clone().expect("a plan");
+    let plan: &Digest = &world.engine.view(run).await.expect("readable").expect("known").tasks[0]
+        .plan
+        .clone()
+        .expect("a plan");
     stored.push_str(&format!("{:?}", world.engine.plan(plan).expect("stored")));
     assert!(stored.contains("⟦secret token⟧") && !stored.contains("s3cr3t"), "{stored}");
 }

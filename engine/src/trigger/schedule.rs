@@ -80,7 +80,8 @@ impl FromStr for Schedule {
         }
         let weekday_list = list(sets[4].iter().map(|day| day + 1));
         let day_list = list(sets[2].iter().copied());
-        let base = [list(sets[0].iter().copied()), list(sets[1].iter().copied()), list(sets[3].iter().copied())];
+        let base =
+            [list(sets[0].iter().copied()), list(sets[1].iter().copied()), list(sets[3].iter().copied())];
         let combinations: &[(bool, bool)] = match (days, weekdays) {
             (true, true) => &[(true, false), (false, true)],
             (true, false) => &[(true, false)],
@@ -149,7 +150,8 @@ fn parse_field(field: &Field, word: &str, warnings: &mut Vec<String>) -> Result<
         let step = step.unwrap_or(1);
         let span = high - low + 1;
         if step > 1 && range == "*" && !span.is_multiple_of(step) {
-            warnings.push(format!("{}: `{item}` does not divide {span}: the last step is shorter", field.name));
+            warnings
+                .push(format!("{}: `{item}` does not divide {span}: the last step is shorter", field.name));
         }
         set.extend((low..=high).step_by(step as usize));
     }

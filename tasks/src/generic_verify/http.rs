@@ -140,7 +140,9 @@ impl HttpWith {
     ) -> Result<Request, String> {
         let mut headers = self.headers.clone();
         let host = match self.as_whom {
-            AsWhom::Baseline => baseline.map(str::to_owned).or_else(|| route.and_then(|way| way.host.clone())),
+            AsWhom::Baseline => {
+                baseline.map(str::to_owned).or_else(|| route.and_then(|way| way.host.clone()))
+            }
             AsWhom::Lane => {
                 let way = route.ok_or_else(|| format!("lane `{tag}` has no route: nobody can enter it"))?;
                 let (name, value) = way.header.clone().ok_or_else(|| {
@@ -151,7 +153,12 @@ impl HttpWith {
                 way.host.clone()
             }
         };
-        Ok(Request { url: format!("{}{}", gateway.trim_end_matches('/'), self.path), method: self.method, host, headers })
+        Ok(Request {
+            url: format!("{}{}", gateway.trim_end_matches('/'), self.path),
+            method: self.method,
+            host,
+            headers,
+        })
     }
 
     pub(super) fn expectation(&self) -> Expectation {
@@ -181,7 +188,8 @@ pub(super) fn client() -> HttpClient {
     let connector = HttpsConnectorBuilder::new()
         .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
         .map(|builder| builder.https_or_http().enable_http1().build());
-    let connector = connector.unwrap_or_else(|error| panic!("the compiled-in TLS settings are not valid: {error}"));
+    let connector =
+        connector.unwrap_or_else(|error| panic!("the compiled-in TLS settings are not valid: {error}"));
     Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
 }
 
@@ -201,11 +209,15 @@ pub(super) async fn sample(
         builder = builder.header(name, cx.reveal(value)?);
     }
     // The builder's own words could repeat a header's value.
-    let built = builder
-        .body(Full::new(Bytes::new()))
-        .map_err(|_| TaskError::permanent(format!("`{}` cannot be sent: a header or the path is not valid", request.words())))?;
+    let built = builder.body(Full::new(Bytes::new())).map_err(|_| {
+        TaskError::permanent(format!(
+            "`{}` cannot be sent: a header or the path is not valid",
+            request.words()
+        ))
+    })?;
     let answered = tokio::time::timeout(TIMEOUT, async {
-        let response = client.request(built).await.map_err(|error| format!("no answer: {}", innermost(&error)))?;
+        let response =
+            client.request(built).await.map_err(|error| format!("no answer: {}", innermost(&error)))?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
         let body = body.map_err(|error| format!("{status}, and a body that breaks off: {error}"))?.to_bytes();
@@ -237,9 +249,13 @@ fn compare(status: u16, body: &str, expect: &Expectation) -> Result<String, Stri
     let compiled = |pattern: &Option<String>| pattern.as_deref().map(Regex::new).transpose();
     let (matches, excludes) = match (compiled(&expect.matches), compiled(&expect.excludes)) {
         (Ok(matches), Ok(excludes)) => (matches, excludes),
-        (Err(error), _) | (_, Err(error)) => return Err(format!("the expectation is not a regular expression: {error}")),
+        (Err(error), _) | (_, Err(error)) => {
+            return Err(format!("the expectation is not a regular expression: {error}"));
+        }
     };
-    if matches.is_some_and(|pattern| !pattern.is_match(body)) || excludes.is_some_and(|pattern| pattern.is_match(body)) {
+    if matches.is_some_and(|pattern| !pattern.is_match(body))
+        || excludes.is_some_and(|pattern| pattern.is_match(body))
+    {
         return Err(shown);
     }
     Ok(shown)
@@ -270,13 +286,21 @@ mod tests {
 
     #[test]
     fn the_way_in_is_the_lanes_own() {
-        let with: HttpWith = serde_json::from_value(serde_json::json!({ "path": "/a", "as": "lane" })).expect("valid");
-        let way = Way { host: Some("example.com".into()), header: Some(("x-user-id".into(), "100".into())), unsure: None };
+        let with: HttpWith =
+            serde_json::from_value(serde_json::json!({ "path": "/a", "as": "lane" })).expect("valid");
+        let way = Way {
+            host: Some("example.com".into()),
+            header: Some(("x-user-id".into(), "100".into())),
+            unsure: None,
+        };
         let request = with.request(Some(&way), None, "http://127.0.0.1:1/", "gray").expect("a request");
         assert_eq!(request.words(), "GET http://127.0.0.1:1/a for example.com with x-user-id");
         assert!(with.request(None, None, "http://h", "gray").is_err());
         let unsure = Way { unsure: Some("the route lets in 10 % of all requests".into()), ..Way::default() };
         let why = with.request(Some(&unsure), None, "http://h", "gray").expect_err("refused");
-        assert_eq!(why, "no single request is sure to enter the lane: the route lets in 10 % of all requests");
+        assert_eq!(
+            why,
+            "no single request is sure to enter the lane: the route lets in 10 % of all requests"
+        );
     }
 }

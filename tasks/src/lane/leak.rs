@@ -21,7 +21,10 @@ pub struct Pods {
 impl Pods {
     /// The pods of a Deployment.
     pub fn of(deployment: &Value) -> Pods {
-        Pods { deployment: name(deployment).to_owned(), labels: texts(deployment, "/spec/template/metadata/labels") }
+        Pods {
+            deployment: name(deployment).to_owned(),
+            labels: texts(deployment, "/spec/template/metadata/labels"),
+        }
     }
 
     /// The lane whose pods these are; none for the baseline's.
@@ -44,7 +47,11 @@ pub struct Leak {
 
 impl std::fmt::Display for Leak {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Service {} would send its requests to the pods of Deployment {}", self.service, self.deployment)
+        write!(
+            f,
+            "Service {} would send its requests to the pods of Deployment {}",
+            self.service, self.deployment
+        )
     }
 }
 
@@ -84,7 +91,9 @@ mod tests {
     fn a_leak_is_a_selector_that_meets_pods_of_another_version() {
         let gray = Pods {
             deployment: "a-mse-gray".into(),
-            labels: [("app", "a"), (VERSION, "gray"), (TYPE, GRAY_TYPE)].map(|(k, v)| (k.into(), v.into())).into(),
+            labels: [("app", "a"), (VERSION, "gray"), (TYPE, GRAY_TYPE)]
+                .map(|(k, v)| (k.into(), v.into()))
+                .into(),
         };
         let base = Pods {
             deployment: "a".into(),

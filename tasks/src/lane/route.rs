@@ -66,11 +66,14 @@ pub struct Cookie {
 pub fn check(entry: &Value) -> Vec<Finding> {
     let Some(map) = entry.as_object() else { return Vec::new() };
     let mut findings = Vec::new();
-    let ways: Vec<&str> = ["header", "cookie", "weight"].into_iter().filter(|way| map.contains_key(*way)).collect();
+    let ways: Vec<&str> =
+        ["header", "cookie", "weight"].into_iter().filter(|way| map.contains_key(*way)).collect();
     match ways.as_slice() {
         [_] => {}
         [] => findings.push(
-            Finding::at("", "`entry` does not say which requests enter").on_key().label("add `header`, `cookie` or `weight`"),
+            Finding::at("", "`entry` does not say which requests enter")
+                .on_key()
+                .label("add `header`, `cookie` or `weight`"),
         ),
         _ => findings.push(
             Finding::at("", format!("`entry` says {} ways in", ways.len()))
@@ -83,10 +86,14 @@ pub fn check(entry: &Value) -> Vec<Finding> {
         match (header.get("value"), header.get("pattern")) {
             (Some(_), None) | (None, Some(_)) => {}
             (None, None) => findings.push(
-                Finding::at("/header", "`header` does not say which value").on_key().label("add `value` or `pattern`"),
+                Finding::at("/header", "`header` does not say which value")
+                    .on_key()
+                    .label("add `value` or `pattern`"),
             ),
             (Some(_), Some(_)) => findings.push(
-                Finding::at("/header/pattern", "`header` has a value and a pattern").on_key().label("keep one of the two"),
+                Finding::at("/header/pattern", "`header` has a value and a pattern")
+                    .on_key()
+                    .label("keep one of the two"),
             ),
         }
         if let Some(pattern) = header.get("pattern").and_then(Value::as_str)
@@ -97,7 +104,11 @@ pub fn check(entry: &Value) -> Vec<Finding> {
             let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
             findings.push(Finding::at("/header/pattern", "not a regular expression").label(why));
         }
-        if header.get("name").and_then(Value::as_str).is_some_and(|name| name.eq_ignore_ascii_case(TAG_HEADER)) {
+        if header
+            .get("name")
+            .and_then(Value::as_str)
+            .is_some_and(|name| name.eq_ignore_ascii_case(TAG_HEADER))
+        {
             findings.push(
                 Finding::at("/header/name", format!("`{TAG_HEADER}` cannot decide who enters a lane"))
                     .label("it carries the tag from hop to hop"),

@@ -20,7 +20,12 @@ fn entry() -> Entry {
     Entry { service: "spring-a".into(), header: Some(header), cookie: None, weight: None }
 }
 
-fn rendered(service: &str, objects: &[Value], tag: &str, entry: Option<&Entry>) -> Result<Rendered, Vec<String>> {
+fn rendered(
+    service: &str,
+    objects: &[Value],
+    tag: &str,
+    entry: Option<&Entry>,
+) -> Result<Rendered, Vec<String>> {
     let none = BTreeMap::new();
     render(&Copy { service, baseline: objects, tag, images: &none, live: &none, replicas: 1, entry })
 }
@@ -84,7 +89,10 @@ fn references_follow_what_is_renamed_and_leave_what_is_shared() {
     let a = rendered("spring-a", &service("spring-a"), "gray", None).expect("rendered");
     let env = &find(&a, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"];
     assert_eq!(env[1]["valueFrom"]["secretKeyRef"]["name"], "spring-cloud-a-mse-gray");
-    assert!(find(&a, "Deployment")["spec"]["template"]["metadata"]["annotations"]["graylane.dev/config-hash"].is_string());
+    assert!(
+        find(&a, "Deployment")["spec"]["template"]["metadata"]["annotations"]["graylane.dev/config-hash"]
+            .is_string()
+    );
     assert_eq!(a.shared, ["Ingress spring-cloud-a stays shared: the service is not the lane's entry"]);
 
     let mut objects = service("spring-c");
@@ -93,7 +101,8 @@ fn references_follow_what_is_renamed_and_leave_what_is_shared() {
         { "name": "two", "configMap": { "name": "theirs" } },
         { "name": "three", "projected": { "sources": [{ "configMap": { "name": "mine" } }, { "secret": { "name": "theirs" } }] } },
     ]);
-    objects[0]["spec"]["template"]["spec"]["containers"][0]["envFrom"] = json!([{ "configMapRef": { "name": "mine" } }]);
+    objects[0]["spec"]["template"]["spec"]["containers"][0]["envFrom"] =
+        json!([{ "configMapRef": { "name": "mine" } }]);
     objects.push(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "mine" }, "data": { "k": "v" } }));
     let c = rendered("spring-c", &objects, "gray", None).expect("rendered");
     let spec = &find(&c, "Deployment")["spec"]["template"]["spec"];
@@ -108,22 +117,60 @@ fn references_follow_what_is_renamed_and_leave_what_is_shared() {
 fn what_cannot_have_a_copy_is_refused_with_a_sentence() {
     type Change = fn(&mut Vec<Value>);
     let table: [(&str, Change, &str); 9] = [
-        ("no version label on the selector", |o| {
-            o[0]["spec"]["selector"]["matchLabels"].as_object_mut().expect("a map").remove(VERSION);
-        }, "spec.selector.matchLabels of its Deployment lacks `zadigx-release-version: original`"),
-        ("another version on the template", |o| {
-            o[0]["spec"]["template"]["metadata"]["labels"][VERSION] = "v1".into();
-        }, "has `zadigx-release-version: v1`; the baseline's is `original`"),
-        ("two Deployments", |o| {
-            let copy = o[0].clone();
-            o.push(copy);
-        }, "has 2 Deployments: its manifest needs exactly one"),
-        ("no Deployment", |o| { o.remove(0); }, "has no Deployment"),
-        ("a StatefulSet", |o| o.push(json!({ "kind": "StatefulSet", "metadata": { "name": "s" } })), "StatefulSet s: a lane cannot hold a copy"),
-        ("a custom kind", |o| o.push(json!({ "kind": "Rocket", "metadata": { "name": "s" } })), "Rocket s: a lane cannot hold a copy"),
-        ("a foreign namespace", |o| o[0]["metadata"]["namespace"] = "other".into(), "names a namespace of its own"),
-        ("a long name", |o| o[0]["metadata"]["name"] = "x".repeat(56).into(), "longer than 63 characters; use a shorter tag"),
-        ("no Ingress at the entry", |o| o.retain(|object| kind(object) != "Ingress"), "cannot be the entry: its manifest has no Ingress"),
+        (
+            "no version label on the selector",
+            |o| {
+                o[0]["spec"]["selector"]["matchLabels"].as_object_mut().expect("a map").remove(VERSION);
+            },
+            "spec.selector.matchLabels of its Deployment lacks `zadigx-release-version: original`",
+        ),
+        (
+            "another version on the template",
+            |o| {
+                o[0]["spec"]["template"]["metadata"]["labels"][VERSION] = "v1".into();
+            },
+            "has `zadigx-release-version: v1`; the baseline's is `original`",
+        ),
+        (
+            "two Deployments",
+            |o| {
+                let copy = o[0].clone();
+                o.push(copy);
+            },
+            "has 2 Deployments: its manifest needs exactly one",
+        ),
+        (
+            "no Deployment",
+            |o| {
+                o.remove(0);
+            },
+            "has no Deployment",
+        ),
+        (
+            "a StatefulSet",
+            |o| o.push(json!({ "kind": "StatefulSet", "metadata": { "name": "s" } })),
+            "StatefulSet s: a lane cannot hold a copy",
+        ),
+        (
+            "a custom kind",
+            |o| o.push(json!({ "kind": "Rocket", "metadata": { "name": "s" } })),
+            "Rocket s: a lane cannot hold a copy",
+        ),
+        (
+            "a foreign namespace",
+            |o| o[0]["metadata"]["namespace"] = "other".into(),
+            "names a namespace of its own",
+        ),
+        (
+            "a long name",
+            |o| o[0]["metadata"]["name"] = "x".repeat(56).into(),
+            "longer than 63 characters; use a shorter tag",
+        ),
+        (
+            "no Ingress at the entry",
+            |o| o.retain(|object| kind(object) != "Ingress"),
+            "cannot be the entry: its manifest has no Ingress",
+        ),
     ];
     for (what, change, words) in table {
         let mut objects = service("spring-a");
@@ -148,7 +195,8 @@ fn tags_that_mean_something_else_are_refused() {
 fn what_the_server_or_a_deployer_wrote_is_left_behind() {
     let mut objects = service("spring-a");
     objects[0]["metadata"]["labels"] = json!({ "app.kubernetes.io/managed-by": "Helm", "team": "a" });
-    objects[0]["metadata"]["annotations"] = json!({ "meta.helm.sh/release-name": "r", "argocd.argoproj.io/tracking-id": "t", "note": "n" });
+    objects[0]["metadata"]["annotations"] =
+        json!({ "meta.helm.sh/release-name": "r", "argocd.argoproj.io/tracking-id": "t", "note": "n" });
     objects[0]["metadata"]["ownerReferences"] = json!([{ "uid": "u" }]);
     objects[0]["metadata"]["uid"] = "u".into();
     objects[0]["status"] = json!({ "replicas": 1 });
@@ -159,9 +207,13 @@ fn what_the_server_or_a_deployer_wrote_is_left_behind() {
     let deployment = find(&a, "Deployment");
     assert_eq!(deployment["metadata"]["labels"]["team"], "a");
     assert!(deployment["metadata"]["labels"].get("app.kubernetes.io/managed-by").is_none());
-    let annotations: Vec<&String> = deployment["metadata"]["annotations"].as_object().expect("a map").keys().collect();
+    let annotations: Vec<&String> =
+        deployment["metadata"]["annotations"].as_object().expect("a map").keys().collect();
     assert_eq!(annotations, ["graylane.dev/baseline-hash", "graylane.dev/origin", "note"]);
-    assert!(deployment["metadata"].get("uid").is_none() && deployment["metadata"].get("ownerReferences").is_none());
+    assert!(
+        deployment["metadata"].get("uid").is_none()
+            && deployment["metadata"].get("ownerReferences").is_none()
+    );
     assert!(deployment.get("status").is_none() && deployment["metadata"].get(ANNOTATION_CREATED).is_none());
     let made = &find(&a, "Service")["spec"];
     assert_eq!(made["type"], "ClusterIP");
@@ -179,7 +231,15 @@ fn images_are_the_given_ones_else_the_live_ones() {
         (&none, &none, "registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-c:0.1-SNAPSHOT"),
     ] {
         let objects = service("spring-c");
-        let copy = Copy { service: "spring-c", baseline: &objects, tag: "gray", images: given, live, replicas: 3, entry: None };
+        let copy = Copy {
+            service: "spring-c",
+            baseline: &objects,
+            tag: "gray",
+            images: given,
+            live,
+            replicas: 3,
+            entry: None,
+        };
         let c = render(&copy).expect("rendered");
         assert_eq!(find(&c, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"], expected);
         assert_eq!(find(&c, "Deployment")["spec"]["replicas"], 3);
