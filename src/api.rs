@@ -20,7 +20,7 @@ use graylane_engine::bundle::Bundle;
 use graylane_engine::id::{Digest, RunId};
 use graylane_engine::logs::LogLine;
 use graylane_engine::preview::preview;
-use graylane_engine::run::{Event, Trigger};
+use graylane_engine::run::{Event, Record, Trigger};
 use graylane_engine::scheduler::{CancelAnswer, Engine, Parts, Submission, Update};
 use graylane_engine::task::Plan;
 use graylane_engine::view::{RunSummary, RunView};
@@ -183,43 +183,8 @@ async fn follow(Given(state): Given<State>, UrlPath(id): UrlPath<String>) -> Res
     let done = records.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
     let last = records.last().map_or(0, |record| record.seq.0);
     let past = futures::stream::iter(records.into_iter().map(wire::Update::Record).collect::<Vec<_>>());
-    let engine = state.engine.clone();
-    let live = futures::stream::unfold(
-        (updates, last, done, engine),
-        move |(mut updates, mut last, mut done, engine)| async move {
-            if done {
-                return None;
-            }
-            loop {
-                match updates.recv().await {
-                    Ok(Update::Record(record)) if record.run == id && record.seq.0 > last => {
-                        last = record.seq.0;
-                        done = matches!(record.event, Event::RunFinished { .. });
-                        return Some((vec![wire::Update::Record(record)], (updates, last, done, engine)));
-                    }
-                    Ok(Update::Progress { run, task, progress }) if run == id => {
-                        let update = wire::Update::Progress { task: task.to_string(), progress };
-                        return Some((vec![update], (updates, last, done, engine)));
-                    }
-                    Ok(Update::Log { run, line }) if run == id => {
-                        return Some((vec![wire::Update::Log(line)], (updates, last, done, engine)));
-                    }
-                    Ok(_) => {}
-                    // Too slow: what was missed is in the journal.
-                    Err(RecvError::Lagged(_)) => {
-                        let missed = engine.records(id).unwrap_or_default();
-                        let missed: Vec<_> =
-                            missed.into_iter().filter(|record| record.seq.0 > last).collect();
-                        last = missed.last().map_or(last, |record| record.seq.0);
-                        done = missed.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
-                        let missed = missed.into_iter().map(wire::Update::Record).collect();
-                        return Some((missed, (updates, last, done, engine)));
-                    }
-                    Err(RecvError::Closed) => return None,
-                }
-            }
-        },
-    );
+    let live = Live { id, updates, last, done, ended: false, engine: state.engine.clone() };
+    let live = futures::stream::unfold(live, |mut live| async move { Some((live.next().await?, live)) });
     let lines = past.chain(live.flat_map(futures::stream::iter)).map(|update| {
         let mut line = serde_json::to_vec(&update).unwrap_or_default();
         line.push(b'\n');
@@ -229,6 +194,56 @@ async fn follow(Given(state): Given<State>, UrlPath(id): UrlPath<String>) -> Res
         .header("content-type", "application/x-ndjson")
         .body(Body::from_stream(lines))
         .map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// A follower of one run.
+struct Live {
+    id: RunId,
+    updates: tokio::sync::broadcast::Receiver<Update>,
+    last: u64,
+    done: bool,
+    ended: bool,
+    engine: Engine,
+}
+
+impl Live {
+    /// What happens next; after the last record, the whole run; then nothing.
+    async fn next(&mut self) -> Option<Vec<wire::Update>> {
+        if self.ended {
+            return None;
+        }
+        if self.done {
+            self.ended = true;
+            let view = self.engine.view(self.id).await.ok()??;
+            return Some(vec![wire::Update::Ended(Box::new(view))]);
+        }
+        loop {
+            match self.updates.recv().await {
+                Ok(Update::Record(record)) if record.run == self.id => return Some(self.take(vec![record])),
+                Ok(Update::Progress { run, task, progress }) if run == self.id => {
+                    return Some(vec![wire::Update::Progress { task: task.to_string(), progress }]);
+                }
+                Ok(Update::Log { run, line }) if run == self.id => {
+                    return Some(vec![wire::Update::Log(line)]);
+                }
+                Ok(_) => {}
+                // Too slow: what was missed is in the journal.
+                Err(RecvError::Lagged(_)) => {
+                    let records = self.engine.records(self.id).unwrap_or_default();
+                    return Some(self.take(records));
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// The records that were not told yet.
+    fn take(&mut self, records: Vec<Record>) -> Vec<wire::Update> {
+        let new: Vec<Record> = records.into_iter().filter(|record| record.seq.0 > self.last).collect();
+        self.last = new.last().map_or(self.last, |record| record.seq.0);
+        self.done |= new.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
+        new.into_iter().map(wire::Update::Record).collect()
+    }
 }
 
 async fn preview_run(

@@ -56,7 +56,7 @@ impl Progress {
                     None => {}
                 }
             }
-            Update::Log(_) => {}
+            Update::Log(_) | Update::Ended(_) => {}
         }
     }
 

@@ -12,19 +12,14 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use graylane_rehearsal::{Delays, Error, Rehearsal, RehearsalOptions, kubeconfig};
-use graylane_tasks::cluster::Rehearse;
+use graylane_tasks::cluster::{Client, Rehearse, client_of, create_all};
 use graylane_tasks::environment::Site;
-use graylane_tasks::manifest;
-use kube::api::{Api, DynamicObject, PostParams};
-use kube::core::GroupVersionKind;
-use kube::{Client, Config};
-use serde_json::Value;
 use tokio::sync::Mutex;
 
 /// Who plays a rehearsal that is being started: told to the user.
@@ -76,7 +71,10 @@ impl Stage {
         let lock = match self.lock()? {
             Lock::Ours(lock) => lock,
             Lock::Theirs(pid) => {
-                return Err(format!("process {pid} already plays the rehearsal of {}", self.folder.display()));
+                return Err(format!(
+                    "process {pid} already plays the rehearsal of {}",
+                    self.folder.display()
+                ));
             }
         };
         let rehearsal = self.start(Some(api), gateway).await?;
@@ -165,18 +163,13 @@ impl Stage {
     async fn elsewhere(&self, pid: &str) -> Result<(Client, String), String> {
         let path = self.folder.join("kubeconfig");
         let gateway = fs::read_to_string(self.folder.join("gateway"));
-        let (Ok(file), Ok(gateway)) = (kube::config::Kubeconfig::read_from(&path), gateway) else {
+        let Ok(gateway) = gateway else {
             return Err(format!(
                 "process {pid} plays the rehearsal of {} for itself; wait until it has ended",
                 self.folder.display()
             ));
         };
-        let options = kube::config::KubeConfigOptions::default();
-        let mut config = Config::from_custom_kubeconfig(file, &options)
-            .await
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        config.default_retry = false;
-        let client = Client::try_from(config).map_err(|error| format!("{}: {error}", path.display()))?;
+        let client = client_of(&path, None).await.map_err(|error| error.message)?;
         Ok((client, gateway.trim().to_owned()))
     }
 }
@@ -236,44 +229,13 @@ async fn furnish(rehearsal: &Rehearsal, site: &Site, tell: &Tell) -> Result<(), 
         ));
         for service in &names {
             let Some(source) = site.source(service) else { continue };
-            create(&rehearsal.client(), namespace, source).await?;
+            create_all(&rehearsal.client(), namespace, source).await?;
         }
     }
     let ready = rehearsal.wait_ready(namespace, READY_WITHIN).await;
     if let Err(error) = ready {
         // A baseline that is not up is a cluster as clusters are; tasks judge it for themselves.
         tell(format!("rehearsal cluster: {error}"));
-    }
-    Ok(())
-}
-
-/// Creates the objects of a manifest, as `kubectl apply` would have: production is found, not made, by Graylane.
-async fn create(client: &Client, namespace: &str, source: &Path) -> Result<(), String> {
-    let shown = source.display().to_string();
-    let text = fs::read_to_string(source).map_err(|error| format!("{shown}: {error}"))?;
-    let objects = manifest::parse(&shown, &text)
-        .map_err(|problems| problems.first().map(ToString::to_string).unwrap_or_default())?;
-    for object in objects {
-        let api_version = object["apiVersion"].as_str().unwrap_or_default();
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let gvk = GroupVersionKind::gvk(group, version, manifest::kind(&object));
-        let what = format!("{shown}: {}", manifest::ObjectRef::of(&object));
-        let wrong = |error: kube::Error| match error {
-            kube::Error::Api(status) => format!("{what}: {}", status.message),
-            other => format!("{what}: {other}"),
-        };
-        let (resource, _) = kube::discovery::pinned_kind(client, &gvk).await.map_err(wrong)?;
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        let params =
-            PostParams { field_manager: Some("kubectl-client-side-apply".into()), ..PostParams::default() };
-        let object: DynamicObject = serde_json::from_value::<Value>(object)
-            .and_then(serde_json::from_value)
-            .map_err(|error| format!("{what}: {error}"))?;
-        match api.create(&params, &object).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(wrong(error)),
-        }
     }
     Ok(())
 }

@@ -129,7 +129,7 @@ impl Settings {
                 .unwrap_or_else(|| folder.join("environments")),
             vars: file.vars,
             secrets: file.secrets,
-            log_filter: file.log.filter.unwrap_or_else(|| "warn".into()),
+            log_filter: file.log.filter.unwrap_or_else(|| "warn,graylane::run=off".into()),
             log_format: file.log.format.unwrap_or(LogFormat::Compact),
         })
     }

@@ -3,6 +3,8 @@
 //! Reads text into a tree in which every key and value knows where it stands. It knows nothing of
 //! workflows, and never prints: a `Problem` is data, the terminal and the API render it.
 
+mod syntax;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
@@ -141,6 +143,7 @@ pub fn step(pointer: &str, key: &str) -> String {
 pub struct Document {
     name: String,
     text: Arc<str>,
+    lines: Lines,
     value: Value,
     places: HashMap<String, Marks>,
 }
@@ -148,7 +151,50 @@ pub struct Document {
 #[derive(Debug, Clone)]
 struct Marks {
     key: Option<Range<usize>>,
+    /// A list or map is marked by where it begins.
     value: Range<usize>,
+    is_collection: bool,
+}
+
+/// Where the lines begin, and how many characters stand before: a file with thousands of problems counts them once.
+#[derive(Debug, Clone)]
+struct Lines {
+    begins: Vec<usize>,
+    /// Characters before every [`STRIDE`]th byte: a line may be the whole file.
+    characters: Vec<usize>,
+}
+
+const STRIDE: usize = 1024;
+
+impl Lines {
+    fn of(text: &str) -> Lines {
+        let begins = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let mut characters = vec![0];
+        let mut counted = 0;
+        for stride in text.as_bytes().chunks(STRIDE) {
+            counted += characters_in(stride);
+            characters.push(counted);
+        }
+        Lines { begins, characters }
+    }
+
+    fn place(&self, text: &str, bytes: Range<usize>) -> Place {
+        let start = floor(text, bytes.start);
+        let end = floor(text, bytes.end).max(start);
+        let line = self.begins.partition_point(|begins| *begins <= start);
+        let column = self.before(text, start) - self.before(text, self.begins[line - 1]) + 1;
+        Place { line, column, bytes: start..end }
+    }
+
+    fn before(&self, text: &str, at: usize) -> usize {
+        let stride = at / STRIDE;
+        self.characters[stride] + characters_in(&text.as_bytes()[stride * STRIDE..at])
+    }
+}
+
+/// Bytes that begin a character.
+fn characters_in(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count()
 }
 
 impl Document {
@@ -157,6 +203,16 @@ impl Document {
     /// # Errors
     /// The syntax error (there is one a file: after it nothing else can be read), or every duplicate key.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Document, Vec<Problem>> {
+        let (document, duplicates) = Document::parse_to_check(name, bytes)?;
+        if duplicates.is_empty() { Ok(document) } else { Err(duplicates) }
+    }
+
+    /// Reads one YAML document whose other mistakes shall be found too: duplicate keys stand beside it, and the
+    /// first of two keys holds.
+    ///
+    /// # Errors
+    /// The syntax error.
+    pub fn parse_to_check(name: &str, bytes: &[u8]) -> Result<(Document, Vec<Problem>), Vec<Problem>> {
         let text = decode(name, bytes)?;
         let options = serde_yaml::options! {
             strict_booleans: true,
@@ -169,24 +225,23 @@ impl Document {
             budget: serde_yaml::budget! { max_depth: 48, max_nodes: 2_000_000, max_events: 8_000_000, max_total_scalar_bytes: 64 * 1024 * 1024 },
         };
         let root: Node = serde_yaml::from_str_with_options(&text, options)
-            .map_err(|error| vec![syntax_problem(name, &text, &error)])?;
+            .map_err(|error| vec![syntax::problem(name, &text, &error)])?;
         let mut reader = Reader { text: &text, places: HashMap::new(), duplicates: Vec::new() };
         let value = reader.read(root, String::new(), None);
         let Reader { places, duplicates, .. } = reader;
-        let document = Document { name: name.to_owned(), text: text.clone().into(), value, places };
-        if duplicates.is_empty() {
-            return Ok(document);
-        }
-        Err(duplicates
+        let lines = Lines::of(&text);
+        let document = Document { name: name.to_owned(), text: text.into(), lines, value, places };
+        let duplicates = duplicates
             .into_iter()
             .map(|(key, first, second)| {
-                let first = place(&document.text, first);
+                let first = document.lines.place(&document.text, first);
                 let mut problem = document.problem_at(second, format!("duplicate key `{key}`"));
                 problem.label = format!("`{key}` is already set in line {}", first.line);
                 problem.hints.push("keep one of the two".into());
                 problem
             })
-            .collect())
+            .collect();
+        Ok((document, duplicates))
     }
 
     /// The file's name as it was given.
@@ -206,7 +261,14 @@ impl Document {
 
     /// The source text of the value at this pointer; a mapping's or a list's is empty.
     pub fn source_text(&self, pointer: &str) -> &str {
-        self.places.get(pointer).and_then(|marks| self.text.get(marks.value.clone())).unwrap_or("")
+        let scalar = self.places.get(pointer).filter(|marks| !marks.is_collection);
+        scalar.and_then(|marks| self.text.get(marks.value.clone())).unwrap_or("")
+    }
+
+    /// What follows the value at this pointer on its line.
+    pub fn rest_of_line(&self, pointer: &str) -> &str {
+        let rest = self.places.get(pointer).and_then(|marks| self.text.get(marks.value.end..)).unwrap_or("");
+        rest.split('\n').next().unwrap_or("")
     }
 
     /// A problem at the place that the finding names. Where the pointer leads nowhere (a missing key), the
@@ -225,17 +287,21 @@ impl Document {
         let mut exact = true;
         loop {
             if let Some(marks) = self.places.get(pointer) {
-                let on_key = finding.on_key || !exact || marks.value.is_empty();
+                let on_key = finding.on_key || !exact || marks.is_collection || marks.value.is_empty();
                 if on_key && let Some(key) = &marks.key {
                     return key.clone();
                 }
                 if let Some(within) = &finding.within
                     && exact
-                    && let Some(inner) = self.inside(&marks.value, within)
+                    && let Some(inner) = self.inside(pointer, &marks.value, within)
                 {
                     return inner;
                 }
-                return marks.value.clone();
+                return if marks.is_collection {
+                    self.beginning(marks.value.start)
+                } else {
+                    marks.value.clone()
+                };
             }
             exact = false;
             match pointer.rfind('/') {
@@ -245,24 +311,42 @@ impl Document {
         }
     }
 
-    /// The part of a scalar's span that holds these bytes of its value. Escapes and folded lines move bytes,
-    /// so the place is only used where the source repeats the value unchanged.
-    fn inside(&self, span: &Range<usize>, within: &Range<usize>) -> Option<Range<usize>> {
+    /// What a list or map without a key is marked by: its bracket, its dash, or its first word.
+    fn beginning(&self, start: usize) -> Range<usize> {
+        let rest = self.text.get(start..).unwrap_or("");
+        let length = match rest.chars().next() {
+            Some('[' | '{' | '-') => 1,
+            _ => rest.find(|c: char| c.is_whitespace() || c == ':').unwrap_or(rest.len()),
+        };
+        start..start + length
+    }
+
+    /// The part of a scalar's span that holds these bytes of its value. Where escapes, folded lines or indentation
+    /// move bytes, the same text is looked for in the source; an alias holds no text of its own.
+    fn inside(&self, pointer: &str, span: &Range<usize>, within: &Range<usize>) -> Option<Range<usize>> {
         let source = self.text.get(span.clone())?;
+        let value = self.value.pointer(pointer)?.as_str()?;
+        let wanted = value.get(within.clone())?;
         let quote = usize::from(source.starts_with(['"', '\'']));
-        if source.contains('\n') || (quote == 1 && source.contains('\\')) {
-            return None;
-        }
-        let start = span.start + quote + within.start;
-        let end = (span.start + quote + within.end).min(span.end.saturating_sub(quote)).max(start);
-        self.text.get(start..end).map(|_| start..end)
+        let unquoted = source.get(quote..source.len().saturating_sub(quote))?;
+        let at = if unquoted == value {
+            quote + within.start
+        } else {
+            let same_count = source.matches(wanted).count() == value.matches(wanted).count();
+            if wanted.is_empty() || !same_count {
+                return None;
+            }
+            let before = value[..within.start].matches(wanted).count();
+            source.match_indices(wanted).nth(before)?.0
+        };
+        Some(span.start + at..span.start + at + wanted.len())
     }
 
     fn problem_at(&self, bytes: Range<usize>, message: String) -> Problem {
         Problem {
             severity: Severity::Error,
             file: self.name.clone(),
-            place: Some(place(&self.text, bytes)),
+            place: Some(self.lines.place(&self.text, bytes)),
             message,
             label: String::new(),
             hints: Vec::new(),
@@ -293,20 +377,12 @@ fn decode(name: &str, bytes: &[u8]) -> Result<String, Vec<Problem>> {
         Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned()),
         Err(error) => {
             let line = bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-            Err(vec![file_problem(name, format!("the file is not UTF-8 text (line {line})"))])
+            let mut problem = file_problem(name, format!("the file is not UTF-8 text (line {line})"));
+            let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+            let hint = if is_utf16 { "it looks like UTF-16: save it as UTF-8" } else { "save it as UTF-8" };
+            problem.hints.push(hint.into());
+            Err(vec![problem])
         }
-    }
-}
-
-fn place(text: &str, bytes: Range<usize>) -> Place {
-    let start = floor(text, bytes.start);
-    let end = floor(text, bytes.end).max(start);
-    let before = &text[..start];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Place {
-        line: before.matches('\n').count() + 1,
-        column: text[line_start..start].chars().count() + 1,
-        bytes: start..end,
     }
 }
 
@@ -316,91 +392,6 @@ fn floor(text: &str, mut at: usize) -> usize {
         at -= 1;
     }
     at
-}
-
-fn syntax_problem(name: &str, text: &str, error: &serde_yaml::Error) -> Problem {
-    let error = error.without_snippet();
-    let start = error.location().map_or(0, |location| match byte_range(&location).start {
-        0 => offset_of(text, location.line(), location.column()),
-        start => start,
-    });
-    let at = place(text, start..next_boundary(text, start));
-    let line = text.lines().nth(at.line - 1).unwrap_or("");
-    let (message, label, hint) = reword(error);
-    let mut problem = Problem {
-        severity: Severity::Error,
-        file: name.to_owned(),
-        place: Some(at),
-        message,
-        label,
-        hints: hint.into_iter().collect(),
-    };
-    if line.contains("${{") {
-        problem.hints = vec!["put the expression in quotes: \"${{ ... }}\"".into()];
-    }
-    problem
-}
-
-fn next_boundary(text: &str, start: usize) -> usize {
-    text.get(start..).and_then(|rest| rest.chars().next()).map_or(start, |c| start + c.len_utf8())
-}
-
-fn offset_of(text: &str, line: u64, column: u64) -> usize {
-    let line = usize::try_from(line.saturating_sub(1)).unwrap_or(0);
-    let column = usize::try_from(column.saturating_sub(1)).unwrap_or(0);
-    let start: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
-    let rest = &text[start.min(text.len())..];
-    start + rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at)
-}
-
-/// The reader's words are made for programmers; these are for people who wrote a file.
-fn reword(error: &serde_yaml::Error) -> (String, String, Option<String>) {
-    use serde_yaml::Error;
-    let (message, label, hint) = match error {
-        Error::NullIntoString { .. } => ("a key is empty", "expected a name before the colon", ""),
-        Error::MultipleDocuments { .. } => (
-            "the file holds several documents",
-            "a second document begins",
-            "a workflow is one document: remove the `---`, or use one file each",
-        ),
-        Error::RecursiveReferencesRequireWeakTypes { .. } => {
-            ("an alias refers to itself", "", "write the value out")
-        }
-        Error::AliasReplayCounterOverflow { .. }
-        | Error::AliasReplayLimitExceeded { .. }
-        | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. }
-        | Error::Budget { .. } => (
-            "the file is nested or repeated beyond the limits",
-            "the limit is passed here",
-            "at most 48 levels deep, and aliases may repeat 20,000 nodes in all",
-        ),
-        Error::UnsupportedTag { .. } => (
-            "a YAML tag is not supported here",
-            "a value that begins with `!` is a tag",
-            "put the value in quotes",
-        ),
-        Error::UnknownAnchor { .. } => {
-            ("an alias has no anchor", "a value that begins with `*` is an alias", "put the value in quotes")
-        }
-        _ => return unknown_syntax(&error.to_string()),
-    };
-    (message.into(), label.into(), (!hint.is_empty()).then(|| hint.into()))
-}
-
-fn unknown_syntax(raw: &str) -> (String, String, Option<String>) {
-    let raw = raw.lines().next().unwrap_or(raw);
-    if raw.contains("mapping values are not allowed") {
-        let message = "this is not valid YAML: a second `:` on one line".into();
-        return (
-            message,
-            "mapping values are not allowed here".into(),
-            Some("put the value in quotes".into()),
-        );
-    }
-    let words = raw.split(" at line ").next().unwrap_or(raw).trim_end_matches([':', ' ']);
-    let words = words.split_once("error: ").map_or(words, |(_, rest)| rest);
-    (format!("this is not valid YAML: {words}"), String::new(), None)
 }
 
 fn byte_range(location: &Location) -> Range<usize> {
@@ -510,11 +501,8 @@ struct Reader<'t> {
 
 impl Reader<'_> {
     fn read(&mut self, node: Node, pointer: String, key: Option<Range<usize>>) -> Value {
-        let span = match &node.kind {
-            // The reader marks a collection by its first bracket or its first key: neither is the whole.
-            Kind::List(_) | Kind::Map(_) => node.at.start..node.at.start,
-            _ => node.at.clone(),
-        };
+        let is_collection = matches!(node.kind, Kind::List(_) | Kind::Map(_));
+        let span = node.at.clone();
         let value = match node.kind {
             Kind::Null => Value::Null,
             Kind::Bool(value) => value.into(),
@@ -529,7 +517,7 @@ impl Reader<'_> {
                 .collect(),
             Kind::Map(entries) => self.read_map(entries, &pointer),
         };
-        self.places.insert(pointer, Marks { key, value: span });
+        self.places.insert(pointer, Marks { key, value: span, is_collection });
         value
     }
 

@@ -144,6 +144,8 @@ pub struct Reference {
     pub path: Vec<String>,
     /// Where the root stands in the source.
     pub bytes: Range<usize>,
+    /// Where each key of the path stands in the source.
+    pub path_bytes: Vec<Range<usize>>,
 }
 
 /// A function that an expression calls.
@@ -313,7 +315,8 @@ impl Walk<'_> {
             if !self.bound.iter().any(|name| name == root) {
                 let start = self.start_of(id);
                 let bytes = start..(start + root.len()).min(self.source.len());
-                self.found.references.push(Reference { root: root.to_owned(), path, bytes });
+                let path_bytes = self.keys_after(&bytes, &path);
+                self.found.references.push(Reference { root: root.to_owned(), path, bytes, path_bytes });
             }
             // An index that is an expression itself reads names of its own.
             return self.indexes(node, comprehensions);
@@ -397,6 +400,22 @@ impl Walk<'_> {
     fn start_of(&self, id: u64) -> usize {
         let start = self.program.source_info().offset_for(id).map_or(0, |(start, _)| start as usize);
         start.min(self.source.len().saturating_sub(1))
+    }
+
+    /// Between the keys of a path there are only dots, brackets, quotes and blanks. A key that is written with an
+    /// escape is not found: then the root stands for it.
+    fn keys_after(&self, root: &Range<usize>, path: &[String]) -> Vec<Range<usize>> {
+        let mut from = root.end;
+        path.iter()
+            .map(|key| match self.source.get(from..).and_then(|rest| rest.find(key.as_str())) {
+                Some(at) => {
+                    let start = from + at;
+                    from = start + key.len();
+                    start..from
+                }
+                None => root.clone(),
+            })
+            .collect()
     }
 
     /// A call's own offset is that of its bracket or its dot: the word stands just before or after it.

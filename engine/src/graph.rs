@@ -5,7 +5,7 @@
 
 mod check;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,7 +189,13 @@ impl Graph {
     }
 
     /// Builds the graph of a file that has no error.
-    fn build(file: WorkflowFile, revision: Digest, inputs: Vec<Input>, registry: &Registry) -> Option<Graph> {
+    fn build(
+        file: WorkflowFile,
+        revision: Digest,
+        inputs: Vec<Input>,
+        registry: &Registry,
+        written: &[&str],
+    ) -> Option<Graph> {
         let mut dag = DiGraph::new();
         let mut index = BTreeMap::new();
         for (name, task) in &file.tasks {
@@ -202,8 +208,10 @@ impl Graph {
                 dag.update_edge(*index.get(&need.parse::<TaskName>().ok()?)?, to, ());
             }
         }
-        let sorted = petgraph::algo::toposort(&dag, None).ok()?;
-        let order = sorted.into_iter().map(|at| dag[at].name.clone()).collect();
+        let order = in_order(&dag, &index, written);
+        if order.len() != dag.node_count() {
+            return None;
+        }
         let name: WorkflowName = file.name.parse().ok()?;
         let concurrency = file.concurrency.map(|ConcurrencyFile { group, policy }| Concurrency {
             group: group.unwrap_or_else(|| name.to_string()),
@@ -226,6 +234,33 @@ impl Graph {
             order,
         })
     }
+}
+
+/// Each task after those that it needs; else as they stand in the file, which is how people think of them.
+/// Tasks of a circle are left out.
+fn in_order(
+    dag: &DiGraph<TaskNode, ()>,
+    index: &BTreeMap<TaskName, NodeIndex>,
+    written: &[&str],
+) -> Vec<TaskName> {
+    let place: BTreeMap<&str, usize> =
+        written.iter().enumerate().map(|(place, name)| (*name, place)).collect();
+    let place_of = |at: NodeIndex| place.get(dag[at].name.as_str()).copied().unwrap_or(usize::MAX);
+    let mut waits: Vec<usize> =
+        dag.node_indices().map(|at| dag.neighbors_directed(at, Direction::Incoming).count()).collect();
+    let mut ready: BTreeSet<(usize, NodeIndex)> =
+        index.values().filter(|at| waits[at.index()] == 0).map(|at| (place_of(*at), *at)).collect();
+    let mut order = Vec::with_capacity(dag.node_count());
+    while let Some((_, at)) = ready.pop_first() {
+        order.push(dag[at].name.clone());
+        for next in dag.neighbors_directed(at, Direction::Outgoing) {
+            waits[next.index()] -= 1;
+            if waits[next.index()] == 0 {
+                ready.insert((place_of(next), next));
+            }
+        }
+    }
+    order
 }
 
 impl TaskNode {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::{Map, Value};
 
+use crate::document::step;
 use crate::schema::{list, nearest, value_words};
 use crate::workflow::{InputFile, InputKind};
 
@@ -18,7 +19,8 @@ pub struct Input {
     kind: InputKind,
     of: Option<InputKind>,
     options: Vec<String>,
-    pattern: Option<Regex>,
+    /// Compiled, and as it was written.
+    pattern: Option<(Regex, String)>,
     required: bool,
     default: Option<Value>,
 }
@@ -27,48 +29,48 @@ impl Input {
     /// Takes an input from the file; what is wrong is told with a pointer below the input.
     ///
     /// # Errors
-    /// Pairs of a key of the input and a sentence.
-    pub fn new(name: &str, file: &InputFile) -> Result<Input, Vec<(&'static str, String)>> {
-        let mut wrong = Vec::new();
+    /// Pairs of a pointer below the input and a sentence.
+    pub fn new(name: &str, file: &InputFile) -> Result<Input, Vec<(String, String)>> {
+        let mut wrong: Vec<(&str, String)> = Vec::new();
         let holds_others = matches!(file.kind, InputKind::List | InputKind::Map);
         if holds_others && file.of.is_none() {
-            wrong.push(("type", format!("a {} says what it holds with `of`", kind_word(file.kind))));
+            wrong.push(("/type", format!("a {} says what it holds with `of`", kind_word(file.kind))));
         }
         if !holds_others && file.of.is_some() {
-            wrong.push(("of", "`of` is for a list or a map".into()));
+            wrong.push(("/of", "`of` is for a list or a map".into()));
         }
         if matches!(file.of, Some(InputKind::Choice | InputKind::List | InputKind::Map)) {
-            wrong.push(("of", "`of` is string, integer, number, boolean or object".into()));
+            wrong.push(("/of", "`of` is string, integer, number, boolean or object".into()));
         }
         let options = file.options.clone().unwrap_or_default();
         if file.kind == InputKind::Choice && options.is_empty() {
-            wrong.push(("type", "a choice lists its values with `options`".into()));
+            wrong.push(("/type", "a choice lists its values with `options`".into()));
         }
         if file.kind != InputKind::Choice && file.options.is_some() {
-            wrong.push(("options", "`options` is for a choice".into()));
+            wrong.push(("/options", "`options` is for a choice".into()));
         }
         let pattern = match &file.pattern {
             Some(pattern) if file.kind == InputKind::String => {
                 match Regex::new(&format!("^(?:{pattern})$")) {
-                    Ok(regex) => Some(regex),
+                    Ok(regex) => Some((regex, pattern.clone())),
                     Err(error) => {
                         let why = error.to_string();
                         let why =
                             why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                        wrong.push(("pattern", format!("not a regular expression: {why}")));
+                        wrong.push(("/pattern", format!("not a regular expression: {why}")));
                         None
                     }
                 }
             }
             Some(_) => {
-                wrong.push(("pattern", "`pattern` is for a string".into()));
+                wrong.push(("/pattern", "`pattern` is for a string".into()));
                 None
             }
             None => None,
         };
         if file.required && file.default.is_some() {
             wrong.push((
-                "required",
+                "/required",
                 "an input that has a default is never missing: remove one of the two".into(),
             ));
         }
@@ -82,11 +84,12 @@ impl Input {
             required: file.required,
             default: file.default.clone(),
         };
+        let mut wrong: Vec<(String, String)> =
+            wrong.into_iter().map(|(key, why)| (key.to_owned(), why)).collect();
         if wrong.is_empty()
             && let Some(default) = &input.default
-            && let Err(why) = input.check(default)
         {
-            wrong.push(("default", why));
+            wrong.extend(input.wrong(default).into_iter().map(|(at, why)| (format!("/default{at}"), why)));
         }
         if wrong.is_empty() { Ok(input) } else { Err(wrong) }
     }
@@ -114,37 +117,56 @@ impl Input {
     /// # Errors
     /// A sentence that names the input.
     pub fn check(&self, value: &Value) -> Result<(), String> {
+        self.wrong(value).into_iter().next().map_or(Ok(()), |(_, why)| Err(why))
+    }
+
+    /// Everything in a value that is not of the input's type: a pointer below the value, and a sentence that names
+    /// the input.
+    pub fn wrong(&self, value: &Value) -> Vec<(String, String)> {
         let name = &self.name;
-        check_kind(self.kind, value)
-            .map_err(|expected| format!("input `{name}` must be {expected}, not {}", value_words(value)))?;
+        let whole = |why: String| vec![(String::new(), why)];
+        if let Err(expected) = check_kind(self.kind, value) {
+            return whole(format!("input `{name}` must be {expected}, not {}", value_words(value)));
+        }
         match (self.kind, value) {
             (InputKind::Choice, Value::String(text)) if !self.options.contains(text) => {
                 let near = nearest(text, self.options.iter().map(String::as_str));
                 let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-                Err(format!("input `{name}` cannot be `{text}`: one of {}{near}", list(&self.options)))
+                whole(format!("input `{name}` cannot be `{text}`: one of {}{near}", list(&self.options)))
             }
             (InputKind::String, Value::String(text)) => match &self.pattern {
-                Some(pattern) if !pattern.is_match(text) => {
-                    Err(format!("input `{name}` cannot be `{text}`: it must match {pattern}"))
+                Some((pattern, written)) if !pattern.is_match(text) => {
+                    whole(format!("input `{name}` cannot be `{text}`: it must match {written}"))
                 }
-                _ => Ok(()),
+                _ => Vec::new(),
             },
             (InputKind::List, Value::Array(items)) => items
                 .iter()
                 .enumerate()
-                .try_for_each(|(index, item)| self.check_inner(&index.to_string(), item)),
+                .filter_map(|(index, item)| self.wrong_inner(&index.to_string(), item))
+                .collect(),
             (InputKind::Map, Value::Object(map)) => {
-                map.iter().try_for_each(|(key, item)| self.check_inner(key, item))
+                map.iter().filter_map(|(key, item)| self.wrong_inner(key, item)).collect()
             }
-            _ => Ok(()),
+            _ => Vec::new(),
         }
     }
 
-    fn check_inner(&self, key: &str, value: &Value) -> Result<(), String> {
-        let Some(of) = self.of else { return Ok(()) };
-        check_kind(of, value).map_err(|expected| {
-            format!("input `{}.{key}` must be {expected}, not {}", self.name, value_words(value))
-        })
+    fn wrong_inner(&self, key: &str, value: &Value) -> Option<(String, String)> {
+        let expected = check_kind(self.of?, value).err()?;
+        let why = format!("input `{}.{key}` must be {expected}, not {}", self.name, value_words(value));
+        Some((step("", key), why))
+    }
+
+    /// A value of the input's type: what stands in for it before it is known.
+    pub(crate) fn stand_in(&self) -> Value {
+        match self.kind {
+            InputKind::String | InputKind::Choice => "x".into(),
+            InputKind::Integer | InputKind::Number => 1.into(),
+            InputKind::Boolean => true.into(),
+            InputKind::List => Value::Array(Vec::new()),
+            InputKind::Map | InputKind::Object => Value::Object(Map::new()),
+        }
     }
 
     /// Reads a value as it stands on a command line. Its type is the declared one: `007` stays a text where a text is declared.

@@ -101,7 +101,9 @@ async fn verdict(
             Ok(serde_json::Value::Bool(true)) => {}
             Ok(_) => return Verdict::Skipped(Skipped::When.words()),
             Err(error) => {
-                return Verdict::Refused(TaskError::permanent(format!("`when` cannot be evaluated: {error}")));
+                return Verdict::Refused(TaskError::permanent(format!(
+                    "`when` cannot be evaluated: {error}"
+                )));
             }
         }
     }

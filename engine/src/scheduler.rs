@@ -40,6 +40,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// How many inputs one write may carry.
 const BATCH_INPUTS: usize = 256;
 
+/// The target of the one line that a run leaves in the log when it ends.
+pub const RUN_LOG: &str = "graylane::run";
+
 /// What the engine is made of.
 #[derive(Clone)]
 pub struct Parts {
@@ -109,12 +112,15 @@ struct Scheduler {
     stopping: bool,
 }
 
+/// Answers somebody once it is known whether the turn is on disk.
+type Answer = Box<dyn FnOnce(Result<(), &journal::Error>) + Send>;
+
 /// What one turn of the loop has decided but not yet done.
 #[derive(Default)]
 struct Turn {
     records: Vec<Record>,
     effects: Vec<Effect>,
-    answers: Vec<Box<dyn FnOnce(Result<(), &journal::Error>) + Send>>,
+    answers: Vec<Answer>,
 }
 
 enum Effect {
@@ -515,11 +521,13 @@ impl Scheduler {
                 let reason = reason.as_deref().unwrap_or("");
                 match outcome {
                     Outcome::Succeeded => {
-                        tracing::info!(run = %record.run, workflow, reason, "run succeeded")
+                        tracing::info!(target: RUN_LOG, run = %record.run, workflow, reason, "run succeeded")
                     }
-                    Outcome::Failed => tracing::error!(run = %record.run, workflow, reason, "run failed"),
+                    Outcome::Failed => {
+                        tracing::error!(target: RUN_LOG, run = %record.run, workflow, reason, "run failed")
+                    }
                     Outcome::Cancelled => {
-                        tracing::warn!(run = %record.run, workflow, reason, "run cancelled")
+                        tracing::warn!(target: RUN_LOG, run = %record.run, workflow, reason, "run cancelled")
                     }
                 }
             }

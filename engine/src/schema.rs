@@ -129,29 +129,57 @@ impl Checker {
     pub fn check(&self, value: &Value, what: &str, document: Option<(&Document, &str)>) -> Vec<Finding> {
         let mut findings = Vec::new();
         for error in self.validator.iter_errors(value) {
-            self.explain(&error, what, document, &mut findings);
+            self.explain(&error, value, what, document, &mut findings);
         }
         findings
+    }
+
+    /// The values whose type is refused whatever they are, with what was expected: for stand-ins of values that are
+    /// only known later.
+    pub fn refused_types(&self, value: &Value) -> Vec<(String, String)> {
+        let mut refused = Vec::new();
+        for error in self.validator.iter_errors(value) {
+            self.collect_types(&error, &mut refused);
+        }
+        refused
+    }
+
+    fn collect_types(&self, error: &ValidationError<'_>, refused: &mut Vec<(String, String)>) {
+        match error.kind() {
+            ValidationErrorKind::AnyOf { context } => {
+                for inner in context.first().into_iter().flatten() {
+                    self.collect_types(inner, refused);
+                }
+            }
+            ValidationErrorKind::Type { kind } => {
+                refused.push((error.instance_path().to_string(), wanted_words(kind)));
+            }
+            // Choices are texts.
+            ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::Enum { .. }
+                if !error.instance().is_string() =>
+            {
+                refused.push((error.instance_path().to_string(), "a text".into()));
+            }
+            _ => {}
+        }
     }
 
     fn explain(
         &self,
         error: &ValidationError<'_>,
+        whole: &Value,
         what: &str,
         document: Option<(&Document, &str)>,
         findings: &mut Vec<Finding>,
     ) {
         let pointer = error.instance_path().to_string();
-        let of_what = || match pointer.rsplit('/').next() {
-            Some(key) if !pointer.is_empty() && key.parse::<usize>().is_err() => format!("`{}`", unstep(key)),
-            _ => what.to_owned(),
-        };
+        let of_what = || name_of(whole, &pointer, what);
         match error.kind() {
             // A value or one expression: what is wrong with the value is what matters.
             ValidationErrorKind::AnyOf { context } => {
                 if let Some(first) = context.first() {
                     for inner in first {
-                        self.explain_inner(inner, &pointer, what, document, findings);
+                        self.explain_inner(inner, whole, &pointer, what, document, findings);
                     }
                 }
             }
@@ -179,14 +207,11 @@ impl Checker {
             }
             ValidationErrorKind::Enum { options } => {
                 let options: Vec<String> = options.as_array().into_iter().flatten().map(plain).collect();
-                let given = plain(error.instance());
-                let finding = Finding::at(pointer.clone(), format!("{} cannot be `{given}`", of_what()));
-                findings.push(match nearest(&given, options.iter().map(String::as_str)) {
-                    Some(near) => finding
-                        .label(format!("did you mean `{near}`?"))
-                        .hint(format!("one of {}", list(&options))),
-                    None => finding.label(format!("one of {}", list(&options))),
-                });
+                findings.push(choice_finding(error, &options, &of_what()));
+            }
+            // A choice whose values are described one by one.
+            ValidationErrorKind::OneOfNotValid { .. } if !self.choices(error).is_empty() => {
+                findings.push(choice_finding(error, &self.choices(error), &of_what()));
             }
             ValidationErrorKind::Constant { expected_value } => {
                 let message = format!("{} must be `{}`", of_what(), plain(expected_value));
@@ -195,7 +220,12 @@ impl Checker {
             // A wrong choice of a fixed few is said once, with the few.
             ValidationErrorKind::Type { .. } if self.sibling(error, "enum").is_some() => {}
             ValidationErrorKind::Type { kind } => {
-                findings.push(type_finding(error, kind, &of_what(), &pointer, document));
+                let finding = type_finding(error, kind, &of_what(), &pointer, document);
+                findings.push(match self.describe(error) {
+                    // A text of a certain form: quotes around a number would not make it one.
+                    Some(expected) => Finding { label: expected, hints: Vec::new(), ..finding },
+                    None => self.with_braces(error, kind, finding),
+                });
             }
             ValidationErrorKind::Pattern { pattern } => {
                 let given = plain(error.instance());
@@ -218,19 +248,54 @@ impl Checker {
     fn explain_inner(
         &self,
         inner: &ValidationError<'_>,
+        whole: &Value,
         outer: &str,
         what: &str,
         document: Option<(&Document, &str)>,
         findings: &mut Vec<Finding>,
     ) {
         let mut found = Vec::new();
-        self.explain(inner, what, document, &mut found);
+        self.explain(inner, whole, what, document, &mut found);
         for mut finding in found {
             if !finding.pointer.starts_with(outer) {
                 finding.pointer.insert_str(0, outer);
             }
             findings.push(finding);
         }
+    }
+
+    /// One value where a list or a map of it was expected.
+    fn with_braces(&self, error: &ValidationError<'_>, kind: &TypeKind, finding: Finding) -> Finding {
+        let given = error.instance();
+        if given.is_null() || given.is_array() || given.is_object() || plain(given).contains("${{") {
+            return finding;
+        }
+        match kind {
+            TypeKind::Single(JsonType::Array) => finding.hint(format!("write `[{}]`", plain(given))),
+            TypeKind::Single(JsonType::Object) => {
+                match self.sibling(error, "required").and_then(Value::as_array).map(Vec::as_slice) {
+                    Some([Value::String(key)]) => {
+                        finding.hint(format!("write `{{ {key}: {} }}`", plain(given)))
+                    }
+                    _ => finding,
+                }
+            }
+            _ => finding,
+        }
+    }
+
+    /// The texts of a choice; empty where the schema is something else.
+    fn choices(&self, error: &ValidationError<'_>) -> Vec<String> {
+        let branches = self.sibling(error, "oneOf").and_then(Value::as_array);
+        let mut choices = Vec::new();
+        for branch in branches.into_iter().flatten() {
+            match (branch.get("const"), branch.get("enum").and_then(Value::as_array)) {
+                (Some(value), _) => choices.push(plain(value)),
+                (None, Some(values)) => choices.extend(values.iter().map(plain)),
+                (None, None) => return Vec::new(),
+            }
+        }
+        choices
     }
 
     /// The keys that stood where an unknown one was found.
@@ -274,6 +339,35 @@ impl Checker {
     }
 }
 
+/// What a value is called: its key, its number in a list, or the whole.
+fn name_of(whole: &Value, pointer: &str, what: &str) -> String {
+    let Some((above, last)) = pointer.rsplit_once('/') else { return what.to_owned() };
+    if !whole.pointer(above).is_some_and(Value::is_array) {
+        return format!("`{}`", unstep(last));
+    }
+    let number = last.parse::<usize>().map_or(0, |index| index + 1);
+    match above.rsplit_once('/') {
+        Some((_, list)) => format!("item {number} of `{}`", unstep(list)),
+        None => format!("item {number} of {what}"),
+    }
+}
+
+fn choice_finding(error: &ValidationError<'_>, options: &[String], what: &str) -> Finding {
+    let given = plain(error.instance());
+    let pointer = error.instance_path().to_string();
+    if error.instance().is_null() {
+        let finding = Finding::at(pointer, format!("{what} must not be empty")).on_key();
+        return finding.label(format!("one of {}", list(options)));
+    }
+    let finding = Finding::at(pointer, format!("{what} cannot be `{given}`"));
+    match nearest(&given, options.iter().map(String::as_str)) {
+        Some(near) => {
+            finding.label(format!("did you mean `{near}`?")).hint(format!("one of {}", list(options)))
+        }
+        None => finding.label(format!("one of {}", list(options))),
+    }
+}
+
 fn unstep(part: &str) -> String {
     part.replace("~1", "/").replace("~0", "~")
 }
@@ -285,12 +379,9 @@ fn type_finding(
     pointer: &str,
     document: Option<(&Document, &str)>,
 ) -> Finding {
-    let wanted: Vec<JsonType> = match kind {
-        TypeKind::Single(wanted) => vec![*wanted],
-        TypeKind::Multiple(wanted) => wanted.iter().collect(),
-    };
+    let wanted = wanted_types(kind);
     let given = error.instance();
-    let expected = wanted.iter().map(|t| type_words(*t)).collect::<Vec<_>>().join(" or ");
+    let expected = wanted_words(kind);
     let finding = Finding::at(pointer, format!("{what} must be {expected}, not {}", value_words(given)));
     let finding = if given.is_null() { finding.on_key() } else { finding };
     let finding = finding.label(format!("expected {expected}"));
@@ -310,6 +401,17 @@ fn type_finding(
         }
     }
     finding
+}
+
+fn wanted_types(kind: &TypeKind) -> Vec<JsonType> {
+    match kind {
+        TypeKind::Single(wanted) => vec![*wanted],
+        TypeKind::Multiple(wanted) => wanted.iter().collect(),
+    }
+}
+
+fn wanted_words(kind: &TypeKind) -> String {
+    wanted_types(kind).into_iter().map(type_words).collect::<Vec<_>>().join(" or ")
 }
 
 fn type_words(kind: JsonType) -> &'static str {

@@ -53,9 +53,9 @@ impl Delays {
     /// Delays like those of a small, healthy cluster, in the order of a second.
     pub const fn realistic() -> Self {
         Self {
-            pull: Span::millis(300, 1200),
-            start: Span::millis(300, 1000),
-            ready: Span::millis(50, 250),
+            pull: Span::millis(200, 800),
+            start: Span::millis(200, 700),
+            ready: Span::millis(50, 200),
             init: Span::millis(50, 150),
             stop: Span::millis(150, 400),
             run: Span::millis(200, 400),

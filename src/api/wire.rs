@@ -6,6 +6,7 @@ use graylane_engine::logs::LogLine;
 use graylane_engine::preview::{TaskPreview, Verdict};
 use graylane_engine::run::Record;
 use graylane_engine::task::{Plan, Progress, TaskError};
+use graylane_engine::view::RunView;
 use graylane_tasks::mse_gray_deploy::RenderRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -126,6 +127,8 @@ pub(crate) enum Update {
     },
     /// A line of the log.
     Log(LogLine),
+    /// The last line: the run is final, and this is all of it.
+    Ended(Box<RunView>),
 }
 
 /// An error, as RFC 9457 shapes it, with a code that does not change.

@@ -35,17 +35,11 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
     let mut progress = Progress::new(quiet, context.colours);
     let mut updates = client.follow(run).await?;
     let mut interrupts = 0;
-    loop {
+    let view = loop {
         tokio::select! {
             update = updates.next() => match update {
-                Ok(Some(update)) => {
-                    progress.show(&update);
-                    if let Update::Record(record) = &update
-                        && matches!(record.event, graylane_engine::run::Event::RunFinished { .. })
-                    {
-                        break;
-                    }
-                }
+                Ok(Some(Update::Ended(view))) => break view,
+                Ok(Some(update)) => progress.show(&update),
                 Ok(None) => {
                     progress.end();
                     note(&format!("the process that held the store has ended before run {run}; `graylane resume` goes on with it"));
@@ -76,13 +70,12 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
                     .hint("mend the disk, then `graylane resume` goes on from the last recorded step"));
             }
         }
-    }
+    };
     progress.end();
-    let view: RunView = client.get(&format!("/api/v1/runs/{run}")).await?;
     if !quiet {
         print(&crate::progress::summary(&view, context.colours));
     }
-    Ok(Ended { code: code_of(&view), view: Some(view) })
+    Ok(Ended { code: code_of(&view), view: Some(*view) })
 }
 
 /// Ends when our own journal has; never where another process holds it.

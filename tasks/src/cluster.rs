@@ -4,20 +4,22 @@
 //! was only busy. Which objects are written, and when, is not decided here.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::Stream;
 use graylane_engine::task::TaskError;
+pub use kube::Client;
+use kube::Config;
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, Preconditions,
-    PropagationPolicy,
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams,
+    Preconditions, PropagationPolicy,
 };
 use kube::config::KubeConfigOptions;
 use kube::core::{GroupVersionKind, Status};
 use kube::runtime::watcher;
-use kube::{Client, Config};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -26,6 +28,9 @@ use crate::manifest::{ObjectRef, kind, name};
 
 /// The name under which Graylane owns fields (Kubernetes: Server-Side Apply, field manager).
 pub const FIELD_MANAGER: &str = "graylane";
+
+/// The name under which `kubectl apply` without `--server-side` owns fields.
+const KUBECTL: &str = "kubectl-client-side-apply";
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const TRIES: u32 = 6;
@@ -82,7 +87,7 @@ impl Clusters {
     }
 
     async fn open(&self, site: &Site) -> Result<Connected, TaskError> {
-        let mut config = match &site.environment.cluster {
+        let config = match &site.environment.cluster {
             ClusterAt::Rehearsal => {
                 let (client, gateway) = self.rehearsal.connect(site).await.map_err(TaskError::transient)?;
                 return Ok(Connected { client, gateway: Some(gateway) });
@@ -92,24 +97,62 @@ impl Clusters {
                     .hint("this works only in a pod; elsewhere name a kubeconfig")
             })?,
             ClusterAt::Kubeconfig(at) => {
-                let path = site.path(&at.kubeconfig);
-                let wrong = |error: &dyn std::fmt::Display| {
-                    TaskError::permanent(format!("kubeconfig {} cannot be used: {error}", path.display()))
-                };
-                let file = kube::config::Kubeconfig::read_from(&path).map_err(|error| wrong(&error))?;
-                let options =
-                    KubeConfigOptions { context: at.context.clone(), ..KubeConfigOptions::default() };
-                Config::from_custom_kubeconfig(file, &options).await.map_err(|error| wrong(&error))?
+                let client = client_of(&site.path(&at.kubeconfig), at.context.as_deref()).await?;
+                return Ok(Connected { client, gateway: None });
             }
         };
-        // The library's own retries can take minutes inside one call; ours are bounded and told.
-        config.default_retry = false;
-        config.connect_timeout = Some(Duration::from_secs(5));
-        let client = Client::try_from(config).map_err(|error| {
-            TaskError::permanent(format!("the cluster's address cannot be used: {error}"))
-        })?;
-        Ok(Connected { client, gateway: None })
+        Ok(Connected { client: client(config)?, gateway: None })
     }
+}
+
+/// A client of the cluster that a kubeconfig file names.
+///
+/// # Errors
+/// A file that cannot be used; the cluster itself is not asked yet.
+pub async fn client_of(path: &Path, context: Option<&str>) -> Result<Client, TaskError> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        TaskError::permanent(format!("kubeconfig {} cannot be used: {error}", path.display()))
+    };
+    let file = kube::config::Kubeconfig::read_from(path).map_err(|error| wrong(&error))?;
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    client(Config::from_custom_kubeconfig(file, &options).await.map_err(|error| wrong(&error))?)
+}
+
+fn client(mut config: Config) -> Result<Client, TaskError> {
+    // The library's own retries can take minutes inside one call; ours are bounded and told.
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Client::try_from(config)
+        .map_err(|error| TaskError::permanent(format!("the cluster's address cannot be used: {error}")))
+}
+
+/// Creates the objects of a manifest file as `kubectl apply` would have: a baseline is found, not made, by Graylane.
+/// Objects that exist stay as they are.
+///
+/// # Errors
+/// What the API server said, or a file that is no manifest.
+pub async fn create_all(client: &Client, namespace: &str, file: &Path) -> Result<(), String> {
+    let shown = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{shown}: {error}"))?;
+    let objects = crate::manifest::parse(&shown, &text)
+        .map_err(|problems| problems.first().map(ToString::to_string).unwrap_or_default())?;
+    let cluster = Cluster { client: client.clone(), namespace: namespace.to_owned(), gateway: String::new() };
+    for object in objects {
+        let at = ObjectRef::of(&object);
+        let wrong = |words: String| format!("{shown}: {words}");
+        let resource =
+            cluster.resource(&at.api_version, &at.kind).await.map_err(|error| wrong(error.message))?;
+        let params = PostParams { field_manager: Some(KUBECTL.into()), ..PostParams::default() };
+        let object: DynamicObject =
+            serde_json::from_value(object).map_err(|error| wrong(format!("{at}: {error}")))?;
+        let api = cluster.api(&resource);
+        match cluster.raw_call(&cluster.named(&at), || api.create(&params, &object)).await {
+            Ok(_) => {}
+            Err(Failed::Api(status, _)) if status.code == 409 => {}
+            Err(Failed::Api(_, error) | Failed::Other(error)) => return Err(wrong(error.message)),
+        }
+    }
+    Ok(())
 }
 
 /// A cluster as one environment sees it.

@@ -36,3 +36,6 @@ pub fn register(registry: &mut Registry, clusters: &Arc<Clusters>, key: &DigestK
     registry.add(prod_deploy::ProdDeploy::new(Arc::clone(clusters), key.clone()));
     registry.add(mse_gray_offline::MseGrayOffline::new(Arc::clone(clusters), key.clone()));
 }
+
+#[cfg(test)]
+mod validation_tests;

@@ -264,7 +264,18 @@ impl Planner<'_> {
         if let Some(entry) = &self.with.entry
             && !self.services()?.contains_key(&entry.service)
         {
-            wrong.push(format!("the entry `{}` is not one of the lane's services", entry.service));
+            let holds = lane.iter().any(|object| {
+                kind(object) == "Deployment"
+                    && texts(object, "/metadata/labels").get(SERVICE_NAME) == Some(&entry.service)
+            });
+            if holds {
+                plan.warnings.push(format!(
+                    "the route stays as it is: `{}` is not part of this deploy",
+                    entry.service
+                ));
+            } else {
+                wrong.push(format!("the entry `{}` is not one of the lane's services", entry.service));
+            }
         }
         refuse(wrong)?;
         // The order over all services: every pod is up before any Service, every Service before the route.
@@ -453,7 +464,7 @@ async fn render_service(
     let rendered = render(&Copy {
         service,
         baseline,
-        tag: tag,
+        tag,
         images: &with.images,
         live: &live_images,
         replicas: with.replicas.unwrap_or(1),

@@ -285,7 +285,6 @@ impl Planner<'_> {
     }
 
     /// The objects as they will be applied, with what stands there now.
-    #[expect(clippy::type_complexity, reason = "an answer with two kinds of no")]
     async fn objects(
         &self,
         service: &str,

@@ -84,12 +84,16 @@ pub struct Seen {
 
 /// When signals that may pass were first seen.
 #[derive(Debug, Default)]
-pub struct Signals(HashMap<String, Instant>);
+pub struct Signals {
+    first: HashMap<String, Instant>,
+    /// What a registry said of an image before the kubelet only says that it waits, by pod and container.
+    registry: HashMap<String, String>,
+}
 
 impl Signals {
     /// Whether a signal has lasted for `limit`.
     fn lasts(&mut self, signal: String, limit: Duration, now: Instant) -> bool {
-        now.duration_since(*self.0.entry(signal).or_insert(now)) >= limit
+        now.duration_since(*self.first.entry(signal).or_insert(now)) >= limit
     }
 }
 
@@ -273,7 +277,7 @@ fn judge_container(
         _ => format!("{here}: {reason}: {message}"),
     };
     let key = format!("{pod_uid} {container} {reason}");
-    let mut after = |seconds: u64, failure: Failure| {
+    let after = |signals: &mut Signals, seconds: u64, failure: Failure| {
         if signals.lasts(key.clone(), Duration::from_secs(seconds), now) {
             PodVerdict::Fails(Box::new(failure))
         } else {
@@ -283,32 +287,42 @@ fn judge_container(
     let failure = Failure::new(words.clone());
     match reason {
         "InvalidImageName" | "ErrImageNeverPull" => PodVerdict::Fails(Box::new(failure)),
+        "ErrImagePull" => {
+            signals.registry.insert(format!("{pod_uid} {container}"), message.to_owned());
+            PodVerdict::Waits(words)
+        }
         "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" | "SignatureValidationFailed" => {
             let hint = format!("check that image {image} exists and that the cluster may pull it");
-            after(if says_missing(message) { 2 } else { 30 }, failure.hint(hint))
+            let said = signals.registry.get(&format!("{pod_uid} {container}")).cloned().unwrap_or_default();
+            // A registry that is away may come back; an image that is not there will not.
+            let patience = if says_missing(&said) || says_missing(message) { 5 } else { 30 };
+            let mut failure = failure.hint(hint);
+            if !said.is_empty() {
+                failure.message = format!("{here}: {reason}: {said}");
+            }
+            after(signals, patience, failure)
         }
         "CreateContainerConfigError" => {
-            after(15, failure.hint("a ConfigMap, a Secret or a key of one is missing"))
+            after(signals, 15, failure.hint("a ConfigMap, a Secret or a key of one is missing"))
         }
         "CreateContainerError" | "RunContainerError" | "StartError" | "PostStartHookError" => {
-            after(30, failure)
+            after(signals, 30, failure)
         }
         "CrashLoopBackOff" => {
             let failure =
                 Failure::new(format!("{here}: crashes again and again{exit}")).log(pod, container, true);
-            if restarts >= 3 { PodVerdict::Fails(Box::new(failure)) } else { after(60, failure) }
+            if restarts >= 3 { PodVerdict::Fails(Box::new(failure)) } else { after(signals, 60, failure) }
         }
         "" => PodVerdict::Fine,
-        // ContainerCreating, PodInitializing, ErrImagePull: the beginning of something else.
+        // ContainerCreating, PodInitializing: the beginning of something else.
         _ => PodVerdict::Waits(words),
     }
 }
 
 /// Words of registries for an image that is not there: waiting longer will not bring it.
 fn says_missing(message: &str) -> bool {
-    ["not found", "manifest unknown", "does not exist", "repository does not exist"]
-        .iter()
-        .any(|w| message.contains(w))
+    let message = message.to_lowercase();
+    ["not found", "notfound", "manifest unknown", "does not exist"].iter().any(|words| message.contains(words))
 }
 
 fn exit_words(terminated: &Value) -> String {

@@ -1,2 +1,77 @@
-//! xtask
-fn main() {}
+//! What CI runs, as commands that anyone can run: `cargo xtask ci`, `cargo xtask deny`.
+//!
+//! It only calls cargo, one call after the other, and stops at the first that fails.
+
+use std::io::Write as _;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  ci      format, clippy, the tests, the documents, licences: what CI runs
+  deny    licences, sources and advisories of everything that is built in (cargo-deny)
+";
+
+fn main() -> ExitCode {
+    let command = std::env::args().nth(1).unwrap_or_default();
+    let done = match command.as_str() {
+        "ci" => ci(),
+        "deny" => deny(),
+        _ => {
+            say(USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            say(&format!("xtask: {what} failed"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Done = Result<(), String>;
+
+fn ci() -> Done {
+    cargo("format", &["fmt", "--all", "--check"], &[])?;
+    cargo("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
+    cargo("the tests", &["test", "--workspace", "--locked"], &[])?;
+    cargo("the documents", &["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    deny()
+}
+
+/// Licences and sources must be right; advisories too, where their database can be had.
+fn deny() -> Done {
+    if !quietly(&["deny", "--version"]) {
+        say("deny: cargo-deny is not installed (`cargo install --locked cargo-deny`): licences were not checked");
+        return Ok(());
+    }
+    cargo("licences and sources", &["deny", "--locked", "check", "licenses", "bans", "sources"], &[])?;
+    if quietly(&["deny", "--locked", "fetch", "db"]) {
+        cargo("advisories", &["deny", "--locked", "check", "advisories"], &[])
+    } else {
+        say("deny: the advisory database cannot be reached: advisories were not checked");
+        Ok(())
+    }
+}
+
+fn cargo(what: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Done {
+    say(&format!("xtask: {what}: cargo {}", arguments.join(" ")));
+    let status = Command::new(env!("CARGO")).args(arguments).envs(variables.iter().copied()).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(what.to_owned()),
+        Err(error) => Err(format!("{what} ({error})")),
+    }
+}
+
+/// Whether a call succeeds; what it prints is nobody's business.
+fn quietly(arguments: &[&str]) -> bool {
+    Command::new(env!("CARGO")).args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+fn say(text: &str) {
+    // Whoever closed the stream does not want to know.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -39,8 +39,8 @@ pub struct Checked {
 
 /// Checks a workflow file.
 pub fn check(file: &str, bytes: &[u8], registry: &Registry, known: &Known, site: Site<'_>) -> Checked {
-    let document = match Document::parse(file, bytes) {
-        Ok(document) => document,
+    let (document, duplicates) = match Document::parse_to_check(file, bytes) {
+        Ok(read) => read,
         Err(problems) => return Checked { graph: None, problems, name: None },
     };
     if document.value().is_null() {
@@ -55,15 +55,20 @@ pub fn check(file: &str, bytes: &[u8], registry: &Registry, known: &Known, site:
         let revision = Digest::of(bytes);
         let Check { mut findings, inputs, .. } = checker;
         findings.retain(unique());
-        let mut problems: Vec<Problem> =
-            findings.into_iter().map(|finding| document.problem(finding)).collect();
+        let mut problems = duplicates;
+        problems.extend(findings.into_iter().map(|finding| document.problem(finding)));
         problems.sort_by_key(|problem| problem.place.as_ref().map_or(0, |place| place.bytes.start));
         let name = document.value().get("name").and_then(Value::as_str).map(str::to_owned);
         let graph = if problems.iter().any(|problem| problem.severity == Severity::Error) {
             None
         } else {
             match serde_json::from_value::<WorkflowFile>(document.value().clone()) {
-                Ok(parsed) => Graph::build(parsed, revision, inputs, registry),
+                Ok(parsed) => {
+                    let tasks = document.value().get("tasks").and_then(Value::as_object);
+                    let written: Vec<&str> =
+                        tasks.into_iter().flat_map(|tasks| tasks.keys()).map(String::as_str).collect();
+                    Graph::build(parsed, revision, inputs, registry, &written)
+                }
                 Err(error) => {
                     problems.push(file_problem(file, format!("the file cannot be read: {error}")));
                     None

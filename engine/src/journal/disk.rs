@@ -424,6 +424,9 @@ impl Sentinel {
     }
 }
 
+/// A record's key and its value.
+type Stored = ([u8; 25], Vec<u8>);
+
 /// Owns everything that writes; runs on its own thread.
 struct Writer {
     db: sled::Db,
@@ -498,7 +501,7 @@ impl Writer {
     }
 
     /// Encodes the records of one write; all or none of them move the chains on.
-    fn encode(&mut self, records: &[Record]) -> Result<Vec<([u8; 25], Vec<u8>)>, Error> {
+    fn encode(&mut self, records: &[Record]) -> Result<Vec<Stored>, Error> {
         let mut moved: HashMap<RunId, (u64, Chain)> = HashMap::new();
         let mut entries = Vec::with_capacity(records.len());
         for record in records {

@@ -148,7 +148,7 @@ impl World {
                 secrets: Arc::new(TestSecrets),
                 logs: Logs::none(),
             },
-            Mode::Work,
+            crate::scheduler::Mode::Work,
         )
         .await
         .expect("started");

@@ -5,6 +5,7 @@
 //! times when it is given a zone with daylight saving.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::str::FromStr;
 
 use chrono::{NaiveDateTime, TimeZone, Utc};
@@ -109,6 +110,15 @@ impl FromStr for Schedule {
     }
 }
 
+/// The field of an expression that an error speaks of, where it speaks of one.
+pub fn field_of(text: &str, error: &str) -> Option<Range<usize>> {
+    let index = FIELDS.iter().position(|field| error.split(": ").next() == Some(field.name))?;
+    let word = text.split_whitespace().nth(index)?;
+    // Both are parts of one text.
+    let start = word.as_ptr() as usize - text.as_ptr() as usize;
+    Some(start..start + word.len())
+}
+
 impl Schedule {
     /// The first matching local time after `after`, by the calendar alone; the search ends with the year 2100.
     pub fn next_local(&self, after: NaiveDateTime) -> Option<NaiveDateTime> {
@@ -164,9 +174,15 @@ fn value(field: &Field, text: &str, item: &str) -> Result<u32, String> {
         let first = if field.name == "month" { 1 } else { 0 };
         return Ok(u32::try_from(at).unwrap_or(0) + first);
     }
-    let number: u32 = text
-        .parse()
-        .map_err(|_| format!("{}: `{item}` is not a number, a name, a range or a list", field.name))?;
+    let number: u32 = text.parse().map_err(|_| {
+        let near = crate::schema::nearest(&lower, field.names.iter().copied());
+        let hint = match near {
+            _ if text == "?" => "; write `*`".into(),
+            Some(near) => format!("; did you mean `{near}`?"),
+            None => String::new(),
+        };
+        format!("{}: `{item}` is not a number, a name, a range or a list{hint}", field.name)
+    })?;
     if number < field.min || number > field.max {
         return Err(format!("{}: {number} is not between {} and {}", field.name, field.min, field.max));
     }

@@ -1,0 +1,269 @@
+//! Commands as a user types them: what they print, what they return, and what bad input meets.
+
+use std::fs;
+
+use crate::support::{Home, files_below};
+
+#[test]
+fn help_teaches_and_unknown_words_are_refused() {
+    let home = Home::new();
+    let help = home.graylane(&["--help"]).expect(0);
+    for words in [
+        "graylane run workflows/release.yaml",
+        "Exit codes: 0 succeeded",
+        "validate",
+        "rehearsal",
+        "completions",
+    ] {
+        assert!(help.stdout.contains(words), "{words}: {}", help.stdout);
+    }
+    let wrong = home.graylane(&["rnu"]).expect(2);
+    assert!(wrong.stderr.contains("a similar subcommand exists: 'runs'"), "{}", wrong.stderr);
+    assert!(home.graylane(&["completions", "bash"]).expect(0).stdout.contains("_graylane"));
+}
+
+#[test]
+fn the_published_schemas_are_the_ones_in_use() {
+    let home = Home::new();
+    for name in ["workflow", "environment", "settings"] {
+        let printed = home.graylane(&["schema", name]).expect(0).stdout;
+        let path = format!("{}/config/schema/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let kept = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(
+            kept.trim(),
+            printed.trim(),
+            "write it anew: graylane schema {name} > config/schema/{name}.json"
+        );
+    }
+}
+
+#[test]
+fn the_examples_are_valid_and_a_mistake_is_shown_as_rustc_would() {
+    let home = Home::new();
+    let fine = home.graylane(&["validate", "workflows"]).expect(0);
+    assert_eq!(fine.stdout.trim(), "3 files: no problems");
+
+    home.edit("workflows/release.yaml", "timeout: 2h", "timeot: 2h");
+    let wrong = home.graylane(&["validate", "workflows"]).expect(1);
+    let expected = "\
+error: unknown key `timeot`
+  --> workflows/release.yaml:14:1
+   |
+14 | timeot: 2h
+   | ^^^^^^ did you mean `timeout`?
+   |
+   = hint: the workflow knows";
+    assert!(wrong.stderr.contains(expected), "{}", wrong.stderr);
+    assert_eq!(wrong.stdout.trim(), "3 files: 1 error, 0 warnings");
+
+    let json = home.graylane(&["validate", "workflows", "-o", "json"]).expect(1).json();
+    assert_eq!(json["errors"], 1);
+    let problem = &json["problems"][0];
+    assert_eq!((&problem["line"], &problem["column"]), (&14.into(), &1.into()));
+    assert_eq!(problem["label"], "did you mean `timeout`?");
+
+    let run = home.graylane(&["run", "workflows/release.yaml"]).expect(2);
+    assert!(run.stderr.contains("workflows/release.yaml:14:1"), "{}", run.stderr);
+    assert!(!home.path("data-rehearsal").exists(), "nothing was started");
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_code_2() {
+    let home = Home::new();
+    let missing = home.graylane(&["validate", "nowhere.yaml"]).expect(2);
+    assert!(missing.stderr.contains("nowhere.yaml cannot be read"), "{}", missing.stderr);
+    fs::create_dir(home.path("empty")).expect("made");
+    home.graylane(&["validate", "empty"]).expect(2);
+    home.graylane(&["run", "nowhere.yaml"]).expect(2);
+    let none = home.graylane(&["runs", "show", "latest"]).expect(2);
+    assert!(none.stderr.contains("there is no run yet"), "{}", none.stderr);
+    home.write("config/graylane.yaml", "dta: x\n");
+    let settings = home.graylane(&["runs", "list"]).expect(2);
+    assert!(
+        settings.stderr.contains("did you mean `data`?") && settings.stderr.contains("graylane.yaml:1:1"),
+        "{}",
+        settings.stderr
+    );
+}
+
+#[test]
+fn inputs_are_checked_before_anything_starts() {
+    let home = Home::new();
+    for (arguments, words) in [
+        (&["-i", "tga=x"][..], "no input `tga`; did you mean `tag`?"),
+        (&["-i", "keep=maybe"][..], "input `keep` is of type boolean: `maybe` is not"),
+        (&["-i", "tag"][..], "write `-i name=value`"),
+        (&["--only", "promote"][..], "task `promote` reads the outputs of `deploy`, which is left out"),
+        (&["--skip", "verfy"][..], "no task `verfy`; did you mean `verify`?"),
+    ] {
+        let ran = home.graylane(&[&["run", "workflows/release.yaml"], arguments].concat()).expect(2);
+        assert!(ran.stderr.contains(words), "{words}: {}", ran.stderr);
+    }
+    let required = home.graylane(&["run", "workflows/prod-workflow.yaml"]).expect(2);
+    assert!(required.stderr.contains("give it with `-i images.KEY=VALUE`"), "{}", required.stderr);
+    let runs = home.graylane(&["runs", "list", "-o", "json"]).expect(0).json();
+    assert_eq!(runs.as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_refused_release_says_what_where_and_what_next() {
+    let refused = |change: &dyn Fn(&Home), arguments: &[&str], words: &[&str]| {
+        let home = Home::new();
+        change(&home);
+        let ran =
+            home.graylane(&[&["run", "workflows/mse-gray-workflow.yaml"], arguments].concat()).expect(1);
+        for words in words {
+            assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
+        }
+        home.assert_no_secret();
+    };
+    let label = "\n      zadigx-release-version: original";
+    refused(
+        &|home| {
+            home.edit(
+                "config/services/spring-c.yaml",
+                &format!("app: spring-cloud-c{label}"),
+                "app: spring-cloud-c",
+            )
+        },
+        &[],
+        &[
+            "service `spring-c`: spec.selector.matchLabels of its Deployment lacks `zadigx-release-version: original`",
+        ],
+    );
+    refused(&|_| {}, &["-i", "tag=Gray"], &["`Gray` cannot be a lane's tag"]);
+    refused(&|_| {}, &["-i", "tag=original"], &["`original` means the baseline"]);
+    refused(&|_| {}, &["-i", "tag=🚦"], &["`🚦` cannot be a lane's tag"]);
+    refused(&|_| {}, &["-i", "images.nacos=nacos:v3"], &["service `nacos` takes no part in lanes"]);
+    refused(&|_| {}, &["-i", "images.sprong-a=x"], &["has no service `sprong-a`; did you mean `spring-a`?"]);
+    refused(
+        &|_| {},
+        &["-i", "images.spring-a=a:v2", "-i", "images.spring-c=registry.example/c:missing"],
+        &[
+            "ImagePullBackOff",
+            "check that image registry.example/c:missing exists",
+            "left to look at: Deployment spring-cloud-a-mse-gray, Deployment spring-cloud-c-mse-gray in mse-customer",
+        ],
+    );
+    refused(
+        &|_| {},
+        &["-i", "images.spring-a=a:v2", "-i", "images.spring-c=registry.example/c:crash"],
+        &["crashes again and again (exit code 1)", "last lines of spring-cloud-c-mse-gray"],
+    );
+    refused(
+        &|home| {
+            home.edit(
+                "config/environments/production.yaml",
+                "cluster: rehearsal",
+                "cluster: { kubeconfig: nowhere }",
+            )
+        },
+        &[],
+        &["kubeconfig", "nowhere cannot be used"],
+    );
+}
+
+#[test]
+fn a_failed_promotion_takes_production_back() {
+    let home = Home::new();
+    let ran = home
+        .graylane(&[
+            "run",
+            "workflows/prod-workflow.yaml",
+            "-i",
+            "images.spring-a=a:v2",
+            "-i",
+            "images.spring-c=c:missing",
+        ])
+        .expect(1);
+    for words in [
+        "ImagePull",
+        "Deployment spring-cloud-c was rolled back to registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-c:0.1-SNAPSHOT",
+    ] {
+        assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
+    }
+    let plan =
+        home.graylane(&["plan", "workflows/prod-workflow.yaml", "-i", "images.spring-a=a:v2"]).expect(0);
+    assert!(
+        plan.stdout.contains("image: registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-a:0.1-SNAPSHOT"),
+        "{}",
+        plan.stdout
+    );
+}
+
+#[test]
+fn an_environment_that_does_not_allow_the_workflow_and_a_broken_one_beside_it() {
+    let home = Home::new();
+    home.edit(
+        "config/environments/production.yaml",
+        "allow: { workflows: [release, ",
+        "allow: { workflows: [",
+    );
+    let wrong = home.graylane(&["validate", "workflows/release.yaml"]).expect(1);
+    assert!(
+        wrong.stderr.contains("environment `production` does not allow the workflow `release`"),
+        "{}",
+        wrong.stderr
+    );
+    assert!(wrong.stderr.contains("add it to `allow.workflows`"), "{}", wrong.stderr);
+
+    let home = Home::new();
+    home.write("config/environments/broken.yaml", "name: broken\ncluser: rehearsal\n");
+    let told = home.graylane(&["validate", "workflows"]).expect(1);
+    assert!(
+        told.stderr.contains("broken.yaml:2:1") && told.stderr.contains("did you mean `cluster`?"),
+        "{}",
+        told.stderr
+    );
+    home.graylane(&["run", "workflows/release.yaml", "--only", "deploy"]).expect(0);
+}
+
+#[test]
+fn a_store_that_is_held_damaged_or_newer_is_code_3() {
+    let home = Home::new();
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "tag=Gray"]).expect(1);
+    let lock = fs::File::open(home.path("data/lock")).expect("there");
+    lock.lock().expect("locked");
+    let held = home.graylane(&["runs", "list"]).expect(3);
+    assert!(held.stderr.contains("is in use by process") && held.stderr.contains("hint:"), "{}", held.stderr);
+    drop(lock);
+
+    fs::write(home.path("data/format"), "9\n").expect("written");
+    let newer = home.graylane(&["runs", "list"]).expect(3);
+    assert!(newer.stderr.contains("has format 9"), "{}", newer.stderr);
+    fs::write(home.path("data/format"), "1\n").expect("written");
+    fs::write(home.path("data/store/db"), b"").expect("written");
+    let damaged = home.graylane(&["runs", "list"]).expect(3);
+    assert!(damaged.stderr.contains("damaged") && damaged.stderr.contains("restore"), "{}", damaged.stderr);
+}
+
+#[test]
+fn a_foreign_object_under_a_lanes_name_is_left_alone() {
+    let home = Home::new();
+    let rehearsal = home.rehearsal("fast");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let file = kube::config::Kubeconfig::read_from(&rehearsal.kubeconfig).expect("a kubeconfig");
+        let options = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(file, &options).await.expect("valid");
+        let client = kube::Client::try_from(config).expect("a client");
+        let maps: kube::Api<k8s_openapi::api::core::v1::Service> = kube::Api::namespaced(client, "mse-customer");
+        let foreign = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "spring-cloud-a-base-mse-gray" }, "spec": { "ports": [{ "port": 1 }], "selector": { "app": "x" } }
+        }));
+        maps.create(&kube::api::PostParams::default(), &foreign.expect("a Service")).await.expect("created");
+    });
+    let ran = home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(1);
+    let words = "refused: Service mse-customer/spring-cloud-a-base-mse-gray exists and does not belong to lane `gray`";
+    assert!(ran.stdout.contains(words), "{}", ran.stdout);
+    assert!(ran.stdout.contains("use another tag, or remove the object"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_data_folder_with_a_long_path_works_too() {
+    let home = Home::new();
+    let long = home.path(&"long-".repeat(30));
+    let listed = home.command(&["runs", "list"]).env("GRAYLANE_DATA", &long).output().expect("ran");
+    assert!(listed.status.success(), "{listed:?}");
+    assert!(!files_below(&long).is_empty());
+}

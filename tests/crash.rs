@@ -1,0 +1,127 @@
+//! The daemon dies in the middle, and comes back.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::support::{GRAY, Home, ask, shape, until};
+
+/// What a lane is, without what differs from run to run.
+fn lane(home: &Home) -> Value {
+    let mut lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
+    for lane in lanes.as_array_mut().expect("a list") {
+        lane["run"] = Value::Null;
+        lane["since"] = Value::Null;
+    }
+    lanes
+}
+
+#[test]
+fn kill_9_in_mid_rollout_and_the_same_end() {
+    let undisturbed = Home::new();
+    let _cluster = undisturbed.rehearsal("fast");
+    undisturbed.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
+
+    let home = Home::new();
+    let rehearsal = home.rehearsal("realistic");
+    let mut child = home
+        .command(&["run", "workflows/mse-gray-workflow.yaml"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("started");
+    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    // The pods were just asked for, and are not up.
+    let seen = lines.map_while(Result::ok).any(|line| line.contains("spring-cloud-c-mse-gray 0/1"));
+    assert!(seen, "the rollout was never seen");
+    child.kill().expect("killed");
+    child.wait().expect("waited for");
+
+    let runs = home.graylane(&["runs", "list", "-o", "json"]).expect(0).json();
+    assert_eq!(runs[0]["status"], "running", "looking does not make it go on");
+    let resumed = home.graylane(&["resume"]).expect(0);
+    assert!(resumed.stdout.contains("mse-gray-workflow succeeded"), "{}", resumed.stdout);
+    assert_eq!(lane(&home), lane(&undisturbed));
+    until("the gray user is on the lane", || {
+        shape(&ask(&rehearsal.gateway, "/a", GRAY).body) == "Agray -> B -> Cgray"
+    });
+
+    let run = runs[0]["id"].as_str().expect("an id");
+    let shown = home.graylane(&["runs", "show", run, "-o", "json"]).expect(0).json();
+    assert_eq!(shown["tasks"][0]["attempt"], 1, "the attempt was entered again, not made anew: {shown}");
+    let again = home.graylane(&["resume"]).expect(0);
+    assert_eq!(again.stdout.trim(), "no run is unfinished");
+    home.assert_no_secret();
+}
+
+#[test]
+fn a_second_run_submits_to_the_first_and_both_are_seen() {
+    let home = Home::new();
+    let _cluster = home.rehearsal("realistic");
+    let mut first = home
+        .command(&["run", "workflows/mse-gray-workflow.yaml"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut lines = BufReader::new(first.stderr.take().expect("piped")).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("starting gray pods")));
+    // The same lane: it waits for the first, and is told so.
+    let second = home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "mode=down"]).expect(0);
+    assert!(second.stdout.contains("mse-gray-workflow succeeded"), "{}", second.stdout);
+    // The holder's own words are not needed, but must be read, or it would wait for us.
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert_eq!(first.wait().expect("ended").code(), Some(0), "{rest:?}");
+    let runs = home.graylane(&["runs", "list", "-o", "json"]).expect(0).json();
+    assert_eq!(runs.as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn ctrl_c_cancels_and_the_run_says_what_is_left() {
+    let home = Home::new();
+    let _cluster = home.rehearsal("realistic");
+    let mut child = home
+        .command(&["run", "workflows/mse-gray-workflow.yaml"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("starting gray pods")));
+    let pid = child.id().to_string();
+    let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().expect("sent");
+    assert!(sent.success());
+    let told: Vec<String> = lines.map_while(Result::ok).collect();
+    let output = child.wait_with_output().expect("ended");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{told:?} {stdout}");
+    assert!(told.iter().any(|line| line.contains("Ctrl-C again leaves the run to be resumed")), "{told:?}");
+    assert!(stdout.contains("mse-gray-workflow cancelled"), "{stdout}");
+    assert!(
+        stdout.contains(
+            "left to look at: Deployment spring-cloud-a-mse-gray, Deployment spring-cloud-c-mse-gray"
+        ),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn cancel_reaches_a_run_that_was_killed() {
+    let home = Home::new();
+    let _cluster = home.rehearsal("realistic");
+    let mut child = home
+        .command(&["run", "workflows/mse-gray-workflow.yaml"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("started");
+    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("starting gray pods")));
+    child.kill().expect("killed");
+    child.wait().expect("waited for");
+    let cancelled = home.graylane(&["cancel", "latest", "--reason", "wrong tag"]).expect(0);
+    assert!(cancelled.stdout.contains("cancelled by ann: wrong tag"), "{}", cancelled.stdout);
+    let again = home.graylane(&["cancel", "latest"]).expect(2);
+    assert!(again.stderr.contains("has ended already: cancelled"), "{}", again.stderr);
+}

@@ -1,0 +1,11 @@
+//! Stories of the whole program: the binary as a user runs it, real processes, real HTTP, a real store.
+//!
+//! One file a story; `support` has what they share. Nothing here reaches inside the engine.
+
+mod cluster;
+mod commands;
+mod crash;
+mod leak;
+mod story;
+mod support;
+mod tidy;

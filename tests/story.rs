@@ -1,0 +1,242 @@
+//! The seed's story, judged on traffic, with its controls.
+
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::json;
+
+use crate::support::{GRAY, Home, Load, Rehearsal, ask, shape, until};
+
+const NAMESPACE: &str = "mse-customer";
+const BASELINE: &str = "A -> B -> C";
+const LANE: &str = "Agray -> B -> Cgray";
+const NEW_A: &str = "images.spring-a=registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-a:0.2-SNAPSHOT";
+const NEW_C: &str = "images.spring-c=registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-c:0.2-SNAPSHOT";
+
+async fn api(rehearsal: &Rehearsal, api_version: &str, kind: &str, plural: &str) -> Api<DynamicObject> {
+    let file = kube::config::Kubeconfig::read_from(&rehearsal.kubeconfig).expect("a kubeconfig");
+    let config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
+        .await
+        .expect("valid");
+    let client = kube::Client::try_from(config).expect("a client");
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+    Api::namespaced_with(client, NAMESPACE, &resource)
+}
+
+const KINDS: [(&str, &str, &str); 6] = [
+    ("apps/v1", "Deployment", "deployments"),
+    ("v1", "Service", "services"),
+    ("networking.k8s.io/v1", "Ingress", "ingresses"),
+    ("v1", "ConfigMap", "configmaps"),
+    ("v1", "Secret", "secrets"),
+    ("v1", "Pod", "pods"),
+];
+
+/// Everything that carries a lane label.
+async fn lane_objects(rehearsal: &Rehearsal) -> Vec<String> {
+    let mut found = Vec::new();
+    for (api_version, kind, plural) in KINDS {
+        let params = ListParams::default().labels("zadigx-release-type=mse-gray");
+        let list = api(rehearsal, api_version, kind, plural).await.list(&params).await.expect("listed");
+        found.extend(
+            list.items
+                .into_iter()
+                .map(|object| format!("{kind} {}", object.metadata.name.unwrap_or_default())),
+        );
+    }
+    found
+}
+
+fn answers(rehearsal: &Rehearsal, headers: &[(&str, &str)], count: usize, wanted: &str) -> usize {
+    let right = |_: &usize| {
+        let answer = ask(&rehearsal.gateway, "/a", headers);
+        answer.status == 200 && shape(&answer.body) == wanted
+    };
+    (0..count).filter(right).count()
+}
+
+/// The whole article, with realistic delays and under steady load.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_seeds_story_judged_on_traffic() {
+    let home = Home::new();
+    let rehearsal = home.rehearsal("realistic");
+    until("the baseline answers", || ask(&rehearsal.gateway, "/a", &[]).status == 200);
+    assert_eq!(answers(&rehearsal, GRAY, 20, BASELINE), 20, "without a lane everybody meets the baseline");
+    let load = Load::start(&rehearsal.gateway);
+
+    let up = home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", NEW_A, "-i", NEW_C]).expect(0);
+    assert!(
+        up.stdout.contains("the gray user stays on the lane: 20 of 20, for example Agray["),
+        "{}",
+        up.stdout
+    );
+    assert_eq!(answers(&rehearsal, &[], 200, BASELINE), 200, "nobody else meets the lane");
+    assert_eq!(answers(&rehearsal, GRAY, 200, LANE), 200, "the gray user stays on it");
+    assert_eq!(answers(&rehearsal, &[("x-user-id", "101")], 20, BASELINE), 20);
+    let chain = ask(&rehearsal.gateway, "/a", GRAY).chain;
+    assert!(
+        chain.contains("spring-cloud-a:0.2-SNAPSHOT") && chain.contains("spring-cloud-b:0.1-SNAPSHOT"),
+        "{chain}"
+    );
+
+    let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
+    assert_eq!(lanes[0]["tag"], "gray");
+    assert_eq!(lanes[0]["services"].as_array().map(Vec::len), Some(2));
+    assert_eq!(lanes[0]["route"], "x-user-id: 100 on example.com");
+    assert_eq!(lanes[0]["orphans"], json!([]));
+
+    home.graylane(&["run", "workflows/prod-workflow.yaml", "-i", NEW_A, "-i", NEW_C]).expect(0);
+    let chain = ask(&rehearsal.gateway, "/a", &[]).chain;
+    assert!(
+        chain.contains("spring-cloud-a:0.2-SNAPSHOT") && chain.contains("spring-cloud-c:0.2-SNAPSHOT"),
+        "{chain}"
+    );
+    assert_eq!(answers(&rehearsal, GRAY, 20, LANE), 20, "promotion leaves the lane alone");
+
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "mode=down"]).expect(0);
+    assert_eq!(lane_objects(&rehearsal).await, Vec::<String>::new(), "nothing carries a lane label any more");
+    assert_eq!(answers(&rehearsal, GRAY, 20, BASELINE), 20);
+
+    let met = load.stop();
+    for (user, allowed) in [(0, &[BASELINE][..]), (1, &[BASELINE, LANE][..])] {
+        for (answer, count) in &met[user] {
+            let fine = allowed.iter().any(|shape| *answer == format!("200 {shape}"));
+            assert!(fine, "user {user} met {answer:?} {count} times: {met:?}");
+        }
+    }
+    assert!(met[1].get(&format!("200 {LANE}")).is_some_and(|count| *count > 50), "{met:?}");
+    home.assert_no_secret();
+}
+
+/// The control of "not one request fails": the same lane, its pods deleted while the route is on.
+#[tokio::test(flavor = "multi_thread")]
+async fn control_without_a_drain_requests_fail() {
+    let home = Home::new();
+    let rehearsal = home.rehearsal("realistic");
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
+    assert_eq!(answers(&rehearsal, GRAY, 20, LANE), 20);
+    let load = Load::with(&rehearsal.gateway, &[GRAY, GRAY, GRAY]);
+    let deployments = api(&rehearsal, "apps/v1", "Deployment", "deployments").await;
+    deployments.delete("spring-cloud-a-mse-gray", &DeleteParams::background()).await.expect("deleted");
+    until("the gateway has noticed", || {
+        let answer = ask(&rehearsal.gateway, "/a", GRAY);
+        answer.status == 200 && !answer.body.starts_with("Agray")
+    });
+    let failed: u64 =
+        load.stop().iter().flatten().filter(|(answer, _)| !answer.starts_with("200 ")).map(|(_, n)| n).sum();
+    assert!(failed > 0, "a pod that goes while the route is on must cost requests");
+}
+
+/// The control of the leak test: what it refuses does leak, and over a tenth of the baseline's answers are gray.
+#[tokio::test(flavor = "multi_thread")]
+async fn control_without_the_leak_test_the_baseline_answers_gray() {
+    let home = Home::new();
+    let rehearsal = home.rehearsal("fast");
+    // As the vendor's own chart has it: the Service selects by `app` alone.
+    let services = api(&rehearsal, "v1", "Service", "services").await;
+    let patch = json!([{ "op": "replace", "path": "/spec/selector", "value": { "app": "spring-cloud-a" } }]);
+    let patch: Patch<serde_json::Value> = Patch::Json(serde_json::from_value(patch).expect("a patch"));
+    services.patch("spring-cloud-a-base", &PatchParams::default(), &patch).await.expect("patched");
+
+    let refused = home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(1);
+    let words = "Service spring-cloud-a-base would send its requests to the pods of Deployment spring-cloud-a-mse-gray";
+    assert!(refused.stdout.contains(words), "{}", refused.stdout);
+    assert!(
+        refused.stdout.contains("add `zadigx-release-version: original` to the selector"),
+        "{}",
+        refused.stdout
+    );
+    assert_eq!(lane_objects(&rehearsal).await, Vec::<String>::new(), "refused before anything was written");
+    let planned = home.graylane(&["plan", "workflows/mse-gray-workflow.yaml"]).expect(2);
+    assert!(planned.stdout.contains(words), "{}", planned.stdout);
+
+    // The guard off: the same objects, applied by hand.
+    let rendered = home.graylane(&["render", "spring-a", "-e", "production", "-o", "json"]).expect(0).json();
+    for object in rendered.as_array().expect("a list") {
+        let kind = object["kind"].as_str().expect("a kind");
+        let (api_version, kind, plural) =
+            KINDS.into_iter().find(|(_, known, _)| *known == kind).expect("known");
+        let name = object["metadata"]["name"].as_str().expect("a name");
+        let mut object = object.clone();
+        if kind == "Secret" {
+            object["data"] = json!({ "token": "eA==" });
+        }
+        let target = api(&rehearsal, api_version, kind, plural).await;
+        target.patch(name, &PatchParams::apply("by-hand"), &Patch::Apply(&object)).await.expect("applied");
+    }
+    until("the gray pod answers the baseline's users", || {
+        let gray = (0..10).filter(|_| ask(&rehearsal.gateway, "/a", &[]).body.starts_with("Agray")).count();
+        gray > 0
+    });
+    let gray = (0..200).filter(|_| ask(&rehearsal.gateway, "/a", &[]).body.starts_with("Agray")).count();
+    assert!(gray > 20, "over a tenth of the baseline's answers are gray, not {gray} of 200");
+}
+
+/// Today's deploy and tomorrow's offline meet one cluster, also without a process between them.
+#[test]
+fn the_whole_release_in_one_command_and_a_lane_that_waits_for_tomorrow() {
+    let home = Home::new();
+    let ran = home.graylane(&["run", "workflows/release.yaml"]).expect(0);
+    for words in [
+        "release succeeded in",
+        "the gray user stays on the lane: 20 of 20, for example Agray[",
+        "everyone else never meets it: 20 of 20, for example A[",
+        "production spring-a: registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-a@sha256:",
+        "lane gray: 5 objects removed",
+        "look again: graylane runs show",
+    ] {
+        assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
+    }
+    assert!(ran.stderr.contains("rehearsal cluster: starting the baseline of production"), "{}", ran.stderr);
+
+    home.graylane(&["run", "workflows/release.yaml", "-i", "keep=true", "-i", "tag=007"]).expect(0);
+    let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
+    assert_eq!(lanes[0]["tag"], "007", "a tag is a text");
+    let missing = home
+        .graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "mode=down", "-i", "tag=gary"])
+        .expect(1);
+    assert!(
+        missing.stdout.contains("there is no lane `gary`") && missing.stdout.contains("there is `007`"),
+        "{}",
+        missing.stdout
+    );
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "mode=down", "-i", "tag=007"]).expect(0);
+    let text = home.graylane(&["lanes", "production"]).expect(0);
+    assert_eq!(text.stdout.trim(), "production has no lanes");
+
+    let runs = home.graylane(&["runs", "list", "-o", "json"]).expect(0).json();
+    assert_eq!(runs.as_array().map(Vec::len), Some(4));
+    let shown = home.graylane(&["runs", "show", "latest", "-o", "json"]).expect(0).json();
+    assert_eq!(shown["status"], "succeeded");
+    let logs = home.graylane(&["runs", "logs", "latest"]).expect(0);
+    assert!(logs.stdout.contains("deleted Ingress spring-cloud-a-mse-007"), "{}", logs.stdout);
+    home.assert_no_secret();
+}
+
+#[test]
+fn the_same_lane_again_is_updated_in_place_and_the_plan_says_so() {
+    let home = Home::new();
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
+    let plan =
+        home.graylane(&["plan", "workflows/mse-gray-workflow.yaml", "-i", "images.spring-c=c:v9"]).expect(0);
+    assert!(
+        plan.stdout.contains("~ update Deployment mse-customer/spring-cloud-c-mse-gray"),
+        "{}",
+        plan.stdout
+    );
+    assert!(
+        plan.stdout.contains("+          image: c:v9") || plan.stdout.contains("image: c:v9"),
+        "{}",
+        plan.stdout
+    );
+    assert!(
+        plan.stdout.contains("spring-cloud-a-mse-gray stays in the lane: it is not part of this deploy"),
+        "{}",
+        plan.stdout
+    );
+    assert!(plan.stdout.contains("nothing was changed"), "{}", plan.stdout);
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "images.spring-c=c:v9"]).expect(0);
+    let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
+    assert_eq!(lanes[0]["services"][1]["images"]["spring-cloud-c"], "c:v9");
+    assert_eq!(lanes[0]["services"][0]["service"], "spring-a");
+}
