@@ -273,8 +273,11 @@ pub(crate) fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Prints to standard error.
+/// Prints to standard error, above the bars where there are any.
 pub(crate) fn note(text: &str) {
+    if crate::progress::print_above(text) {
+        return;
+    }
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use graylane_engine::clock::{Timestamp, show_duration};
@@ -31,6 +32,7 @@ struct Shown {
 impl Progress {
     pub(crate) fn new(quiet: bool, colours: bool) -> Progress {
         let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
+        ON_SCREEN.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&bars);
         Progress { quiet, colours, bars, tasks: HashMap::new(), width: 8 }
     }
 
@@ -66,7 +68,7 @@ impl Progress {
             Event::AttemptStarted { task, attempt, .. } | Event::AttemptResumed { task, attempt, .. } => {
                 let task = task.to_string();
                 self.width = self.width.max(task.len());
-                let bar = self.bars.as_ref().map(|bars| bars.add(bar(&task, self.width)));
+                let bar = self.bars.as_ref().map(|bars| bar(bars, &task, self.width));
                 let resumed = matches!(record.event, Event::AttemptResumed { .. });
                 let words = match (attempt.0, resumed) {
                     (1, false) => "planning".to_owned(),
@@ -87,7 +89,8 @@ impl Progress {
                 let task = task.to_string();
                 match self.tasks.get(&task).and_then(|shown| shown.bar.as_ref()) {
                     Some(bar) => {
-                        bar.set_length(0);
+                        bar.set_length(1);
+                        bar.set_position(0);
                         bar.set_message(phase.clone());
                     }
                     None => self.line(&task, phase),
@@ -156,13 +159,7 @@ impl Progress {
         if self.quiet {
             return;
         }
-        match &self.bars {
-            // The library draws around it.
-            Some(bars) => {
-                let _ = bars.println(words);
-            }
-            None => crate::cli::note(words),
-        }
+        crate::cli::note(words);
     }
 
     /// Takes the bars away.
@@ -172,11 +169,13 @@ impl Progress {
                 bar.finish_and_clear();
             }
         }
+        *ON_SCREEN.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-fn bar(task: &str, width: usize) -> ProgressBar {
-    let bar = ProgressBar::new(0);
+/// A bar for a task; drawn only once it has its place among the others.
+fn bar(bars: &MultiProgress, task: &str, width: usize) -> ProgressBar {
+    let bar = bars.add(ProgressBar::new(1));
     let template = format!("  {{prefix:<{width}}}  {{spinner}} {{bar:12}} {{elapsed:>4}}  {{wide_msg}}");
     if let Ok(style) = ProgressStyle::with_template(&template) {
         bar.set_style(style.progress_chars("█▌ "));
@@ -184,6 +183,15 @@ fn bar(task: &str, width: usize) -> ProgressBar {
     bar.set_prefix(task.to_owned());
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
+}
+
+/// The bars that are on the terminal now: whatever else is printed must stand above them.
+static ON_SCREEN: Mutex<Option<MultiProgress>> = Mutex::new(None);
+
+/// Prints a line above the bars; `false` where there are none.
+pub(crate) fn print_above(text: &str) -> bool {
+    let bars = ON_SCREEN.lock().unwrap_or_else(PoisonError::into_inner);
+    bars.as_ref().is_some_and(|bars| bars.println(text).is_ok())
 }
 
 fn paint(colours: bool, code: &str, text: &str) -> String {

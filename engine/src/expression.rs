@@ -42,7 +42,7 @@ impl ExpressionError {
         ExpressionError { message: message.into(), bytes, hint: None }
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }

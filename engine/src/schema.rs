@@ -131,7 +131,34 @@ impl Checker {
         for error in self.validator.iter_errors(value) {
             self.explain(&error, value, what, document, &mut findings);
         }
+        findings.extend(self.fractions(value, what));
         findings
+    }
+
+    /// `3.0` is an integer to JSON Schema, and none to those who read the value later.
+    fn fractions(&self, value: &Value, what: &str) -> Vec<Finding> {
+        let mut pointers = BTreeSet::new();
+        whole_fractions(value, String::new(), &mut pointers);
+        if pointers.is_empty() {
+            return Vec::new();
+        }
+        let mut broken = value.clone();
+        for pointer in &pointers {
+            if let Some(number) = broken.pointer_mut(pointer) {
+                *number = json!(0.5);
+            }
+        }
+        let refused = self.refused_types(&broken).into_iter().filter(|(_, expected)| expected == "an integer");
+        refused
+            .filter(|(pointer, _)| pointers.contains(pointer))
+            .map(|(pointer, expected)| {
+                let message = format!("{} must be {expected}, not a number", name_of(value, &pointer, what));
+                let number = value.pointer(&pointer).and_then(Value::as_f64).unwrap_or_default();
+                Finding::at(pointer, message)
+                    .label(format!("expected {expected}"))
+                    .hint(format!("write `{number:.0}`"))
+            })
+            .collect()
     }
 
     /// The values whose type is refused whatever they are, with what was expected: for stand-ins of values that are
@@ -340,7 +367,7 @@ impl Checker {
 }
 
 /// What a value is called: its key, its number in a list, or the whole.
-fn name_of(whole: &Value, pointer: &str, what: &str) -> String {
+pub(crate) fn name_of(whole: &Value, pointer: &str, what: &str) -> String {
     let Some((above, last)) = pointer.rsplit_once('/') else { return what.to_owned() };
     if !whole.pointer(above).is_some_and(Value::is_array) {
         return format!("`{}`", unstep(last));
@@ -349,6 +376,27 @@ fn name_of(whole: &Value, pointer: &str, what: &str) -> String {
     match above.rsplit_once('/') {
         Some((_, list)) => format!("item {number} of `{}`", unstep(list)),
         None => format!("item {number} of {what}"),
+    }
+}
+
+fn whole_fractions(value: &Value, pointer: String, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if number.as_f64().is_some_and(|number| number.fract() == 0.0) {
+                found.insert(pointer);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                whole_fractions(item, format!("{pointer}/{index}"), found);
+            }
+        }
+        Value::Object(map) => {
+            for (key, item) in map {
+                whole_fractions(item, step(&pointer, key), found);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -25,7 +25,7 @@ use crate::lane::route::{self, Way};
 use crate::manifest::{kind, name};
 use crate::mse_gray_deploy;
 use crate::rollout::{Expect, Signals, Verdict, judge};
-use crate::spec::{self, check_environment, check_lane_tag};
+use crate::spec::{self, check_duration, check_environment, check_lane_tag};
 
 /// The task type.
 pub struct GenericVerify {
@@ -144,6 +144,9 @@ impl Task for GenericVerify {
                     Finding::at(format!("{at}/name"), "the check looks at two things")
                         .label("keep one of `http` and `rollout`"),
                 ),
+            }
+            for key in ["interval", "settle"] {
+                check_duration(map.get(key), &format!("{at}/{key}"), &mut findings);
             }
             if let Some(http) = map.get("http") {
                 findings.extend(

@@ -26,7 +26,7 @@ use crate::manifest::{ObjectRef, diff, images, kind, map_at, name, texts, uid};
 use crate::rollout::{Expect, follow, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
-    self, check_environment, check_images, check_lane_tag, check_service, images_for, images_value,
+    self, check_environment, check_images, check_lane_tag, check_service, check_services, images_for, images_value,
 };
 
 /// The task type.
@@ -74,6 +74,22 @@ struct ServiceWith {
     replicas: Option<u32>,
 }
 
+/// Services that the operator keeps out of lanes.
+fn check_gray(spec: &Value, site: &Site, findings: &mut Vec<Finding>) {
+    for key in ["images", "services"] {
+        for service in spec.get(key).and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+            if site.services.contains_key(service) && !site.environment.allows_gray(service) {
+                let message = format!("service `{service}` takes no part in lanes");
+                findings.push(
+                    Finding::at(step(&format!("/{key}"), service), message)
+                        .on_key()
+                        .label(format!("its `gray` is false in environment `{}`", site.environment.name)),
+                );
+            }
+        }
+    }
+}
+
 /// What `run` carries out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Body {
@@ -115,19 +131,9 @@ impl Task for MseGrayDeploy {
         let site = check_environment(spec, at, &mut findings);
         check_lane_tag(spec, &mut findings);
         check_images(spec, site.as_ref(), &mut findings);
-        let services = spec.get("services").and_then(Value::as_object);
-        for service in services.into_iter().flat_map(Map::keys) {
-            check_service(service, &step("/services", service), site.as_ref(), &mut findings);
-            if spec.pointer(&step("/images", service)).is_some() {
-                findings.push(
-                    Finding::at(
-                        step("/services", service),
-                        format!("`{service}` stands in `images` and in `services`"),
-                    )
-                    .on_key()
-                    .label("`images` is short for `services`: keep one"),
-                );
-            }
+        check_services(spec, site.as_ref(), &mut findings);
+        if let Some(site) = &site {
+            check_gray(spec, site, &mut findings);
         }
         if spec.get("images").is_none() && spec.get("services").is_none() {
             findings.push(
@@ -666,7 +672,11 @@ impl Deploy<'_> {
     }
 }
 
-/// `container image` pairs as one text.
+/// Images as one text for people; a digest is shortened to what tells two apart.
 pub(crate) fn shown_images(images: &BTreeMap<String, String>) -> String {
-    images.values().cloned().collect::<Vec<_>>().join(", ")
+    let short = |image: &String| match image.split_once("@sha256:") {
+        Some((repository, digest)) if digest.len() > 12 => format!("{repository}@sha256:{}", &digest[..12]),
+        _ => image.clone(),
+    };
+    images.values().map(short).collect::<Vec<_>>().join(", ")
 }

@@ -21,7 +21,7 @@ use crate::lane::labels::{SERVICE_NAME, selector};
 use crate::manifest::{ObjectRef, texts, uid};
 use crate::mse_gray_deploy::{self, change};
 use crate::secret::DigestKey;
-use crate::spec::{self, check_environment, check_lane_tag, check_service};
+use crate::spec::{self, check_duration, check_environment, check_lane_tag, check_service};
 
 /// The task type.
 pub struct MseGrayOffline {
@@ -101,6 +101,7 @@ impl Task for MseGrayOffline {
         let mut findings = Vec::new();
         let site = check_environment(spec, at, &mut findings);
         check_lane_tag(spec, &mut findings);
+        check_duration(spec.get("drain"), "/drain", &mut findings);
         for (index, service) in
             spec.get("services").and_then(Value::as_array).into_iter().flatten().enumerate()
         {

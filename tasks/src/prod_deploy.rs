@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use graylane_engine::claim::Claim;
-use graylane_engine::document::{Finding, step};
+use graylane_engine::document::Finding;
 use graylane_engine::id::Digest;
 use graylane_engine::run::ROLLBACK;
 use graylane_engine::task::{self, Action, Outputs, Plan, Task, TaskContext, TaskError};
@@ -25,7 +25,9 @@ use crate::manifest::{ObjectRef, clean, images, kind, map_at, name, sorted, text
 use crate::mse_gray_deploy::{change, refuse, shown_images};
 use crate::rollout::{Expect, follow, running_images};
 use crate::secret::{DigestKey, redact, restore};
-use crate::spec::{self, check_environment, check_images, check_service, images_for, images_value};
+use crate::spec::{
+    self, check_environment, check_images, check_service, check_services, images_for, images_value,
+};
 
 /// The task type.
 pub struct ProdDeploy {
@@ -139,9 +141,7 @@ impl Task for ProdDeploy {
         let mut findings = Vec::new();
         let site = check_environment(spec, at, &mut findings);
         check_images(spec, site.as_ref(), &mut findings);
-        for service in spec.get("services").and_then(Value::as_object).into_iter().flat_map(Map::keys) {
-            check_service(service, &step("/services", service), site.as_ref(), &mut findings);
-        }
+        check_services(spec, site.as_ref(), &mut findings);
         for (index, service) in spec.get("order").and_then(Value::as_array).into_iter().flatten().enumerate()
         {
             if let Some(service) = service.as_str().filter(|text| !text.contains("${{")) {

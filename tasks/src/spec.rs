@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use graylane_engine::bundle::Bundle;
+use graylane_engine::clock::parse_duration;
 use graylane_engine::document::{Finding, step};
 use graylane_engine::task::{self, TaskContext, TaskError};
 use serde::de::DeserializeOwned;
@@ -94,29 +95,102 @@ pub fn check_lane_tag(spec: &Value, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Checks the services that a map's keys name, and the images that its values give: a text, or texts by container.
+/// Checks the services that `images` names, and the images that it gives: a text, or texts by container.
 pub fn check_images(spec: &Value, site: Option<&Site>, findings: &mut Vec<Finding>) {
     let Some(images) = spec.get("images").and_then(Value::as_object) else { return };
     for (service, image) in images {
         let at = step("/images", service);
         check_service(service, &at, site, findings);
         match image {
-            Value::String(text) => check_image(text, &at, findings),
-            Value::Object(map) => {
-                for (container, image) in map {
-                    let at = step(&at, container);
-                    match image {
-                        Value::String(text) => check_image(text, &at, findings),
-                        _ => findings
-                            .push(Finding::at(at, "an image is a text").label("expected `repository:tag`")),
-                    }
+            Value::String(text) => {
+                check_image(text, &at, findings);
+                let known = template_of(service, site).map(|template| names(template, "/spec/containers"));
+                if let Some(known) = known.filter(|known| known.len() > 1) {
+                    let message = format!("service `{service}` has several containers");
+                    findings.push(Finding::at(at, message).label(format!(
+                        "give images by container: {}",
+                        graylane_engine::schema::list(&known)
+                    )));
                 }
             }
+            Value::Object(map) => check_containers(service, map, &at, site, findings),
             _ => findings.push(
                 Finding::at(at, format!("the image of `{service}` must be a text"))
                     .label("expected `repository:tag`, or images by container"),
             ),
         }
+        check_one_place(service, spec, findings);
+    }
+}
+
+/// Checks the services that `services` names, and the images that each gives by container.
+pub fn check_services(spec: &Value, site: Option<&Site>, findings: &mut Vec<Finding>) {
+    for (service, with) in spec.get("services").and_then(Value::as_object).into_iter().flatten() {
+        let at = step("/services", service);
+        check_service(service, &at, site, findings);
+        if let Some(images) = with.get("images").and_then(Value::as_object) {
+            check_containers(service, images, &format!("{at}/images"), site, findings);
+        }
+    }
+}
+
+/// `images` is short for `services`: a service stands in one of them.
+fn check_one_place(service: &str, spec: &Value, findings: &mut Vec<Finding>) {
+    let at = step("/services", service);
+    if spec.pointer(&at).is_some() {
+        findings.push(
+            Finding::at(at, format!("`{service}` stands in `images` and in `services`"))
+                .on_key()
+                .label("`images` is short for `services`: keep one"),
+        );
+    }
+}
+
+fn check_containers(
+    service: &str,
+    images: &Map<String, Value>,
+    at: &str,
+    site: Option<&Site>,
+    findings: &mut Vec<Finding>,
+) {
+    let known = containers_of(service, site);
+    for (container, image) in images {
+        let at = step(at, container);
+        if let Some(known) = known.as_ref().filter(|known| !known.contains(container)) {
+            let message = format!("service `{service}` has no container `{container}`");
+            let near = graylane_engine::schema::nearest(container, known.iter().map(String::as_str));
+            findings.push(Finding::at(&at, message).on_key().label(match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("it has {}", graylane_engine::schema::list(known)),
+            }));
+        }
+        match image {
+            Value::String(text) => check_image(text, &at, findings),
+            _ => findings.push(Finding::at(at, "an image is a text").label("expected `repository:tag`")),
+        }
+    }
+}
+
+/// The names of a service's containers, init containers included; none where its manifest does not say.
+fn containers_of(service: &str, site: Option<&Site>) -> Option<Vec<String>> {
+    let template = template_of(service, site)?;
+    Some(containers(template).filter_map(|c| c["name"].as_str().map(str::to_owned)).collect())
+}
+
+fn template_of<'s>(service: &str, site: Option<&'s Site>) -> Option<&'s Value> {
+    deployment(service, site?.service(service).ok()?).ok()?.pointer("/spec/template")
+}
+
+fn names(template: &Value, pointer: &str) -> Vec<String> {
+    let containers = template.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    containers.filter_map(|container| container["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// Checks a duration's size; the schema knows its form.
+pub fn check_duration(value: Option<&Value>, at: &str, findings: &mut Vec<Finding>) {
+    let Some(text) = value.and_then(Value::as_str).filter(|text| !text.contains("${{")) else { return };
+    if text.len() > 24 || parse_duration(text).is_err() {
+        findings.push(Finding::at(at, "the duration is too long to be counted"));
     }
 }
 
@@ -135,8 +209,8 @@ fn check_image(text: &str, at: &str, findings: &mut Vec<Finding>) {
         return;
     }
     if text.is_empty() || text.contains(char::is_whitespace) {
-        findings
-            .push(Finding::at(at, format!("`{text}` is not an image")).label("expected `repository:tag`"));
+        let shown = if text.is_empty() { "an empty text".to_owned() } else { format!("`{text}`") };
+        findings.push(Finding::at(at, format!("{shown} is not an image")).label("expected `repository:tag`"));
     }
 }
 
@@ -153,13 +227,7 @@ pub fn images_for(
         None => Ok(BTreeMap::new()),
         Some(Value::String(image)) => {
             let template = deployment(service, baseline)?.pointer("/spec/template").unwrap_or(&Value::Null);
-            let names: Vec<String> = template
-                .pointer("/spec/containers")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .filter_map(|container| container["name"].as_str().map(str::to_owned))
-                .collect();
+            let names = names(template, "/spec/containers");
             match names.as_slice() {
                 [only] => Ok(BTreeMap::from([(only.clone(), image.clone())])),
                 _ => Err(format!(

@@ -1,20 +1,24 @@
 //! The one pipeline of validation: YAML with positions, frame schema, each `with` by its type's own
 //! schema, expressions, references and graph, serde last. All problems at once, each with its place.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use petgraph::graphmap::DiGraphMap;
+use regex::Regex;
 use serde_json::Value;
 
 use super::Graph;
+use crate::clock::{DURATION_PATTERN, parse_duration};
 use crate::document::{Document, Finding, Problem, Severity, file_problem, step};
-use crate::expression::{self, ANCESTOR_FUNCTIONS, Part, Reference};
+use crate::expression::{self, ANCESTOR_FUNCTIONS, Part, Reference, Scope};
 use crate::id::{Digest, WorkflowName, is_name};
 use crate::input::Input;
-use crate::schema::{Checker, list, nearest};
+use crate::schema::{Checker, list, nearest, value_words};
 use crate::task::{Registry, Site};
-use crate::trigger::schedule::{Schedule, timezone};
+use crate::trigger::schedule::{Schedule, field_of, timezone};
 use crate::workflow::{InputFile, WorkflowFile};
 
 /// Names that only the operator's settings know.
@@ -91,7 +95,8 @@ pub fn check_names(files: &mut [(String, Checked)]) {
         let named: Vec<String> = indexes.iter().map(|index| files[*index].0.clone()).collect();
         for index in indexes {
             let (file, checked) = &mut files[index];
-            let others: Vec<String> = named.iter().filter(|other| *other != file).cloned().collect();
+            let mut others: Vec<String> = named.iter().filter(|other| *other != file).cloned().collect();
+            others.truncate(MAX_NAMED);
             let mut problem = file_problem(file, format!("two workflows are called `{name}`"));
             problem
                 .hints
@@ -101,6 +106,17 @@ pub fn check_names(files: &mut [(String, Checked)]) {
         }
     }
 }
+
+/// The most files that a hint names.
+const MAX_NAMED: usize = 5;
+
+/// The most expressions in one text.
+const MAX_EXPRESSIONS: usize = 100;
+
+/// How many names are compared for `did you mean` in one file: enough for any file that is nearly right.
+const MAX_COMPARED: usize = 500_000;
+
+const NO_EXPRESSIONS: &str = "expressions are not evaluated here";
 
 /// The same mistake found by two passes is told once.
 fn unique() -> impl FnMut(&Finding) -> bool {
@@ -120,9 +136,8 @@ struct Check<'c> {
     site: Site<'c>,
     /// The workflow's own name, where it is valid.
     workflow: Option<WorkflowName>,
-    /// Every task's direct needs, as far as they exist.
-    needs: BTreeMap<&'c str, Vec<&'c str>>,
-    ancestors: HashMap<&'c str, BTreeSet<&'c str>>,
+    needs: Needs<'c>,
+    compared: Cell<usize>,
     inputs: Vec<Input>,
     findings: Vec<Finding>,
 }
@@ -137,8 +152,8 @@ impl<'c> Check<'c> {
             known,
             site,
             workflow,
-            needs: BTreeMap::new(),
-            ancestors: HashMap::new(),
+            needs: Needs::default(),
+            compared: Cell::new(0),
             inputs: Vec::new(),
             findings: Vec::new(),
         }
@@ -150,18 +165,39 @@ impl<'c> Check<'c> {
         self.findings.extend(frame().check(root, "the workflow", Some((document, ""))));
         for (pointer, _) in expression::texts(root) {
             if !pointer.starts_with("/tasks/") {
-                self.findings.push(
-                    Finding::at(pointer, "expressions are not evaluated here")
-                        .label("`${{ }}` stands in a task's `when` and `with`"),
-                );
+                self.no_expression(pointer);
             }
         }
         self.inputs(root);
+        self.duration("/timeout");
         let Some(tasks) = root.get("tasks").and_then(Value::as_object) else { return };
         self.graph(tasks);
         self.triggers(root, tasks);
         for (name, task) in tasks {
             self.task(name, task);
+        }
+        // What else is wrong with such a text is wrong because it is an expression.
+        let misplaced: HashSet<String> = self
+            .findings
+            .iter()
+            .filter(|finding| finding.message == NO_EXPRESSIONS)
+            .map(|f| f.pointer.clone())
+            .collect();
+        self.findings
+            .retain(|finding| finding.message == NO_EXPRESSIONS || !misplaced.contains(&finding.pointer));
+    }
+
+    fn no_expression(&mut self, pointer: String) {
+        self.findings.push(
+            Finding::at(pointer, NO_EXPRESSIONS).label("`${{ }}` stands in a task's `when` and `with`"),
+        );
+    }
+
+    /// The schema knows the form of a duration; this knows its size.
+    fn duration(&mut self, pointer: &str) {
+        let Some(text) = self.document.value().pointer(pointer).and_then(Value::as_str) else { return };
+        if has_duration_form(text) && (text.len() > 24 || parse_duration(text).is_err()) {
+            self.findings.push(Finding::at(pointer, "the duration is too long to be counted"));
         }
     }
 
@@ -175,7 +211,7 @@ impl<'c> Check<'c> {
                 Ok(input) => self.inputs.push(input),
                 Err(wrong) => {
                     for (key, message) in wrong {
-                        self.findings.push(Finding::at(format!("{pointer}/{key}"), message));
+                        self.findings.push(Finding::at(format!("{pointer}{key}"), message));
                     }
                 }
             }
@@ -194,38 +230,56 @@ impl<'c> Check<'c> {
 
     fn graph(&mut self, tasks: &'c serde_json::Map<String, Value>) {
         let mut dag: DiGraphMap<&str, ()> = DiGraphMap::new();
+        let mut all = Vec::new();
         for (name, task) in tasks {
             let pointer = step("/tasks", name);
             self.name(name, &pointer, "a task");
-            let mut needs = Vec::new();
+            let mut needs: Vec<&'c str> = Vec::new();
+            let mut named = HashSet::new();
             for (index, need) in task.get("needs").and_then(Value::as_array).into_iter().flatten().enumerate()
             {
                 let Some(need) = need.as_str() else { continue };
                 let at = format!("{pointer}/needs/{index}");
-                if need == name {
+                if !named.insert(need) {
+                    let message = format!("task `{name}` needs `{need}` twice");
+                    self.findings.push(Finding::at(at, message).warning());
+                } else if need == name {
                     self.findings.push(Finding::at(at, format!("task `{name}` needs itself")));
                 } else if let Some((known, _)) = tasks.get_key_value(need) {
                     needs.push(known.as_str());
                     dag.add_edge(known.as_str(), name.as_str(), ());
                 } else {
                     let message = format!("task `{name}` needs `{need}`, which is not in this workflow");
-                    self.findings.push(offer(Finding::at(at, message), need, tasks.keys()));
+                    let finding = self.offer(Finding::at(at, message), need, tasks.keys());
+                    self.findings.push(finding);
                 }
             }
-            self.needs.insert(name, needs);
+            all.push((name.as_str(), needs));
         }
-        for cycle in petgraph::algo::tarjan_scc(&dag).into_iter().filter(|component| component.len() > 1) {
-            self.cycle(&cycle);
+        self.needs = Needs::new(&all);
+        let needs: HashMap<&str, &[&'c str]> =
+            all.iter().map(|(name, needs)| (*name, needs.as_slice())).collect();
+        // Not Tarjan's: that one recurses, and a chain may be as long as the file allows.
+        for cycle in petgraph::algo::kosaraju_scc(&dag).into_iter().filter(|component| component.len() > 1) {
+            self.cycle(&cycle, &needs, tasks);
         }
     }
 
     /// Names one way round, beginning with the task that stands first in the file.
-    fn cycle(&mut self, members: &[&'c str]) {
-        let Some(start) = self.needs.keys().copied().find(|name| members.contains(name)) else { return };
-        let mut path = vec![start];
+    fn cycle(
+        &mut self,
+        members: &[&'c str],
+        needs: &HashMap<&str, &[&'c str]>,
+        tasks: &'c serde_json::Map<String, Value>,
+    ) {
+        let members: HashSet<&str> = members.iter().copied().collect();
+        let Some(start) = tasks.keys().map(String::as_str).find(|name| members.contains(name)) else {
+            return;
+        };
+        let (mut path, mut places) = (vec![start], HashMap::from([(start, 0)]));
         let mut at = start;
-        while let Some(next) = self.needs[at].iter().copied().find(|need| members.contains(need)) {
-            if let Some(back) = path.iter().position(|name| *name == next) {
+        while let Some(next) = needs[at].iter().copied().find(|need| members.contains(need)) {
+            if let Some(back) = places.insert(next, path.len()) {
                 path.drain(..back);
                 break;
             }
@@ -234,7 +288,10 @@ impl<'c> Check<'c> {
         }
         let first = path[0];
         path.push(first);
-        let words: Vec<String> = path.iter().map(|name| format!("`{name}`")).collect();
+        let mut words: Vec<String> = path.iter().map(|name| format!("`{name}`")).collect();
+        if words.len() > 12 {
+            words.splice(6..words.len() - 5, ["...".to_owned()]);
+        }
         self.findings.push(
             Finding::at(format!("{}/needs", step("/tasks", first)), "tasks need each other in a circle")
                 .on_key()
@@ -242,32 +299,26 @@ impl<'c> Check<'c> {
         );
     }
 
-    fn ancestors(&mut self, task: &'c str) -> &BTreeSet<&'c str> {
-        if !self.ancestors.contains_key(task) {
-            let mut found = BTreeSet::new();
-            let mut stack: Vec<&str> = self.needs.get(task).cloned().unwrap_or_default();
-            while let Some(name) = stack.pop() {
-                if found.insert(name) {
-                    stack.extend(self.needs.get(name).into_iter().flatten());
-                }
-            }
-            self.ancestors.insert(task, found);
-        }
-        &self.ancestors[task]
-    }
-
     fn triggers(&mut self, root: &Value, tasks: &serde_json::Map<String, Value>) {
-        let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        let declared: HashMap<String, Input> =
+            self.inputs.iter().map(|input| (input.name.clone(), input.clone())).collect();
         for (index, trigger) in
             root.get("triggers").and_then(Value::as_array).into_iter().flatten().enumerate()
         {
             let pointer = format!("/triggers/{index}");
-            if let Some(name) = trigger.get("name").and_then(Value::as_str)
-                && let Some(first) = names.insert(name, index)
-            {
+            let name = match trigger.get("name").and_then(Value::as_str) {
+                Some(name) => name.to_owned(),
+                None => format!("cron-{}", index + 1),
+            };
+            if names.contains(&name) {
                 let message = format!("two triggers are called `{name}`");
-                let label = format!("trigger {} has this name already", first + 1);
-                self.findings.push(Finding::at(format!("{pointer}/name"), message).label(label));
+                let finding = Finding::at(format!("{pointer}/name"), message);
+                self.findings.push(finding.label("another trigger has this name already"));
+            }
+            names.insert(name);
+            for key in ["start_deadline", "jitter"] {
+                self.duration(&format!("{pointer}/{key}"));
             }
             if let Some(cron) = trigger.get("cron").and_then(Value::as_str) {
                 self.cron(cron, &format!("{pointer}/cron"));
@@ -280,19 +331,27 @@ impl<'c> Check<'c> {
             }
             for (name, value) in trigger.get("inputs").and_then(Value::as_object).into_iter().flatten() {
                 let at = step(&format!("{pointer}/inputs"), name);
-                match self.inputs.iter().find(|input| input.name == *name) {
-                    Some(input) => {
-                        if let Err(message) = input.check(value) {
-                            self.findings.push(Finding::at(at, message));
-                        }
-                    }
+                match declared.get(name) {
+                    Some(input) => self.findings.extend(
+                        input
+                            .wrong(value)
+                            .into_iter()
+                            .map(|(below, why)| Finding::at(format!("{at}{below}"), why)),
+                    ),
                     None if root.get("inputs").and_then(|inputs| inputs.get(name)).is_some() => {}
                     None => {
                         let message = format!("the workflow has no input `{name}`");
-                        let names = self.inputs.iter().map(|input| &input.name);
-                        self.findings.push(offer(Finding::at(at, message).on_key(), name, names));
+                        let finding = Finding::at(at, message).on_key();
+                        let finding = self.offer(finding, name, declared.keys());
+                        self.findings.push(finding);
                     }
                 }
+            }
+            let gives = |name: &str| trigger.get("inputs").and_then(|inputs| inputs.get(name)).is_some();
+            for input in self.inputs.iter().filter(|input| input.required() && !gives(&input.name)) {
+                let message = format!("the trigger does not give input `{}`, which is required", input.name);
+                let finding = Finding::at(format!("{pointer}/inputs"), message).on_key();
+                self.findings.push(finding.label(format!("`{}` ({}) is missing", input.name, input.type_words())));
             }
             for key in ["only", "skip"] {
                 for (at, name) in trigger.get(key).and_then(Value::as_array).into_iter().flatten().enumerate()
@@ -303,11 +362,9 @@ impl<'c> Check<'c> {
                             "there is no task `{name}` to {}",
                             if key == "only" { "select" } else { "skip" }
                         );
-                        self.findings.push(offer(
-                            Finding::at(format!("{pointer}/{key}/{at}"), message),
-                            name,
-                            tasks.keys(),
-                        ));
+                        let finding = Finding::at(format!("{pointer}/{key}/{at}"), message);
+                        let finding = self.offer(finding, name, tasks.keys());
+                        self.findings.push(finding);
                     }
                 }
             }
@@ -317,7 +374,10 @@ impl<'c> Check<'c> {
     fn cron(&mut self, text: &str, pointer: &str) {
         match text.parse::<Schedule>() {
             Err(words) => {
-                self.findings.push(Finding::at(pointer, format!("`{text}` is not a schedule")).label(words))
+                let shown = if text.is_empty() { "an empty text".to_owned() } else { format!("`{text}`") };
+                let mut finding = Finding::at(pointer, format!("{shown} is not a schedule"));
+                finding.within = field_of(text, &words);
+                self.findings.push(finding.label(words));
             }
             Ok(schedule) => self
                 .findings
@@ -341,14 +401,22 @@ impl<'c> Check<'c> {
                 self.findings.push(finding.hint(format!("write \"${{{{ {when} }}}}\"")));
             }
         }
+        if let Some(value @ (Value::Bool(_) | Value::Number(_))) = task.get("when") {
+            let at = format!("{pointer}/when");
+            self.replace(
+                Finding::at(at, "`when` is one expression")
+                    .label("expected `${{ ... }}`")
+                    .hint(format!("write \"${{{{ {value} }}}}\"")),
+            );
+        }
         for key in ["type", "needs", "retry", "timeout", "on_failure"] {
             let Some(value) = task.get(key) else { continue };
             for (below, _) in expression::texts(value) {
-                self.findings.push(
-                    Finding::at(format!("{pointer}/{key}{below}"), "expressions are not evaluated here")
-                        .label("`${{ }}` stands in a task's `when` and `with`"),
-                );
+                self.no_expression(format!("{pointer}/{key}{below}"));
             }
+        }
+        for key in ["timeout", "retry/backoff", "retry/max_backoff"] {
+            self.duration(&format!("{pointer}/{key}"));
         }
         if let Some(attempts) = task.pointer("/retry/attempts").and_then(Value::as_u64)
             && attempts == 1
@@ -366,11 +434,19 @@ impl<'c> Check<'c> {
                 let known: Vec<String> = self.registry.iter().map(|t| t.type_name().to_owned()).collect();
                 let finding =
                     Finding::at(format!("{pointer}/type"), format!("unknown task type `{type_name}`"));
-                self.findings
-                    .push(offer(finding, type_name, &known).hint(format!("the types are {}", list(&known))));
+                let finding = self.offer(finding, type_name, &known);
+                self.findings.push(finding.hint(format!("the types are {}", list(&known))));
             }
             return;
         };
+        // A key that stands one level too high.
+        let of_type = checker.schema().get("properties").and_then(Value::as_object);
+        for key in task.as_object().into_iter().flat_map(serde_json::Map::keys) {
+            if of_type.is_some_and(|known| known.contains_key(key)) && !is_task_key(key) {
+                let finding = Finding::at(step(&pointer, key), format!("unknown key `{key}`")).on_key();
+                self.replace(finding.label(format!("`{key}` stands below `with`")));
+            }
+        }
         let empty = Value::Object(serde_json::Map::new());
         let spec = task.get("with").unwrap_or(&empty);
         if !spec.is_object() {
@@ -382,6 +458,7 @@ impl<'c> Check<'c> {
         if found.is_empty() {
             let site = Site { workflow: self.site.workflow.or(self.workflow.as_ref()), ..self.site };
             found = kind.check(spec, &site);
+            found.extend(self.input_types(spec, checker, &what));
         }
         self.findings.extend(found.into_iter().map(|finding| finding.below(&prefix)));
         for (below, text) in expression::texts(spec) {
@@ -391,26 +468,113 @@ impl<'c> Check<'c> {
         }
     }
 
+    /// Says something else of a place of which the schema has said something already.
+    fn replace(&mut self, finding: Finding) {
+        match self.findings.iter_mut().find(|found| found.pointer == finding.pointer) {
+            Some(found) => *found = finding,
+            None => self.findings.push(finding),
+        }
+    }
+
+    /// A value that is one input, and nothing else, has the input's type before any run.
+    fn input_types(&self, spec: &Value, checker: &Checker, what: &str) -> Vec<Finding> {
+        let mut with_stand_ins = None;
+        let mut read = BTreeMap::new();
+        for (pointer, text) in expression::texts(spec) {
+            if let Some(input) = self.only_input(text)
+                && let Some(value) = with_stand_ins.get_or_insert_with(|| spec.clone()).pointer_mut(&pointer)
+            {
+                *value = input.stand_in();
+                read.insert(pointer, input);
+            }
+        }
+        let Some(with_stand_ins) = with_stand_ins else { return Vec::new() };
+        let refused = checker.refused_types(&with_stand_ins).into_iter();
+        let refused = refused.filter_map(|(pointer, expected)| Some((read.get(&pointer)?, pointer, expected)));
+        refused
+            .map(|(input, pointer, expected)| {
+                let name = crate::schema::name_of(spec, &pointer, what);
+                let message = format!("{name} must be {expected}, but {}", type_of(input));
+                Finding::at(pointer, message).label(format!("expected {expected}"))
+            })
+            .collect()
+    }
+
+    /// The input that a text is, where it is one and nothing else.
+    fn only_input(&self, text: &str) -> Option<&Input> {
+        let source = expression::whole(text)?;
+        let name = source.strip_prefix("inputs.")?;
+        self.inputs.iter().find(|input| input.name == name)
+    }
+
     fn text(&mut self, task: &'c str, pointer: &str, text: &str, place: Place) {
         let parts = match expression::split(text) {
             Ok(parts) => parts,
-            Err(error) => return self.expression_error(pointer, &error, 0),
+            Err(error) => {
+                let cut_off = self.document.rest_of_line(pointer).starts_with(" #");
+                let error = if cut_off {
+                    error.hint("` #` begins a comment: put the expression in quotes")
+                } else {
+                    error
+                };
+                return self.expression_error(pointer, &error, 0);
+            }
         };
+        let expressions = parts.iter().filter(|part| matches!(part, Part::Expression { .. })).count();
+        if expressions > MAX_EXPRESSIONS {
+            let message = format!("the text holds more than {MAX_EXPRESSIONS} expressions");
+            return self.findings.push(Finding::at(pointer, message));
+        }
         for part in parts {
             let Part::Expression { source, at } = part else { continue };
             match expression::inspect(&source) {
                 Err(error) => self.expression_error(pointer, &error, at),
-                Ok(found) => {
-                    for call in &found.calls {
-                        self.call(pointer, at, call, place);
-                    }
-                    for reference in &found.references {
-                        if let Some(finding) = self.reference(task, pointer, &source, reference, place) {
-                            self.push_within(finding, at, &reference.bytes);
-                        }
-                    }
-                }
+                Ok(found) => self.inspected(task, pointer, (&source, at), &found, place),
             }
+        }
+    }
+
+    fn inspected(
+        &mut self,
+        task: &'c str,
+        pointer: &str,
+        (source, at): (&str, usize),
+        found: &expression::Inspection,
+        place: Place,
+    ) {
+        let before = self.findings.len();
+        for call in &found.calls {
+            self.call(pointer, at, call, place);
+        }
+        for reference in &found.references {
+            if let Some(finding) = self.reference(task, pointer, source, reference, place) {
+                let bytes = finding.within.clone().unwrap_or_else(|| reference.bytes.clone());
+                self.push_within(finding, at, &bytes);
+            }
+        }
+        let looks_at_ancestors =
+            found.calls.iter().any(|call| ANCESTOR_FUNCTIONS.contains(&call.name.as_str()));
+        // What reads nothing is known already.
+        if before == self.findings.len() && found.references.is_empty() && !looks_at_ancestors {
+            match expression::evaluate(source, &Scope::default()) {
+                Err(error) => {
+                    let error = expression::ExpressionError { bytes: trimmed(source), ..error };
+                    self.expression_error(pointer, &error, at);
+                }
+                Ok(value) if matches!(place, Place::When) && !value.is_boolean() => {
+                    let message = format!("`when` must be true or false, not {}", value_words(&value));
+                    self.push_within(Finding::at(pointer, message), at, &trimmed(source));
+                }
+                Ok(_) => {}
+            }
+        }
+        if matches!(place, Place::When)
+            && let Some(input) = source.trim().strip_prefix("inputs.")
+            && let Some(input) = self.inputs.iter().find(|declared| declared.name == input)
+            && !input.stand_in().is_boolean()
+        {
+            let message = format!("`when` must be true or false, but {}", type_of(input));
+            self.push_within(Finding::at(pointer, message), at, &trimmed(source));
         }
     }
 
@@ -423,6 +587,22 @@ impl<'c> Check<'c> {
     fn push_within(&mut self, mut finding: Finding, shift: usize, bytes: &std::ops::Range<usize>) {
         finding.within = Some(bytes.start + shift..bytes.end + shift);
         self.findings.push(finding);
+    }
+
+    /// With the name that was most likely meant.
+    fn offer<'n>(
+        &self,
+        finding: Finding,
+        given: &str,
+        names: impl IntoIterator<Item = &'n String>,
+    ) -> Finding {
+        let left = MAX_COMPARED.saturating_sub(self.compared.get());
+        let compared = &self.compared;
+        let names = names.into_iter().take(left).inspect(|_| compared.set(compared.get() + 1));
+        match nearest(given, names.map(String::as_str)) {
+            Some(near) => finding.label(format!("did you mean `{near}`?")),
+            None => finding,
+        }
     }
 
     fn call(&mut self, pointer: &str, shift: usize, call: &expression::FunctionCall, place: Place) {
@@ -443,7 +623,7 @@ impl<'c> Check<'c> {
         } else {
             let known: Vec<String> =
                 FUNCTIONS.iter().chain(&ANCESTOR_FUNCTIONS).map(|f| (*f).to_owned()).collect();
-            Some(offer(Finding::at(pointer, format!("there is no function `{name}`")), name, &known))
+            Some(self.offer(Finding::at(pointer, format!("there is no function `{name}`")), name, &known))
         };
         if let Some(finding) = finding {
             self.push_within(finding, shift, &call.bytes);
@@ -463,36 +643,52 @@ impl<'c> Check<'c> {
             "inputs" => {
                 let name = first?;
                 let declared = self.document.value().get("inputs").and_then(Value::as_object);
-                let known: Vec<&String> = declared.into_iter().flat_map(|inputs| inputs.keys()).collect();
-                if known.iter().any(|input| *input == name) {
+                if declared.is_some_and(|inputs| inputs.contains_key(name)) {
                     return None;
                 }
                 let finding = Finding::at(pointer, format!("the workflow has no input `{name}`"));
-                Some(offer(finding, name, known.iter().copied()))
+                let known = declared.into_iter().flat_map(serde_json::Map::keys);
+                Some(within(self.offer(finding, name, known), reference, 0))
             }
             "tasks" => self.task_reference(task, pointer, source, reference, place),
             "run" => {
                 let known: Vec<String> = RUN_KEYS.iter().map(|key| (*key).to_owned()).collect();
                 let name = first.filter(|name| !RUN_KEYS.contains(name))?;
-                Some(offer(Finding::at(pointer, format!("a run has no `{name}`")), name, &known))
+                let finding = Finding::at(pointer, format!("a run has no `{name}`"));
+                let finding = self.offer(finding, name, &known).hint(format!("a run has {}", list(&known)));
+                Some(within(finding, reference, 0))
             }
             "vars" => {
                 let name = first.filter(|name| !self.known.vars.contains(*name))?;
                 let finding = Finding::at(pointer, format!("the settings have no variable `{name}`"));
-                Some(
-                    offer(finding, name, &self.known.vars)
-                        .hint("variables stand below `vars` in the settings"),
-                )
+                let finding = self.offer(finding, name, &self.known.vars);
+                Some(within(finding, reference, 0).hint("variables stand below `vars` in the settings"))
             }
             "secrets" => self.secret_reference(pointer, source, reference, place),
             // Types are names too.
             "int" | "uint" | "double" | "string" | "bool" | "bytes" | "list" | "map" | "type" => None,
             other => {
+                if self.is_rest_of_dashed(other, source) {
+                    return None;
+                }
                 let known = ["inputs", "tasks", "run", "vars", "secrets"].map(str::to_owned);
                 let finding = Finding::at(pointer, format!("`{other}` is not known here"));
-                Some(offer(finding, other, &known).hint(format!("an expression sees {}", list(&known))))
+                let finding = self.offer(finding, other, &known);
+                Some(finding.hint(format!("an expression sees {}", list(&known))))
             }
         }
+    }
+
+    /// `tasks.a-b` reads as `tasks.a` minus `b`; what is wrong with it is said of `a`.
+    fn is_rest_of_dashed(&self, word: &str, source: &str) -> bool {
+        source.contains(&format!("-{word}"))
+            && ["tasks", "inputs"].into_iter().any(|root| {
+                let names = self.document.value().get(root).and_then(Value::as_object);
+                names.into_iter().flat_map(serde_json::Map::keys).any(|name| {
+                    name.split('-').skip(1).any(|part| part == word)
+                        && source.contains(&format!("{root}.{name}"))
+                })
+            })
     }
 
     fn task_reference(
@@ -512,17 +708,18 @@ impl<'c> Check<'c> {
         let tasks = self.document.value().get("tasks").and_then(Value::as_object)?;
         if !tasks.contains_key(name) {
             let finding = Finding::at(pointer, format!("there is no task `{name}`"));
+            let finding = within(finding, reference, 0);
             let dashed = tasks
                 .keys()
                 .find(|key| key.starts_with(&format!("{name}-")) && source.contains(key.as_str()));
             return Some(match dashed {
                 Some(key) => finding.hint(format!("a name with `-` is written tasks['{key}']")),
-                None => offer(finding, name, tasks.keys()),
+                None => self.offer(finding, name, tasks.keys()),
             });
         }
-        if !self.ancestors(task).contains(name.as_str()) {
+        if !self.needs.is_before(name, task) {
             let finding = Finding::at(pointer, format!("task `{name}` need not have ended before `{task}`"));
-            return Some(finding.hint(format!("add `{name}` to the needs of `{task}`")));
+            return Some(within(finding, reference, 0).hint(format!("add `{name}` to the needs of `{task}`")));
         }
         match reference.path.get(1).map(String::as_str) {
             None | Some("status") => None,
@@ -535,14 +732,13 @@ impl<'c> Check<'c> {
                 }
                 let known: Vec<String> = kind.outputs().iter().map(|output| (*output).to_owned()).collect();
                 let finding = Finding::at(pointer, format!("task `{name}` has no output `{output}`"));
-                Some(
-                    offer(finding, output, &known)
-                        .hint(format!("a `{type_name}` task puts out {}", list(&known))),
-                )
+                let finding = within(self.offer(finding, output, &known), reference, 2);
+                Some(finding.hint(format!("a `{type_name}` task puts out {}", list(&known))))
             }
             Some(other) => {
                 let known = ["status", "outputs"].map(str::to_owned);
-                Some(offer(Finding::at(pointer, format!("a task has no `{other}`")), other, &known))
+                let finding = Finding::at(pointer, format!("a task has no `{other}`"));
+                Some(within(self.offer(finding, other, &known), reference, 1))
             }
         }
     }
@@ -565,10 +761,8 @@ impl<'c> Check<'c> {
                     return None;
                 }
                 let finding = Finding::at(pointer, format!("the settings have no secret `{name}`"));
-                Some(
-                    offer(finding, name, &self.known.secrets)
-                        .hint("secrets stand below `secrets` in the settings"),
-                )
+                let finding = self.offer(finding, name, &self.known.secrets);
+                Some(within(finding, reference, 0).hint("secrets stand below `secrets` in the settings"))
             }
             _ => {
                 let finding = Finding::at(pointer, "a secret cannot be computed with");
@@ -623,9 +817,75 @@ const FUNCTIONS: [&str; 33] = [
     "dyn",
 ];
 
-fn offer<'n>(finding: Finding, given: &str, names: impl IntoIterator<Item = &'n String>) -> Finding {
-    match nearest(given, names.into_iter().map(String::as_str)) {
-        Some(near) => finding.label(format!("did you mean `{near}`?")),
-        None => finding,
+/// The task graph by numbers: whether one task is before another is asked once an expression.
+#[derive(Default)]
+struct Needs<'c> {
+    numbers: HashMap<&'c str, usize>,
+    before: Vec<Vec<usize>>,
+    /// The task whose ancestors are marked, and the marks.
+    asked: Option<usize>,
+    marks: Vec<usize>,
+    round: usize,
+}
+
+impl<'c> Needs<'c> {
+    /// Needs that are no tasks are left out by the caller.
+    fn new(all: &[(&'c str, Vec<&'c str>)]) -> Self {
+        let numbers: HashMap<&str, usize> =
+            all.iter().enumerate().map(|(number, (name, _))| (*name, number)).collect();
+        let before = all
+            .iter()
+            .map(|(_, needs)| needs.iter().filter_map(|need| numbers.get(need).copied()).collect())
+            .collect();
+        Needs { marks: vec![0; all.len()], numbers, before, asked: None, round: 0 }
     }
+
+    /// Whether `name` has ended when `task` begins.
+    fn is_before(&mut self, name: &str, task: &str) -> bool {
+        let (Some(&name), Some(&task)) = (self.numbers.get(name), self.numbers.get(task)) else {
+            return false;
+        };
+        if self.before[task].contains(&name) {
+            return true;
+        }
+        if self.asked != Some(task) {
+            self.asked = Some(task);
+            self.round += 1;
+            let mut stack = vec![task];
+            while let Some(at) = stack.pop() {
+                for before in &self.before[at] {
+                    if std::mem::replace(&mut self.marks[*before], self.round) != self.round {
+                        stack.push(*before);
+                    }
+                }
+            }
+        }
+        self.marks[name] == self.round
+    }
+}
+
+/// Marks one key of the path that an expression reads.
+fn within(mut finding: Finding, reference: &Reference, key: usize) -> Finding {
+    finding.within = reference.path_bytes.get(key).cloned();
+    finding
+}
+
+fn trimmed(source: &str) -> Range<usize> {
+    let start = source.len() - source.trim_start().len();
+    start..start + source.trim().len()
+}
+
+fn type_of(input: &Input) -> String {
+    format!("input `{}` is of type {}", input.name, input.type_words())
+}
+
+fn is_task_key(key: &str) -> bool {
+    matches!(key, "type" | "needs" | "when" | "retry" | "timeout" | "on_failure" | "with")
+}
+
+/// Whether a text has the form of a duration, so that only its size can be wrong.
+fn has_duration_form(text: &str) -> bool {
+    static FORM: OnceLock<Option<Regex>> = OnceLock::new();
+    let form = FORM.get_or_init(|| Regex::new(DURATION_PATTERN).ok());
+    form.as_ref().is_some_and(|form| form.is_match(text))
 }
