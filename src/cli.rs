@@ -19,13 +19,16 @@ use std::sync::Arc;
 use clap::{Args as ClapArgs, ColorChoice, Parser, Subcommand, ValueEnum};
 use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
 use graylane_engine::document::Problem;
+use graylane_engine::task::Registry;
+use graylane_tasks::cluster::Clusters;
+use graylane_tasks::secret::DigestKey;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::wire;
 use crate::client::CallError;
 use crate::problems::{self, Texts};
-use crate::rehearse::Tell;
+use crate::rehearse::{Stage, Tell};
 use crate::settings::{Given, LogFormat, Settings};
 
 /// The run failed or was cancelled; `validate`: problems were found.
@@ -316,13 +319,28 @@ pub(crate) struct WorkflowArgs {
     skip: Vec<String>,
 }
 
-/// The operator's files, gathered; a broken environment is told, and is an error only to who names it.
-pub(crate) fn operator_files(context: &Context) -> Result<(Bundle, Vec<Problem>), Failure> {
-    let key_path = context.settings.data.join("digest.key");
-    let key = graylane_tasks::secret::DigestKey::open(&key_path)
-        .map_err(|error| Failure::surroundings(format!("{}: {error}", key_path.display())))?;
-    let gathered = graylane_tasks::environment::gather(&context.settings.environments, &key);
-    Ok((gathered.bundle, gathered.problems))
+/// The operator's files, gathered; a broken one is told, and is an error only to who names it.
+pub(crate) fn operator_files(context: &Context, key: &DigestKey) -> (Bundle, Vec<Problem>) {
+    let gathered = graylane_tasks::environment::gather(&context.settings.environments, key);
+    (gathered.bundle, gathered.problems)
+}
+
+/// The key of the data folder: what is submitted, and what is compared with it later, is digested with it.
+pub(crate) fn key(context: &Context) -> Result<DigestKey, Failure> {
+    crate::holder::digest_key(&context.settings).map_err(Failure::surroundings)
+}
+
+/// A key for digests that nobody keeps: checking a file leaves nothing behind.
+pub(crate) fn no_key() -> DigestKey {
+    DigestKey::new([0; 32])
+}
+
+/// The task types for their schemas and checks; none of them is ever run.
+pub(crate) fn types() -> Registry {
+    let mut registry = Registry::default();
+    let clusters = Clusters::new(Stage::new(PathBuf::new(), tell()));
+    graylane_tasks::register(&mut registry, &clusters, &no_key());
+    registry
 }
 
 /// Reads and checks a workflow file, and makes what is submitted.
@@ -332,8 +350,8 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
         Failure::refused(format!("{shown} cannot be read: {error}"))
             .hint("name a workflow file, as workflows/release.yaml")
     })?;
-    let (mut bundle, broken) = operator_files(context)?;
-    let (graph, problems, texts) = validate::check_one(context, &shown, &bytes, &bundle)?;
+    let (mut bundle, broken) = operator_files(context, &key(context)?);
+    let (graph, problems, texts) = validate::check_one(context, &shown, &bytes, &bundle);
     let Some(graph) = graph else {
         let count = problems.len();
         let problems = [problems, broken].concat();

@@ -38,18 +38,19 @@ pub(crate) struct Holder {
     journal: Arc<DiskJournal>,
 }
 
-/// The task types over the clusters that settings and rehearsal name.
-pub(crate) fn tasks(
-    settings: &Settings,
-    tell: Tell,
-) -> Result<(Registry, Arc<Clusters>, Stage, DigestKey), String> {
+/// The key of a data folder's digests.
+pub(crate) fn digest_key(settings: &Settings) -> Result<DigestKey, String> {
     let path = settings.data.join("digest.key");
-    let key = DigestKey::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    DigestKey::open(&path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The task types over the clusters that settings and rehearsal name.
+fn tasks(settings: &Settings, key: &DigestKey, tell: Tell) -> (Registry, Arc<Clusters>, Stage) {
     let stage = Stage::new(settings.rehearsal_folder(), tell);
     let clusters = Clusters::new(stage.clone());
     let mut registry = Registry::default();
-    graylane_tasks::register(&mut registry, &clusters, &key);
-    Ok((registry, clusters, stage, key))
+    graylane_tasks::register(&mut registry, &clusters, key);
+    (registry, clusters, stage)
 }
 
 impl Holder {
@@ -58,7 +59,8 @@ impl Holder {
         let data = settings.data.clone();
         let opened = tokio::task::spawn_blocking(move || DiskJournal::open(&data)).await;
         let journal = Arc::new(opened.map_err(|error| HoldError::Surroundings(error.to_string()))??);
-        let (registry, clusters, stage, _) = tasks(settings, tell).map_err(HoldError::Surroundings)?;
+        let key = digest_key(settings).map_err(HoldError::Surroundings)?;
+        let (registry, clusters, stage) = tasks(settings, &key, tell);
         let parts = Parts {
             journal: journal.clone(),
             registry: Arc::new(registry),

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    // kube, hyper and the checks share one provider of cryptography; it must be named once, before any is used.
+    store_panics_are_answers();
     let args = cli::Args::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -28,4 +28,16 @@ fn main() -> ExitCode {
     // Whatever still runs is re-entered on the next start; nobody waits for it here.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+/// The store's library panics on some damaged files. Its threads are watched, and their panics told in a sentence;
+/// any other panic is a bug, and is shown as one.
+fn store_panics_are_answers() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        if !matches!(thread.name(), Some("store" | "store check" | "journal")) {
+            usual(panic);
+        }
+    }));
 }

@@ -86,17 +86,25 @@ async fn story(kubeconfig: &Path, namespace: &str) -> Vec<Value> {
     let home = home(kubeconfig, namespace);
     let run = |arguments: &[&str]| home.graylane(&[&["run", "workflows/lane.yaml"], arguments].concat());
 
-    let absent = run(&[]).expect(1);
+    let nowhere = run(&[]).expect(1);
+    let words = format!("refused: there is no namespace {namespace} on the cluster");
     assert!(
-        absent.stdout.contains("its baseline, Deployment")
-            && absent.stdout.contains("deploy it to production first"),
+        nowhere.stdout.contains(&words) && nowhere.stdout.contains("hint: create it"),
         "{}",
-        absent.stdout
+        nowhere.stdout
     );
 
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(server.client.clone());
     let made = serde_json::from_value(json!({ "metadata": { "name": namespace } })).expect("a namespace");
     namespaces.create(&PostParams::default(), &made).await.expect("created");
+    let absent = run(&[]).expect(1);
+    let words = "its baseline, Deployment";
+    assert!(absent.stdout.contains(words), "{}", absent.stdout);
+    assert!(
+        absent.stdout.contains("is not on the cluster: deploy it to production first"),
+        "{}",
+        absent.stdout
+    );
     for service in ["nacos", "spring-a", "spring-b", "spring-c"] {
         let file = home.path(&format!("config/services/{service}.yaml"));
         graylane_tasks::cluster::create_all(&server.client, namespace, &file).await.expect("created");

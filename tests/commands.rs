@@ -148,7 +148,7 @@ fn a_refused_release_says_what_where_and_what_next() {
     refused(
         &|_| {},
         &["-i", "images.spring-a=a:v2", "-i", "images.spring-c=registry.example/c:crash"],
-        &["crashes again and again (exit code 1)", "last lines of spring-cloud-c-mse-gray"],
+        &["(exit code 1)", "last lines of spring-cloud-c-mse-gray"],
     );
     refused(
         &|home| {
@@ -160,6 +160,19 @@ fn a_refused_release_says_what_where_and_what_next() {
         },
         &[],
         &["kubeconfig", "nowhere cannot be used"],
+    );
+    let closed = "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{ name: c, cluster: { server: \"http://127.0.0.1:1\" } }]\nusers: [{ name: u, user: {} }]\ncontexts: [{ name: c, context: { cluster: c, user: u } }]\n";
+    refused(
+        &|home| {
+            home.write("config/environments/closed", closed);
+            home.edit(
+                "config/environments/production.yaml",
+                "cluster: rehearsal",
+                "cluster: { kubeconfig: closed }",
+            );
+        },
+        &[],
+        &["Namespace mse-customer: the cluster cannot be reached", "check the address in the kubeconfig"],
     );
 }
 

@@ -5,7 +5,7 @@ use comfy_table::{Table, presets};
 use graylane_engine::scheduler::Mode;
 use graylane_tasks::inventory::Lane;
 
-use super::{Context, Failure, Output, bundle_value, json, operator_files, print, tell};
+use super::{Context, Failure, Output, bundle_value, json, key, operator_files, print, tell};
 use crate::access::Access;
 use crate::api::wire::Look;
 
@@ -17,7 +17,7 @@ pub(crate) struct LanesArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: LanesArgs) -> Result<u8, Failure> {
-    let (bundle, _) = operator_files(context)?;
+    let (bundle, _) = operator_files(context, &key(context)?);
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
     let asked = Look { bundle: bundle_value(&bundle)?, environment: args.environment.clone() };
     let lanes: Result<Vec<Lane>, _> = access.client.post("/api/v1/lanes", &asked).await;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use graylane_tasks::environment::{ClusterAt, Site, names};
 
-use super::{Context, Failure, note, operator_files, print, tell};
+use super::{Context, Failure, key, note, operator_files, print, tell};
 use crate::rehearse::Stage;
 
 /// What `rehearsal` takes.
@@ -23,7 +23,7 @@ pub(crate) async fn run(context: &Context, args: &RehearsalArgs) -> Result<u8, F
     if !args.listen.ip().is_loopback() || !args.gateway.ip().is_loopback() {
         return Err(Failure::refused("the rehearsal asks nobody who they are: it listens on loopback only"));
     }
-    let (bundle, problems) = operator_files(context)?;
+    let (bundle, problems) = operator_files(context, &key(context)?);
     for problem in &problems {
         note(&problem.to_string());
     }

@@ -7,7 +7,7 @@ use graylane_tasks::manifest::yaml;
 use graylane_tasks::mse_gray_deploy::RenderRequest;
 use serde_json::{Map, Value};
 
-use super::{Context, Failure, Output, bundle_value, json, operator_files, print, tell};
+use super::{Context, Failure, Output, bundle_value, json, key, note, operator_files, print, tell};
 use crate::access::Access;
 use crate::api::wire::Render;
 
@@ -34,7 +34,7 @@ pub(crate) struct RenderArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failure> {
-    let (bundle, _) = operator_files(context)?;
+    let (bundle, _) = operator_files(context, &key(context)?);
     let entry = match &args.header {
         None => None,
         Some(header) => {
@@ -64,6 +64,9 @@ pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failu
             let documents: Vec<String> =
                 rendered.iter().map(|object| yaml(object).trim_end().to_owned()).collect();
             print(&documents.join("\n---\n"));
+            if rendered.iter().any(|object| object["kind"] == "Secret") {
+                note("the data of Secrets is shown as digests");
+            }
         }
     }
     Ok(0)

@@ -1,13 +1,11 @@
 //! `graylane schema`: the JSON Schemas that editors and `validate` use.
 
 use clap::{Args, ValueEnum};
-use graylane_engine::task::Registry;
 use graylane_engine::workflow::WorkflowFile;
 use graylane_tasks::environment::Environment;
 use serde_json::{Value, json};
 
-use super::{Failure, json as to_json, print, tell};
-use crate::rehearse::Stage;
+use super::{Failure, json as to_json, print};
 use crate::settings::SettingsFile;
 
 /// What `schema` takes.
@@ -41,10 +39,7 @@ pub(crate) fn run(args: &SchemaArgs) -> Result<u8, Failure> {
 /// The frame, and below `with` the schema of each type: what `validate` checks in two passes, as one for editors.
 fn workflow() -> Value {
     let mut schema = graylane_engine::schema::of::<WorkflowFile>();
-    let mut registry = Registry::default();
-    // Schemas need no cluster: nothing below is ever asked for one.
-    let clusters = graylane_tasks::cluster::Clusters::new(Stage::new(std::path::PathBuf::new(), tell()));
-    graylane_tasks::register(&mut registry, &clusters, &graylane_tasks::secret::DigestKey::new([0; 32]));
+    let registry = super::types();
     let mut cases = Vec::new();
     for task in registry.iter() {
         let name = task.type_name();

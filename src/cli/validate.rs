@@ -8,10 +8,10 @@ use clap::Args;
 use graylane_engine::bundle::Bundle;
 use graylane_engine::document::{Problem, Severity};
 use graylane_engine::graph::{Checked, Graph, Known, check, check_names};
-use graylane_engine::task::{Registry, Site};
+use graylane_engine::task::Site;
 use serde::Serialize;
 
-use super::{Context, EXIT_FAILED, Failure, Output, json, note, operator_files, print, tell};
+use super::{Context, EXIT_FAILED, Failure, Output, json, no_key, note, operator_files, print, types};
 use crate::problems::{self, Texts, WireProblem};
 
 /// What `validate` takes.
@@ -39,8 +39,8 @@ pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure>
     if files.is_empty() {
         return Err(Failure::refused("there is no .yaml file to check"));
     }
-    let registry = registry(context)?;
-    let (bundle, mut found) = operator_files(context)?;
+    let registry = types();
+    let (bundle, mut found) = operator_files(context, &no_key());
     let mut texts = Texts::new();
     let mut checked: Vec<(String, Checked)> = Vec::new();
     for path in &files {
@@ -99,12 +99,6 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The task types, for their schemas and checks.
-pub(crate) fn registry(context: &Context) -> Result<Registry, Failure> {
-    let (registry, ..) = crate::holder::tasks(&context.settings, tell()).map_err(Failure::surroundings)?;
-    Ok(registry)
-}
-
 fn known(context: &Context) -> Known {
     Known { vars: context.settings.vars.keys().cloned().collect(), secrets: context.settings.secret_names() }
 }
@@ -125,10 +119,10 @@ pub(crate) fn check_one(
     file: &str,
     bytes: &[u8],
     bundle: &Bundle,
-) -> Result<(Option<Graph>, Vec<Problem>, Texts), Failure> {
-    let registry = registry(context)?;
+) -> (Option<Graph>, Vec<Problem>, Texts) {
+    let registry = types();
     let checked = check(file, bytes, &registry, &known(context), site(bundle));
     let mut texts = Texts::new();
     remember(&mut texts, file, bytes);
-    Ok((checked.graph, checked.problems, texts))
+    (checked.graph, checked.problems, texts)
 }

@@ -221,6 +221,20 @@ impl Cluster {
         found.map(|object| typed(object, at)).transpose()
     }
 
+    /// Whether the namespace is there; where this identity may not ask, it is believed.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn has_namespace(&self) -> Result<bool, TaskError> {
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        let what = format!("Namespace {}", self.namespace);
+        match self.raw_call(&what, || namespaces.get_opt(&self.namespace)).await {
+            Ok(found) => Ok(found.is_some()),
+            Err(Failed::Api(status, _)) if status.code == 403 => Ok(true),
+            Err(Failed::Api(_, error) | Failed::Other(error)) => Err(error),
+        }
+    }
+
     /// All objects of a kind that a label selector selects; an empty one selects all.
     ///
     /// # Errors

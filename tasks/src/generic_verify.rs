@@ -405,8 +405,12 @@ async fn rollout(cluster: &Cluster, tag: &str) -> Result<Result<String, String>,
         let generation = deployment.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
         let seen =
             crate::rollout::Seen { deployment: Some(deployment.clone()), ..crate::rollout::Seen::default() };
-        let verdict =
-            judge(&seen, Expect { generation, agent: false }, &mut Signals::default(), Instant::now());
+        let verdict = judge(
+            &seen,
+            Expect { generation, agent: false, pods: false },
+            &mut Signals::default(),
+            Instant::now(),
+        );
         match verdict {
             Verdict::Done => up.insert(name(deployment).to_owned(), "up"),
             Verdict::Waiting(ready, wanted, note) => {

@@ -26,7 +26,8 @@ use crate::manifest::{ObjectRef, diff, images, kind, map_at, name, texts, uid};
 use crate::rollout::{Expect, follow, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
-    self, check_environment, check_images, check_lane_tag, check_service, check_services, images_for, images_value,
+    self, check_environment, check_images, check_lane_tag, check_service, check_services, images_for,
+    images_value,
 };
 
 /// The task type.
@@ -246,6 +247,7 @@ struct Planner<'p> {
 impl Planner<'_> {
     async fn plan(&self) -> Result<Plan, TaskError> {
         let mut plan = Plan::default();
+        must_exist(self.cluster).await?;
         let lane = objects(self.cluster, &selector(&self.with.tag)).await?;
         let mut rendered = Vec::new();
         let mut wrong = Vec::new();
@@ -529,6 +531,15 @@ pub(crate) fn change(
     Change { action, object: shown, diff: difference }
 }
 
+/// Refuses where the namespace of the environment is not there: every later answer would only say "not found".
+pub(crate) async fn must_exist(cluster: &Cluster) -> Result<(), TaskError> {
+    if cluster.has_namespace().await? {
+        return Ok(());
+    }
+    Err(TaskError::permanent(format!("refused: there is no namespace {} on the cluster", cluster.namespace))
+        .hint("create it, or correct `namespace` in the environment's file"))
+}
+
 /// Refuses with everything that is wrong.
 pub(crate) fn refuse(mut wrong: Vec<String>) -> Result<(), TaskError> {
     if wrong.is_empty() {
@@ -610,7 +621,7 @@ impl Deploy<'_> {
 
     async fn follow(&self, applied: &Value) -> Result<crate::rollout::Seen, TaskError> {
         let generation = applied.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        let expect = Expect { generation, agent: self.site.environment.mse.enabled };
+        let expect = Expect { generation, agent: self.site.environment.mse.enabled, pods: true };
         match follow(self.cx, self.cluster, applied, expect, &self.cx.cancel).await {
             Ok(seen) => Ok(seen),
             Err(failed) if failed.agent_missing => {

@@ -22,7 +22,7 @@ use crate::lane::labels::{ANNOTATION_CONFIG_HASH, GRAY_TYPE, TYPE};
 use crate::lane::leak::{Pods, leaks};
 use crate::lane::{config_hash, set_images};
 use crate::manifest::{ObjectRef, clean, images, kind, map_at, name, sorted, texts};
-use crate::mse_gray_deploy::{change, refuse, shown_images};
+use crate::mse_gray_deploy::{change, must_exist, refuse, shown_images};
 use crate::rollout::{Expect, follow, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
@@ -218,6 +218,7 @@ struct Planner<'p> {
 impl Planner<'_> {
     async fn plan(&self) -> Result<Plan, TaskError> {
         let mut plan = Plan::default();
+        must_exist(self.cluster).await?;
         let mut services = Vec::new();
         let mut wrong = Vec::new();
         let mut expected = Map::new();
@@ -547,7 +548,7 @@ impl Deploy<'_> {
     ) -> Result<crate::rollout::Seen, TaskError> {
         let generation = deployment.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
         // The baseline may live without the agent; that is told by `environment`, not by a failed release.
-        let expect = Expect { generation, agent: false };
+        let expect = Expect { generation, agent: false, pods: true };
         Ok(follow(self.cx, self.cluster, deployment, expect, stop).await?)
     }
 

@@ -29,6 +29,9 @@ pub struct Expect {
     pub generation: i64,
     /// Whether every pod must carry the MSE agent.
     pub agent: bool,
+    /// Whether the pods themselves must have been seen: they come by another watch than the Deployment, which may
+    /// say that all is done before the first of them is known here.
+    pub pods: bool,
 }
 
 /// Where a rollout is.
@@ -185,6 +188,9 @@ pub fn judge(seen: &Seen, expect: Expect, signals: &mut Signals, now: Instant) -
     if available < updated || available < wanted {
         return waiting(if note.is_empty() { "pods are not available yet".into() } else { note });
     }
+    if expect.pods && count(wanted) > pods.len() as u64 {
+        return waiting("the pods are not seen yet".into());
+    }
     Verdict::Done
 }
 
@@ -322,7 +328,9 @@ fn judge_container(
 /// Words of registries for an image that is not there: waiting longer will not bring it.
 fn says_missing(message: &str) -> bool {
     let message = message.to_lowercase();
-    ["not found", "notfound", "manifest unknown", "does not exist"].iter().any(|words| message.contains(words))
+    ["not found", "notfound", "manifest unknown", "does not exist"]
+        .iter()
+        .any(|words| message.contains(words))
 }
 
 fn exit_words(terminated: &Value) -> String {
@@ -582,7 +590,7 @@ mod tests {
     /// What is said at once, and what after so many seconds.
     async fn told(seen: &Seen, seconds: u64) -> (String, String) {
         let mut signals = Signals::default();
-        let expect = Expect { generation: 2, agent: false };
+        let expect = Expect { generation: 2, agent: false, pods: true };
         let words = |verdict: Verdict| match verdict {
             Verdict::Done => "done".to_owned(),
             Verdict::Waiting(done, total, note) => format!("{done}/{total} {note}"),
@@ -688,6 +696,17 @@ mod tests {
         ] {
             assert_eq!(told(&seen, seconds).await, (first.to_owned(), then.to_owned()), "{what}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deployment_that_is_done_before_its_pods_are_known_is_waited_for() {
+        let done =
+            json!({ "observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1 });
+        let mut seen = seen(done, json!({ "status": {} }));
+        let pods = std::mem::take(&mut seen.pods);
+        assert_eq!(told(&seen, 1).await.1, "1/1 the pods are not seen yet");
+        seen.pods = pods;
+        assert_eq!(told(&seen, 1).await.1, "done");
     }
 
     #[test]

@@ -142,7 +142,6 @@ fn pending(run: &Run, node: &TaskNode, failed: bool, commands: &mut Vec<Command>
             return commands.push(skip(Skipped::Ending));
         }
     }
-    let ancestors = run.ancestors_of(&node.name);
     if failed && !cleans_up {
         let upstream = run.graph.ancestors(&node.name).into_iter().any(|before| {
             let failed = matches!(run.task_state(&before.name), TaskState::Failed { .. });
@@ -153,6 +152,7 @@ fn pending(run: &Run, node: &TaskNode, failed: bool, commands: &mut Vec<Command>
     if !node.needs.iter().all(|need| run.task_state(need).is_final()) {
         return;
     }
+    let ancestors = run.ancestors_of(&node.name);
     let looks = node.when.as_ref().is_some_and(|when| when.looks_at_ancestors);
     if !looks && !ancestors.success {
         return commands.push(skip(Skipped::Upstream));
