@@ -1,7 +1,7 @@
 //! The daemon dies in the middle, and comes back.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child, ChildStderr, Output, Stdio};
 
 use serde_json::Value;
 
@@ -17,6 +17,38 @@ fn lane(home: &Home) -> Value {
     lanes
 }
 
+/// A run of the gray workflow in a process of its own, seen until a line of its progress holds these words.
+struct Started {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+}
+
+impl Started {
+    fn until(home: &Home, words: &str) -> Started {
+        let mut child = home
+            .command(&["run", "workflows/mse-gray-workflow.yaml"])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let seen = lines.by_ref().map_while(Result::ok).any(|line| line.contains(words));
+        assert!(seen, "{words:?} was never seen");
+        Started { child, lines }
+    }
+
+    fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("waited for");
+    }
+
+    /// What it still told, and how it ended.
+    fn end(self) -> (Vec<String>, Output) {
+        let told = self.lines.map_while(Result::ok).collect();
+        (told, self.child.wait_with_output().expect("ended"))
+    }
+}
+
 #[test]
 fn kill_9_in_mid_rollout_and_the_same_end() {
     let undisturbed = Home::new();
@@ -25,18 +57,8 @@ fn kill_9_in_mid_rollout_and_the_same_end() {
 
     let home = Home::new();
     let rehearsal = home.rehearsal("realistic");
-    let mut child = home
-        .command(&["run", "workflows/mse-gray-workflow.yaml"])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("started");
-    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
     // The pods were just asked for, and are not up.
-    let seen = lines.map_while(Result::ok).any(|line| line.contains("spring-cloud-c-mse-gray 0/1"));
-    assert!(seen, "the rollout was never seen");
-    child.kill().expect("killed");
-    child.wait().expect("waited for");
+    Started::until(&home, "spring-cloud-c-mse-gray 0/1").kill();
 
     let runs = home.graylane(&["runs", "list", "-o", "json"]).expect(0).json();
     assert_eq!(runs[0]["status"], "running", "looking does not make it go on");
@@ -59,20 +81,12 @@ fn kill_9_in_mid_rollout_and_the_same_end() {
 fn a_second_run_submits_to_the_first_and_both_are_seen() {
     let home = Home::new();
     let _cluster = home.rehearsal("realistic");
-    let mut first = home
-        .command(&["run", "workflows/mse-gray-workflow.yaml"])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let mut lines = BufReader::new(first.stderr.take().expect("piped")).lines();
-    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("starting gray pods")));
+    let first = Started::until(&home, "starting gray pods");
     // The same lane: it waits for the first, and is told so.
     let second = home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "mode=down"]).expect(0);
     assert!(second.stdout.contains("mse-gray-workflow succeeded"), "{}", second.stdout);
-    // The holder's own words are not needed, but must be read, or it would wait for us.
-    let rest: Vec<String> = lines.map_while(Result::ok).collect();
-    assert_eq!(first.wait().expect("ended").code(), Some(0), "{rest:?}");
+    let (told, output) = first.end();
+    assert_eq!(output.status.code(), Some(0), "{told:?}");
     let runs = home.graylane(&["runs", "list", "-o", "json"]).expect(0).json();
     assert_eq!(runs.as_array().map(Vec::len), Some(2));
 }
@@ -81,19 +95,11 @@ fn a_second_run_submits_to_the_first_and_both_are_seen() {
 fn ctrl_c_cancels_and_the_run_says_what_is_left() {
     let home = Home::new();
     let _cluster = home.rehearsal("realistic");
-    let mut child = home
-        .command(&["run", "workflows/mse-gray-workflow.yaml"])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("starting gray pods")));
-    let pid = child.id().to_string();
+    let run = Started::until(&home, "starting gray pods");
+    let pid = run.child.id().to_string();
     let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().expect("sent");
     assert!(sent.success());
-    let told: Vec<String> = lines.map_while(Result::ok).collect();
-    let output = child.wait_with_output().expect("ended");
+    let (told, output) = run.end();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{told:?} {stdout}");
     assert!(told.iter().any(|line| line.contains("Ctrl-C again leaves the run to be resumed")), "{told:?}");
@@ -110,16 +116,7 @@ fn ctrl_c_cancels_and_the_run_says_what_is_left() {
 fn cancel_reaches_a_run_that_was_killed() {
     let home = Home::new();
     let _cluster = home.rehearsal("realistic");
-    let mut child = home
-        .command(&["run", "workflows/mse-gray-workflow.yaml"])
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("started");
-    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.contains("starting gray pods")));
-    child.kill().expect("killed");
-    child.wait().expect("waited for");
+    Started::until(&home, "starting gray pods").kill();
     let cancelled = home.graylane(&["cancel", "latest", "--reason", "wrong tag"]).expect(0);
     assert!(cancelled.stdout.contains("cancelled by ann: wrong tag"), "{}", cancelled.stdout);
     let again = home.graylane(&["cancel", "latest"]).expect(2);

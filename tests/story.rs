@@ -247,3 +247,31 @@ fn the_same_lane_again_is_updated_in_place_and_the_plan_says_so() {
     assert_eq!(lanes[0]["services"][1]["images"]["spring-cloud-c"], "c:v9");
     assert_eq!(lanes[0]["services"][0]["service"], "spring-a");
 }
+
+/// A gray pod without the agent is in the registry without its mark: everybody would meet it.
+#[tokio::test(flavor = "multi_thread")]
+async fn gray_pods_without_the_agent_are_scaled_to_0_and_never_met() {
+    let home = Home::new();
+    let rehearsal = home.rehearsal("fast");
+    let file = kube::config::Kubeconfig::read_from(&rehearsal.kubeconfig).expect("a kubeconfig");
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(file, &options).await.expect("valid");
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> =
+        Api::all(kube::Client::try_from(config).expect("a client"));
+    let patch = Patch::Merge(json!({ "metadata": { "labels": { "mse-enable": null } } }));
+    namespaces.patch(NAMESPACE, &PatchParams::default(), &patch).await.expect("patched");
+
+    let ran = home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(1);
+    for words in [
+        "carries no MSE agent",
+        "was scaled to 0, so that nobody meets it",
+        "label the namespace `mse-enable=enabled`",
+    ] {
+        assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
+    }
+    let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
+    assert_eq!(lanes[0]["route"], json!(null), "the route was never opened: {lanes}");
+    let scaled =
+        lanes[0]["services"].as_array().expect("a list").iter().all(|service| service["replicas"] == 0);
+    assert!(scaled, "{lanes}");
+}

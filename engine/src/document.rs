@@ -19,6 +19,8 @@ use serde_yaml::{Location, Spanned};
 /// The largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -213,6 +215,10 @@ impl Document {
     /// # Errors
     /// The syntax error.
     pub fn parse_to_check(name: &str, bytes: &[u8]) -> Result<(Document, Vec<Problem>), Vec<Problem>> {
+        on_large_stack(|| Document::read(name, bytes))
+    }
+
+    fn read(name: &str, bytes: &[u8]) -> Result<(Document, Vec<Problem>), Vec<Problem>> {
         let text = decode(name, bytes)?;
         let options = serde_yaml::options! {
             strict_booleans: true,
@@ -352,6 +358,30 @@ impl Document {
             hints: Vec::new(),
         }
     }
+}
+
+/// Runs work on a thread of its own: the libraries for YAML and for expressions recurse, and within their bounds
+/// cannot overflow this stack.
+pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    // A nested call must not start yet another thread: checking a file with thousands of expressions does so once.
+    thread_local!(static LARGE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+    if LARGE.get() {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let spawned = std::thread::Builder::new()
+            .name("large-stack".into())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || {
+                LARGE.set(true);
+                work()
+            });
+        match spawned.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(done)) => done,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(error) => panic!("no thread for reading: {error}"),
+        }
+    })
 }
 
 /// A problem of a whole file.

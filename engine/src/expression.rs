@@ -12,6 +12,8 @@ use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
 use cel::{Context, Env, ExecutionError, Program};
 use serde_json::Value;
 
+pub use crate::document::on_large_stack;
+
 /// The longest expression, in bytes.
 pub const MAX_BYTES: usize = 1024;
 /// The most operators in one expression.
@@ -22,8 +24,6 @@ pub const MAX_DEPTH: usize = 16;
 pub const MAX_COMPREHENSIONS: usize = 2;
 /// The longest list that a comprehension may run over.
 pub const MAX_LIST: usize = 1000;
-
-const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// What is wrong with an expression, and where in its own text.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -182,29 +182,6 @@ pub fn inspect(source: &str) -> Result<Inspection, ExpressionError> {
         let mut walk = Walk { program: &program, source, bound: Vec::new(), found: Inspection::default() };
         walk.expression(program.expression(), 0)?;
         Ok(walk.found)
-    })
-}
-
-/// Runs work on a thread of its own whose stack the expression library cannot overflow within the bounds.
-pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    // A nested call must not start yet another thread: checking a file with thousands of expressions does so once.
-    thread_local!(static LARGE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
-    if LARGE.get() {
-        return work();
-    }
-    std::thread::scope(|scope| {
-        let spawned = std::thread::Builder::new()
-            .name("expressions".into())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || {
-                LARGE.set(true);
-                work()
-            });
-        match spawned.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(done)) => done,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(error) => panic!("no thread for expressions: {error}"),
-        }
     })
 }
 
@@ -787,5 +764,54 @@ mod tests {
         );
         assert_eq!(found.calls.len(), 1);
         assert_eq!(&source[found.calls[0].bytes.clone()], "success");
+    }
+
+    #[test]
+    fn no_sequence_of_tokens_panics_or_leads_out_of_its_text() {
+        const TOKENS: [&str; 60] = [
+            "inputs", ".", "tag", "n", "list", "none", "tasks", "['a-b']", "[", "]", "(", ")", "{", "}", "+", "-", "*",
+            "/", "%", "&&", "||", "!", "==", "!=", "<", ">=", "in", "?", ":", ",", "1", "-1", "9223372036854775807",
+            "99999999999999999999", "1.5", "1e400", "0x", "1u", "'a'", "\"", "'", "b'x'", "r'\\'", "\\", "true", "null",
+            "size", ".all", ".map", ".exists(i, i", "has", "int", "timestamp('x')", "duration('1s')", "matches('(')",
+            "灰", "\n", "=", "x{", "😀",
+        ];
+        // A splitmix64 sequence: the same sentences every time.
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut next = |below: usize| {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            usize::try_from((z ^ (z >> 31)) % below as u64).unwrap_or(0)
+        };
+        let scope = scope();
+        let (mut valid, mut evaluated) = (0, 0);
+        on_large_stack(|| {
+            for _ in 0..6_000 {
+                let count = 1 + next(12);
+                let words: Vec<&str> = (0..count).map(|_| TOKENS[next(TOKENS.len())]).collect();
+                let source = words.join(if next(2) == 0 { " " } else { "" });
+                let inside = |bytes: &Range<usize>| source.get(bytes.clone()).is_some();
+                match inspect(&source) {
+                    Ok(found) => {
+                        valid += 1;
+                        for reference in &found.references {
+                            assert!(inside(&reference.bytes), "{source}: {reference:?}");
+                            assert!(reference.path_bytes.iter().all(inside), "{source}: {reference:?}");
+                        }
+                        assert!(found.calls.iter().all(|call| inside(&call.bytes)), "{source}: {found:?}");
+                    }
+                    Err(error) => assert!(inside(&error.bytes), "{source}: {error:?}"),
+                }
+                match evaluate(&source, &scope) {
+                    Ok(_) => evaluated += 1,
+                    Err(error) => assert!(inside(&error.bytes), "{source}: {error:?}"),
+                }
+                let text = format!("a ${{{{{source}}}}} b ${{{{ {source}");
+                if let Err(error) = split(&text) {
+                    assert!(text.get(error.bytes).is_some(), "{text}");
+                }
+            }
+        });
+        assert!(valid > 200 && evaluated > 50, "{valid} valid, {evaluated} evaluated: too few to mean anything");
     }
 }

@@ -225,6 +225,17 @@ impl Checker {
                     findings.push(finding);
                 }
             }
+            // A map that takes no key at all.
+            ValidationErrorKind::FalseSchema => match error.instance().as_ref() {
+                Value::Object(map) => findings.extend(map.keys().map(|key| {
+                    let finding = Finding::at(step(&pointer, key), format!("unknown key `{key}`")).on_key();
+                    finding.label(format!("{} has no keys", of_what()))
+                })),
+                _ => {
+                    let key = unstep(pointer.rsplit('/').next().unwrap_or_default());
+                    findings.push(Finding::at(pointer.clone(), format!("unknown key `{key}`")).on_key());
+                }
+            },
             ValidationErrorKind::Required { property } => {
                 let key = property.as_str().unwrap_or_default();
                 let message = format!("{} lacks `{key}`", of_what());

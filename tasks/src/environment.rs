@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use graylane_engine::bundle::Bundle;
 use graylane_engine::document::{Document, Finding, Problem, file_problem};
 use graylane_engine::id::{WorkflowName, is_name};
-use graylane_engine::schema::{Checker, list, nearest};
+use graylane_engine::schema::{Checker, list, nearest, value_words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -291,27 +291,46 @@ pub fn environment_file(path: &Path) -> Result<Environment, Vec<Problem>> {
     let shown = path.display().to_string();
     let bytes =
         fs::read(path).map_err(|error| vec![file_problem(&shown, format!("cannot be read: {error}"))])?;
-    let document = Document::parse(&shown, &bytes)?;
+    let (document, duplicates) = Document::parse_to_check(&shown, &bytes)?;
     let checker = Checker::new(graylane_engine::schema::of::<Environment>());
     let mut findings = checker.check(document.value(), "the environment", Some((&document, "")));
-    if let Some(text) = document.value().get("cluster").and_then(Value::as_str) {
+    if let Some(cluster) = document.value().get("cluster") {
         // A choice between words and a map reads badly from a schema.
-        findings.retain(|finding| finding.pointer != "/cluster");
-        if text != "rehearsal" && text != "in-cluster" {
-            let known = ["rehearsal", "in-cluster"];
-            let near = nearest(text, known);
-            let finding = Finding::at("/cluster", format!("`cluster` cannot be `{text}`"));
-            findings.push(match near {
-                Some(near) => finding.label(format!("did you mean `{near}`?")),
-                None => finding.label("`rehearsal`, `in-cluster` or `{ kubeconfig: FILE, context: NAME }`"),
-            });
-        }
+        findings.retain(|finding| !finding.pointer.starts_with("/cluster"));
+        findings.extend(check_cluster(cluster, &document));
     }
-    if !findings.is_empty() {
-        return Err(findings.into_iter().map(|finding| document.problem(finding)).collect());
+    let mut problems = duplicates;
+    problems.extend(findings.into_iter().map(|finding| document.problem(finding)));
+    if !problems.is_empty() {
+        problems.sort_by_key(|problem| problem.place.as_ref().map_or(0, |place| place.bytes.start));
+        return Err(problems);
     }
     serde_json::from_value(document.value().clone())
         .map_err(|error| vec![file_problem(&shown, error.to_string())])
+}
+
+fn check_cluster(cluster: &Value, document: &Document) -> Vec<Finding> {
+    const EXPECTED: &str = "`rehearsal`, `in-cluster` or `{ kubeconfig: FILE, context: NAME }`";
+    let known = ["rehearsal", "in-cluster"];
+    match cluster {
+        Value::String(text) if known.contains(&text.as_str()) => Vec::new(),
+        Value::String(text) => {
+            let finding = Finding::at("/cluster", format!("`cluster` cannot be `{text}`"));
+            vec![match nearest(text, known) {
+                Some(near) => finding.label(format!("did you mean `{near}`?")),
+                None => finding.label(EXPECTED),
+            }]
+        }
+        Value::Object(_) => {
+            let checker = Checker::new(graylane_engine::schema::of::<Kubeconfig>());
+            let found = checker.check(cluster, "`cluster`", Some((document, "/cluster")));
+            found.into_iter().map(|finding| finding.below("/cluster")).collect()
+        }
+        other => {
+            let message = format!("`cluster` must be a text or a map, not {}", value_words(other));
+            vec![Finding::at("/cluster", message).label(EXPECTED)]
+        }
+    }
 }
 
 fn add_environment(path: &Path, environment: &Environment, key: &DigestKey, gathered: &mut Gathered) {

@@ -624,19 +624,25 @@ impl Deploy<'_> {
         let expect = Expect { generation, agent: self.site.environment.mse.enabled, pods: true };
         match follow(self.cx, self.cluster, applied, expect, &self.cx.cancel).await {
             Ok(seen) => Ok(seen),
-            Err(failed) if failed.agent_missing => {
-                let at = ObjectRef::of(applied);
-                self.cx.log(format!("scaling {at} to 0: its pods carry no MSE agent"));
-                let patch = json!([{ "op": "replace", "path": "/spec/replicas", "value": 0 }]);
-                let scaled = self.cluster.patch(&at, &patch).await;
-                let told = match scaled {
-                    Ok(_) => format!("{at} was scaled to 0, so that nobody meets it"),
-                    Err(error) => format!("{at} could not be scaled to 0: {error}"),
-                };
-                Err(failed.error.details([told]))
-            }
+            Err(failed) if failed.agent_missing => Err(failed.error.details(self.scale_to_0().await)),
             Err(failed) => Err(failed.error),
         }
+    }
+
+    /// Takes every gray pod of this deploy away: where one lacks the agent, the others most likely do too. Tells what
+    /// became of each.
+    async fn scale_to_0(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        for object in self.body.objects.iter().filter(|object| kind(object) == "Deployment") {
+            let at = ObjectRef::of(object);
+            self.cx.log(format!("scaling {at} to 0: its pods carry no MSE agent"));
+            let patch = json!([{ "op": "replace", "path": "/spec/replicas", "value": 0 }]);
+            told.push(match self.cluster.patch(&at, &patch).await {
+                Ok(_) => format!("{at} was scaled to 0, so that nobody meets it"),
+                Err(error) => format!("{at} could not be scaled to 0: {error}"),
+            });
+        }
+        told
     }
 
     async fn remove(&self, removed: &Removed) -> Result<(), TaskError> {

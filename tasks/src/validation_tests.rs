@@ -221,14 +221,15 @@ fn the_list_is_long_enough_and_names_every_mistake_once() {
     assert!(CATALOGUE.iter().all(|row| !row.told.is_empty()));
 }
 
-/// Without the lines that a message itself names.
-fn without_lines(told: &str) -> String {
-    match told.split_once("in line ") {
-        Some((before, after)) => {
-            format!("{before}in line N{}", after.trim_start_matches(|c: char| c.is_ascii_digit()))
+/// Without the lines and list numbers that a message itself names.
+fn without_numbers(told: &str) -> String {
+    let mut told = told.to_owned();
+    for number in ["in line ", "item "] {
+        if let Some((before, after)) = told.split_once(number) {
+            told = format!("{before}{number}N{}", after.trim_start_matches(|c: char| c.is_ascii_digit()));
         }
-        None => told.to_owned(),
     }
+    told
 }
 
 #[test]
@@ -241,10 +242,10 @@ fn all_mistakes_in_one_file_are_all_told_and_nothing_else() {
         for told in row.told {
             let (line, rest) = told.split_once(':').expect("a line");
             let line: usize = line.parse().expect("a line");
-            expected.push(without_lines(&format!("{}:{rest}", line - alone + begin)));
+            expected.push(without_numbers(&format!("{}:{rest}", line - alone + begin)));
         }
     }
-    let mut found: Vec<String> = all_told(&text).iter().map(|told| without_lines(told)).collect();
+    let mut found: Vec<String> = all_told(&text).iter().map(|told| without_numbers(told)).collect();
     let mut missing = Vec::new();
     for told in expected {
         match found.iter().position(|found| *found == told) {
@@ -317,7 +318,9 @@ allow: { workflows: [] }
 fn a_broken_environment_beside_good_ones_loses_nothing() {
     let gathered = gathered(&[
         ("environments/broken.yaml", BROKEN),
+        ("environments/context.yaml", &NOWHERE.replace("rehearsal", "{ contxt: production }")),
         ("environments/nowhere.yaml", NOWHERE),
+        ("environments/numbered.yaml", &NOWHERE.replace("rehearsal", "3")),
         ("environments/tabbed.yaml", "name:\n\ttabbed\n"),
         ("environments/twin.yaml", &NOWHERE.replace("name: nowhere", "name: production")),
     ]);
@@ -341,6 +344,19 @@ fn a_broken_environment_beside_good_ones_loses_nothing() {
 
 #[rustfmt::skip]
 const TOLD_OF_ENVIRONMENTS: &[&str] = &[
+    "broken.yaml:2:10: `cluster` cannot be `rehersal` (did you mean `rehearsal`?)",
+    "broken.yaml:3:12: `namespace` cannot be `Mse` (a namespace has up to 63 small letters, digits and `-`)",
+    "broken.yaml:4:18: `kind` cannot be `nginx` (one of `mse`)",
+    "broken.yaml:4:34: `address` cannot be `localhost` (an address is `http://HOST:PORT` or `https://HOST:PORT`)",
+    "broken.yaml:6:1: `allow` lacks `workflows` (`workflows` is required here)",
+    "broken.yaml:7:1: duplicate key `allow` (`allow` is already set in line 6) [keep one of the two]",
+    "broken.yaml:8:1: unknown key `owner` (not a key of the environment)",
+    "context.yaml:2:1: `cluster` lacks `kubeconfig` (`kubeconfig` is required here)",
+    "context.yaml:2:12: unknown key `contxt` (did you mean `context`?) [`cluster` knows `context` and `kubeconfig`]",
+    "nowhere.yaml: `services` names ../nothing, which is no folder",
+    "numbered.yaml:2:10: `cluster` must be a text or a map, not an integer (`rehearsal`, `in-cluster` or `{ kubeconfig: FILE, context: NAME }`)",
+    "tabbed.yaml:2:1: a tab stands where YAML counts blanks [indent with blanks]",
+    "twin.yaml: two environments are called `production`",
 ];
 
 /// A workflow that uses every key there is.
@@ -407,25 +423,8 @@ fn everything() -> Value {
 
 /// What only a library, or the compiler, would say.
 const NOT_OUR_WORDS: &[&str] = &[
-    "is not valid (",
-    "oneOf",
-    "anyOf",
-    "$ref",
-    "u32",
-    "i64",
-    "usize",
-    "invalid type",
-    "invalid value",
-    "struct ",
-    "variant",
-    "Option",
-    "serde",
-    "schema",
-    "the file cannot be read",
-    "null",
-    "object",
-    "scalar",
-    "mapping",
+    "is not valid (", "oneOf", "anyOf", "$ref", "u32", "i64", "usize", "invalid type", "invalid value", "struct ",
+    "variant", "Option", "serde", "schema", "the file cannot be read", "null", "object", "scalar", "mapping",
 ];
 
 /// What must hold of anything that is told.
@@ -456,10 +455,7 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, item)| pointers(item, &step(at, key), found)),
         Value::Array(items) => {
-            items
-                .iter()
-                .enumerate()
-                .for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found));
+            items.iter().enumerate().for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found));
         }
         _ => {}
     }
@@ -472,17 +468,11 @@ fn a_wrong_value_in_any_place_is_told_in_our_own_words() {
     let wrong_values = [
         json!(null),
         json!(true),
-        json!(-1),
         json!(3),
         json!(3.0),
-        json!(1e300),
-        json!(""),
         json!("x y"),
-        json!([]),
-        json!({}),
-        json!([[]]),
+        json!(["${{ inputs.count }}"]),
         json!({ "x": null }),
-        json!("${{ inputs.count }}"),
         json!("${{ x"),
         json!("9".repeat(30) + "h"),
     ];
@@ -566,8 +556,7 @@ fn hostile_files_end_in_problems_with_places() {
         .collect();
     let utf16: Vec<u8> = "name: x\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let (base, _) = file_of(&[]);
-    let task =
-        |key: &str, value: &str| format!("{base}  more:\n    type: mse-gray-offline\n    {key}: {value}\n");
+    let task = |key: &str, value: &str| format!("{base}  more:\n    type: mse-gray-offline\n    {key}: {value}\n");
     let hostile: Vec<Vec<u8>> = vec![
         bomb.into_bytes(),
         "[".repeat(100_000).into_bytes(),
@@ -590,8 +579,7 @@ fn hostile_files_end_in_problems_with_places() {
         vec![b'\r'; 1024],
         Vec::new(),
     ];
-    for (index, bytes) in hostile.into_iter().enumerate() {
-        eprintln!("HOSTILE {index}");
+    for bytes in hostile {
         let checked = checked("f.yaml", &bytes);
         assert!(checked.graph.is_some() || !checked.problems.is_empty());
         let text = std::str::from_utf8(&bytes).unwrap_or("");
@@ -666,8 +654,7 @@ impl Damage {
 }
 
 fn damages() -> impl Strategy<Value = Damage> {
-    let pieces =
-        ["${{ ", " }}", "\t", ": ", "\n  ", "*a", "&a ", "'", "\"", "- ", "#", "|\n", "灰", "{", "]"];
+    let pieces = ["${{ ", " }}", "\t", ": ", "\n  ", "*a", "&a ", "'", "\"", "- ", "#", "|\n", "灰", "{", "]"];
     let piece = prop_oneof![
         (0..pieces.len()).prop_map(move |at| pieces[at].as_bytes().to_vec()),
         proptest::collection::vec(any::<u8>(), 1..4),
@@ -1873,9 +1860,9 @@ tasks:
         &[
             "8:45 `deplyo`: there is no task `deplyo` to select (did you mean `deploy`?)",
         ]),
-    row(Graph, "a trigger that skips a task that there is not", Trigger, "  - { name: g-skip, cron: 0 4 * * *, skip: [offline] }\n",
+    row(Graph, "a trigger that skips a task that there is not", Trigger, "  - { name: g-skip, cron: 0 4 * * *, skip: [everything] }\n",
         &[
-            "8:45 `offline`: there is no task `offline` to skip",
+            "8:45 `everything`: there is no task `everything` to skip",
         ]),
     row(Cron, "four fields", Trigger, "  - { name: c-four, cron: 30 2 * * }\n",
         &[

@@ -189,9 +189,20 @@ impl<'t> Around<'t> {
                 "the text begins on the next line",
             );
         }
+        if says("may not precede") {
+            return Told::new(self.here(), "a blank is missing after `:`", "");
+        }
+        if says("unexpected EOF") || says("node content") {
+            let message = "this value cannot be read";
+            return Told::new(self.here(), message, "a bracket, a quote or a value is missing near here");
+        }
         let words = raw.lines().next().unwrap_or(raw);
         let words = words.split(" at line ").next().unwrap_or(words).trim_end_matches([':', ' ']);
         let words = words.split_once("error: ").map_or(words, |(_, rest)| rest);
+        let mut words = words.to_owned();
+        for (theirs, ours) in [("mapping", "map"), ("sequence", "list"), ("scalar", "text")] {
+            words = words.replace(theirs, ours);
+        }
         Told::new(self.here(), format!("this is not valid YAML: {words}"), "")
     }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Graph;
 use crate::clock::{DURATION_PATTERN, parse_duration};
-use crate::document::{Document, Finding, Problem, Severity, file_problem, step};
+use crate::document::{Document, Finding, Problem, Severity, file_problem, on_large_stack, step};
 use crate::expression::{self, ANCESTOR_FUNCTIONS, Part, Reference, Scope};
 use crate::id::{Digest, WorkflowName, is_name};
 use crate::input::Input;
@@ -43,6 +43,11 @@ pub struct Checked {
 
 /// Checks a workflow file.
 pub fn check(file: &str, bytes: &[u8], registry: &Registry, known: &Known, site: Site<'_>) -> Checked {
+    // One large stack for all expressions of the file.
+    on_large_stack(|| check_here(file, bytes, registry, known, site))
+}
+
+fn check_here(file: &str, bytes: &[u8], registry: &Registry, known: &Known, site: Site<'_>) -> Checked {
     let (document, duplicates) = match Document::parse_to_check(file, bytes) {
         Ok(read) => read,
         Err(problems) => return Checked { graph: None, problems, name: None },
@@ -52,8 +57,6 @@ pub fn check(file: &str, bytes: &[u8], registry: &Registry, known: &Known, site:
         problem.hints.push("a workflow has a `name` and `tasks`; see docs/workflow-reference.md".into());
         return Checked { graph: None, problems: vec![problem], name: None };
     }
-    // One large stack for all expressions of the file.
-    expression::on_large_stack(|| {
         let mut checker = Check::new(&document, registry, known, site);
         checker.all();
         let revision = Digest::of(bytes);
@@ -80,7 +83,6 @@ pub fn check(file: &str, bytes: &[u8], registry: &Registry, known: &Known, site:
             }
         };
         Checked { graph, problems, name }
-    })
 }
 
 /// Two files with one name are an error in both.
