@@ -351,6 +351,14 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
             .hint("name a workflow file, as workflows/release.yaml")
     })?;
     let (mut bundle, broken) = operator_files(context, &key(context)?);
+    if graylane_tasks::environment::names(&bundle).is_empty() {
+        let folder = context.settings.environments.display();
+        return Err(Failure::refused(format!("there is no valid environment file in {folder}"))
+            .problems(broken)
+            .hint(
+                "name the folder with --environments, or run from the folder that holds config/environments",
+            ));
+    }
     let (graph, problems, texts) = validate::check_one(context, &shown, &bytes, &bundle);
     let Some(graph) = graph else {
         let count = problems.len();

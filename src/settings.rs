@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use graylane_engine::document::{Document, Problem, file_problem};
+use graylane_engine::document::{Document, Finding, Problem, file_problem};
 use graylane_engine::schema::Checker;
 use graylane_engine::task::SecretSource;
 use schemars::JsonSchema;
@@ -44,7 +44,7 @@ pub(crate) struct SecretAt {
     /// A variable of the process's environment.
     #[serde(default)]
     pub env: Option<String>,
-    /// A file; a newline at its end is left out.
+    /// A file, relative to the settings file; a newline at its end is left out.
     #[serde(default)]
     pub file: Option<String>,
 }
@@ -120,6 +120,11 @@ impl Settings {
             None => (parse("the compiled-in settings", DEFAULT.as_bytes())?, PathBuf::from("config")),
         };
         let near = |written: &String| folder.join(written);
+        let secrets = file.secrets.into_iter().map(|(name, at)| {
+            let at =
+                SecretAt { file: at.file.map(|written| folder.join(written).display().to_string()), ..at };
+            (name, at)
+        });
         Ok(Settings {
             data: given.data.clone().or_else(|| file.data.as_ref().map(near)).unwrap_or_else(state_folder),
             environments: given
@@ -128,7 +133,7 @@ impl Settings {
                 .or_else(|| file.environments.as_ref().map(near))
                 .unwrap_or_else(|| folder.join("environments")),
             vars: file.vars,
-            secrets: file.secrets,
+            secrets: secrets.collect(),
             log_filter: file.log.filter.unwrap_or_else(|| "warn,graylane::run=off".into()),
             log_format: file.log.format.unwrap_or(LogFormat::Compact),
         })
@@ -153,7 +158,16 @@ fn parse(name: &str, bytes: &[u8]) -> Result<SettingsFile, Vec<Problem>> {
         return Ok(SettingsFile::default());
     }
     let checker = Checker::new(graylane_engine::schema::of::<SettingsFile>());
-    let findings = checker.check(document.value(), "the settings", Some((&document, "")));
+    let mut findings = checker.check(document.value(), "the settings", Some((&document, "")));
+    for (name, at) in document.value().get("secrets").and_then(Value::as_object).into_iter().flatten() {
+        if let Some(at) = at.as_object()
+            && at.contains_key("env") == at.contains_key("file")
+        {
+            let finding =
+                Finding::at(format!("/secrets/{name}"), format!("secret `{name}` has no one place"));
+            findings.push(finding.on_key().label("name `env` or `file`, one of the two"));
+        }
+    }
     if !findings.is_empty() {
         return Err(findings.into_iter().map(|finding| document.problem(finding)).collect());
     }

@@ -177,6 +177,24 @@ fn a_refused_release_says_what_where_and_what_next() {
 }
 
 #[test]
+fn without_environments_a_run_is_refused_and_a_check_says_what_it_left_out() {
+    let home = Home::new();
+    let run = home.graylane(&["run", "workflows/release.yaml", "--environments", "nowhere"]).expect(2);
+    assert!(run.stderr.contains("there is no valid environment file in nowhere"), "{}", run.stderr);
+    let checked = home.graylane(&["validate", "workflows", "--environments", "nowhere"]).expect(0);
+    assert!(checked.stderr.contains("names of environments and services are not checked"), "{}", checked.stderr);
+}
+
+#[test]
+fn a_failed_promotion_says_that_the_lane_is_still_up() {
+    let home = Home::new();
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
+    let arguments = ["run", "workflows/prod-workflow.yaml", "-i", "images.spring-c=c:missing"];
+    let ran = home.graylane(&arguments).expect(1);
+    assert!(ran.stdout.contains("still up: lane `gray`; `graylane lanes production` shows it"), "{}", ran.stdout);
+}
+
+#[test]
 fn a_failed_promotion_takes_production_back() {
     let home = Home::new();
     let ran = home
@@ -278,5 +296,7 @@ fn a_data_folder_with_a_long_path_works_too() {
     let long = home.path(&"long-".repeat(30));
     let listed = home.command(&["runs", "list"]).env("GRAYLANE_DATA", &long).output().expect("ran");
     assert!(listed.status.success(), "{listed:?}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&long).expect("there").permissions());
+    assert_eq!(mode & 0o777, 0o700, "what runs were given is their owner's alone");
     assert!(!files_below(&long).is_empty());
 }

@@ -769,11 +769,66 @@ mod tests {
     #[test]
     fn no_sequence_of_tokens_panics_or_leads_out_of_its_text() {
         const TOKENS: [&str; 60] = [
-            "inputs", ".", "tag", "n", "list", "none", "tasks", "['a-b']", "[", "]", "(", ")", "{", "}", "+", "-", "*",
-            "/", "%", "&&", "||", "!", "==", "!=", "<", ">=", "in", "?", ":", ",", "1", "-1", "9223372036854775807",
-            "99999999999999999999", "1.5", "1e400", "0x", "1u", "'a'", "\"", "'", "b'x'", "r'\\'", "\\", "true", "null",
-            "size", ".all", ".map", ".exists(i, i", "has", "int", "timestamp('x')", "duration('1s')", "matches('(')",
-            "灰", "\n", "=", "x{", "😀",
+            "inputs",
+            ".",
+            "tag",
+            "n",
+            "list",
+            "none",
+            "tasks",
+            "['a-b']",
+            "[",
+            "]",
+            "(",
+            ")",
+            "{",
+            "}",
+            "+",
+            "-",
+            "*",
+            "/",
+            "%",
+            "&&",
+            "||",
+            "!",
+            "==",
+            "!=",
+            "<",
+            ">=",
+            "in",
+            "?",
+            ":",
+            ",",
+            "1",
+            "-1",
+            "9223372036854775807",
+            "99999999999999999999",
+            "1.5",
+            "1e400",
+            "0x",
+            "1u",
+            "'a'",
+            "\"",
+            "'",
+            "b'x'",
+            "r'\\'",
+            "\\",
+            "true",
+            "null",
+            "size",
+            ".all",
+            ".map",
+            ".exists(i, i",
+            "has",
+            "int",
+            "timestamp('x')",
+            "duration('1s')",
+            "matches('(')",
+            "灰",
+            "\n",
+            "=",
+            "x{",
+            "😀",
         ];
         // A splitmix64 sequence: the same sentences every time.
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
@@ -812,6 +867,9 @@ mod tests {
                 }
             }
         });
-        assert!(valid > 200 && evaluated > 50, "{valid} valid, {evaluated} evaluated: too few to mean anything");
+        assert!(
+            valid > 200 && evaluated > 50,
+            "{valid} valid, {evaluated} evaluated: too few to mean anything"
+        );
     }
 }

@@ -99,7 +99,13 @@ async fn verdict(
         scope.ancestors = Some(ancestors);
         match evaluate(&when.source, &scope) {
             Ok(serde_json::Value::Bool(true)) => {}
-            Ok(_) => return Verdict::Skipped(Skipped::When.words()),
+            Ok(serde_json::Value::Bool(false)) => return Verdict::Skipped(Skipped::When.words()),
+            Ok(other) => {
+                let words = crate::schema::value_words(&other);
+                return Verdict::Refused(TaskError::permanent(format!(
+                    "`when` must be true or false, not {words}"
+                )));
+            }
             Err(error) => {
                 return Verdict::Refused(TaskError::permanent(format!(
                     "`when` cannot be evaluated: {error}"

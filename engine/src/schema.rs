@@ -148,7 +148,8 @@ impl Checker {
                 *number = json!(0.5);
             }
         }
-        let refused = self.refused_types(&broken).into_iter().filter(|(_, expected)| expected == "an integer");
+        let refused =
+            self.refused_types(&broken).into_iter().filter(|(_, expected)| expected == "an integer");
         refused
             .filter(|(pointer, _)| pointers.contains(pointer))
             .map(|(pointer, expected)| {

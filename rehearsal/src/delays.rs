@@ -53,8 +53,8 @@ impl Delays {
     /// Delays like those of a small, healthy cluster, in the order of a second.
     pub const fn realistic() -> Self {
         Self {
-            pull: Span::millis(200, 800),
-            start: Span::millis(200, 700),
+            pull: Span::millis(150, 600),
+            start: Span::millis(150, 500),
             ready: Span::millis(50, 200),
             init: Span::millis(50, 150),
             stop: Span::millis(150, 400),

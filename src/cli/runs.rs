@@ -50,10 +50,19 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
             Ok(0)
         }
         RunsCommand::Show(args) => {
-            let view: RunView = look(context, format!("/api/v1/runs/{}", args.run)).await?;
+            let access = Access::open(&context.settings, Mode::Look, tell()).await?;
+            let answer: Result<RunView, _> = access.client.get(&format!("/api/v1/runs/{}", args.run)).await;
+            let held = access.holder.is_none();
+            access.close().await;
+            let view = answer?;
             match context.output {
                 Output::Json => print(&json(&view)),
-                Output::Text => print(&summary(&view, context.colours)),
+                Output::Text => {
+                    print(&summary(&view, context.colours));
+                    if view.outcome.is_none() && !held {
+                        print("it was cut off, and nobody carries it on: `graylane resume` does");
+                    }
+                }
             }
             Ok(0)
         }

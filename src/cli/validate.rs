@@ -41,6 +41,12 @@ pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure>
     }
     let registry = types();
     let (bundle, mut found) = operator_files(context, &no_key());
+    if graylane_tasks::environment::names(&bundle).is_empty() {
+        let folder = context.settings.environments.display();
+        note(&format!(
+            "there is no environment file in {folder}: names of environments and services are not checked"
+        ));
+    }
     let mut texts = Texts::new();
     let mut checked: Vec<(String, Checked)> = Vec::new();
     for path in &files {

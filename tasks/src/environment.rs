@@ -129,9 +129,6 @@ fn yes() -> bool {
 pub struct Allow {
     /// The workflows that may name it.
     pub workflows: Vec<String>,
-    /// Hosts besides the gateway that http checks may ask.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
 }
 
 /// What a bundle remembers of where its files came from.

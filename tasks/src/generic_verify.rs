@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use self::http::{Expectation, HttpWith, Request, sample};
+use self::http::{AsWhom, Expectation, HttpWith, Request, sample};
 use crate::cluster::{Cluster, Clusters};
 use crate::environment::Site;
 use crate::inventory::objects;
-use crate::lane::labels::{ORIGINAL, VERSION, selector};
+use crate::lane::labels::selector;
 use crate::lane::route::{self, Way};
 use crate::manifest::{kind, name};
 use crate::mse_gray_deploy;
@@ -70,8 +70,8 @@ struct CheckWith {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     success_rate: Option<f64>,
-    /// How long the gateway is given to learn the route: answers before the first right one do not count. 10s where
-    /// nothing is said.
+    /// How long the gateway is given to learn the route: answers before the first right one do not count. 10s for the
+    /// lane, and nothing for the baseline, where nothing is said: a first wrong answer may be the leak that is looked for.
     #[serde(default)]
     #[schemars(regex(pattern = DURATION_PATTERN), extend("x-expected" = "a duration is a number and a unit, as in `90s`, `10m` or `1h30m`"))]
     settle: Option<String>,
@@ -81,6 +81,13 @@ struct CheckWith {
     /// Looks whether every Deployment of the lane is up.
     #[serde(default)]
     rollout: Option<RolloutWith>,
+}
+
+impl CheckWith {
+    /// Whether it asks as everybody else.
+    fn meets_baseline(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| http.as_whom == AsWhom::Baseline)
+    }
 }
 
 /// Looks whether every Deployment of the lane is up.
@@ -179,6 +186,7 @@ impl Task for GenericVerify {
 
     async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
         let with: With = spec::read(cx)?;
+        crate::lane::check_tag(&with.tag).map_err(|why| TaskError::permanent(format!("refused: {why}")))?;
         let site = spec::site(cx, &with.environment)?;
         let cluster = self.clusters.connect(&site).await?;
         let route = lane_route(cx, &cluster, &with).await?;
@@ -291,7 +299,7 @@ fn plan_check(
         samples: check.samples.unwrap_or(1),
         interval_ms: millis(check.interval.as_deref(), "0s")?,
         success_rate: check.success_rate.unwrap_or(1.0),
-        settle_ms: millis(check.settle.as_deref(), "10s")?,
+        settle_ms: millis(check.settle.as_deref(), if check.meets_baseline() { "0s" } else { "10s" })?,
         look,
     })
 }
@@ -361,7 +369,8 @@ async fn carry_out(
     let client = http::client();
     while looked.taken < check.samples {
         if cx.cancel.is_cancelled() {
-            return Err(TaskError::transient(format!("stopped while checking: {}", check.name)));
+            let hint = "the lane is still up; `graylane lanes` shows it";
+            return Err(TaskError::transient(format!("stopped while checking: {}", check.name)).hint(hint));
         }
         let begun = Instant::now();
         let answer = match &check.look {
@@ -398,8 +407,7 @@ async fn pause(cx: &TaskContext, span: Duration) {
 
 /// Whether every Deployment of the lane is up; with what it says where one is not.
 async fn rollout(cluster: &Cluster, tag: &str) -> Result<Result<String, String>, TaskError> {
-    let selector = if tag == ORIGINAL { format!("{VERSION}={ORIGINAL}") } else { selector(tag) };
-    let deployments = cluster.list("apps/v1", "Deployment", &selector).await?;
+    let deployments = cluster.list("apps/v1", "Deployment", &selector(tag)).await?;
     let mut up = BTreeMap::new();
     for deployment in &deployments {
         let generation = deployment.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);

@@ -23,7 +23,7 @@ use crate::lane::leak::{Pods, leaks};
 use crate::lane::route::{self, Entry};
 use crate::lane::{Copy, render};
 use crate::manifest::{ObjectRef, diff, images, kind, map_at, name, texts, uid};
-use crate::rollout::{Expect, follow, running_images};
+use crate::rollout::{Expect, follow, probed, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
     self, check_environment, check_images, check_lane_tag, check_service, check_services, images_for,
@@ -303,7 +303,14 @@ impl Planner<'_> {
             }
             let object = self.stamp(object, live.as_ref());
             let dry = self.dry_run(&object).await?;
-            plan.changes.push(change(&self.cluster.namespace, live.as_ref(), Some(&dry), self.key));
+            let shown = if kind(&object) == "Secret" { &object } else { &dry };
+            plan.changes.push(change(&self.cluster.namespace, live.as_ref(), Some(shown), self.key));
+            if kind(&object) == "Deployment" && !probed(&object) {
+                plan.warnings.push(unprobed(&object));
+            }
+            if kind(&object) == "Ingress" {
+                plan.warnings.extend(self.other_class(&object));
+            }
             stamped.push(object);
         }
         let removed = self.removed(&stamped, &lane, &mut plan);
@@ -405,6 +412,18 @@ impl Planner<'_> {
         annotations.insert(ANNOTATION_CREATED.into(), created.into());
         annotations.insert(ANNOTATION_RUN.into(), self.cx.run.to_string().into());
         object
+    }
+
+    /// A route that another gateway reads lets nobody in.
+    fn other_class(&self, ingress: &Value) -> Option<String> {
+        let wanted = &self.site.environment.gateway.ingress_class;
+        let class = ingress.pointer("/spec/ingressClassName").and_then(Value::as_str).unwrap_or("none");
+        (class != wanted).then(|| {
+            format!(
+                "{} is of class {class}, and the environment's gateway reads {wanted}: nobody may enter",
+                ObjectRef::of(ingress)
+            )
+        })
     }
 
     async fn dry_run(&self, object: &Value) -> Result<Value, TaskError> {
@@ -519,11 +538,14 @@ pub(crate) fn change(
 ) -> Change {
     let shown = before.or(after).map(|object| full_name(namespace, object)).unwrap_or_default();
     let secret = before.or(after).is_some_and(|object| kind(object) == "Secret");
-    let (before, after) = (before.map(|b| redact(b, key)), after.map(|a| redact(a, key)));
+    // What is planned holds digests already, and is not digested again.
+    let (before, after) =
+        (before.map(|b| redact(b, key)), after.map(|a| if secret { a.clone() } else { redact(a, key) }));
     let difference = if secret { String::new() } else { diff(before.as_ref(), after.as_ref()) };
     let action = match (&before, &after) {
         (None, _) => Action::Create,
         (Some(_), None) => Action::Delete,
+        (Some(before), Some(after)) if secret && before.get("data") == after.get("data") => Action::Keep,
         (Some(_), Some(_)) if secret => Action::Update,
         (Some(_), Some(_)) if difference.is_empty() => Action::Keep,
         (Some(_), Some(_)) => Action::Update,
@@ -540,8 +562,16 @@ pub(crate) async fn must_exist(cluster: &Cluster) -> Result<(), TaskError> {
         .hint("create it, or correct `namespace` in the environment's file"))
 }
 
+/// What to know of a Deployment whose pods do not say when they are ready.
+pub(crate) fn unprobed(deployment: &Value) -> String {
+    format!("{} has no readiness probe: its pods count as up as soon as they run", ObjectRef::of(deployment))
+}
+
 /// Refuses with everything that is wrong.
 pub(crate) fn refuse(mut wrong: Vec<String>) -> Result<(), TaskError> {
+    // Services often share one mistake.
+    let mut seen = BTreeSet::new();
+    wrong.retain(|sentence| seen.insert(sentence.clone()));
     if wrong.is_empty() {
         return Ok(());
     }

@@ -172,7 +172,6 @@ impl Task for MseGrayOffline {
             doomed
                 .push(Doomed { at: ObjectRef::of(object), uid: uid(object).unwrap_or_default().to_owned() });
         }
-        plan.warnings.push("what is taken down cannot be brought back by an undo".into());
         let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
         let body = Body { environment: with.environment, tag: with.tag, drain_ms, objects: doomed };
         plan.body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
@@ -297,6 +296,7 @@ impl Offline<'_> {
             }
             let note = match still.first() {
                 Some(first) => first.at.to_string(),
+                None if pods == 1 => "1 pod is ending".to_owned(),
                 None => format!("{pods} pods are ending"),
             };
             self.cx.progress("gone", total - still.len() as u64, total, note.clone());

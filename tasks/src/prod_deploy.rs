@@ -18,12 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ApplyError, Cluster, Clusters, FIELD_MANAGER, full_name};
 use crate::environment::{Site, deployment};
+use crate::inventory;
 use crate::lane::labels::{ANNOTATION_CONFIG_HASH, GRAY_TYPE, TYPE};
 use crate::lane::leak::{Pods, leaks};
 use crate::lane::{config_hash, set_images};
 use crate::manifest::{ObjectRef, clean, images, kind, map_at, name, sorted, texts};
-use crate::mse_gray_deploy::{change, must_exist, refuse, shown_images};
-use crate::rollout::{Expect, follow, running_images};
+use crate::mse_gray_deploy::{change, must_exist, refuse, shown_images, unprobed};
+use crate::rollout::{Expect, follow, probed, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
     self, check_environment, check_images, check_service, check_services, images_for, images_value,
@@ -196,13 +197,15 @@ impl Task for ProdDeploy {
         match deploy.run().await {
             Ok(outputs) => Ok(outputs),
             Err(error) if body.rollback == Rollback::Never => {
-                Err(error.details(["nothing was taken back: `rollback` is never".to_owned()]))
+                let told = ["nothing was taken back: `rollback` is never".to_owned()];
+                Err(error.details(told).details(deploy.lanes_left().await))
             }
             Err(error) => {
                 cx.checkpoint(ROLLBACK).await?;
                 let told = deploy.roll_back().await;
                 // Trying again is a person's decision: production has just been through a failure.
-                Err(TaskError { kind: task::ErrorKind::Permanent, ..error }.details(told))
+                let error = TaskError { kind: task::ErrorKind::Permanent, ..error }.details(told);
+                Err(error.details(deploy.lanes_left().await))
             }
         }
     }
@@ -240,7 +243,11 @@ impl Planner<'_> {
                     expected.insert(service.clone(), images_value(&images(&object)));
                 }
                 let (dry, force) = self.dry_run(&object, &service, live.as_ref()).await?;
-                plan.changes.push(change(&self.cluster.namespace, live.as_ref(), Some(&dry), self.key));
+                let shown = if kind(&object) == "Secret" { &object } else { &dry };
+                plan.changes.push(change(&self.cluster.namespace, live.as_ref(), Some(shown), self.key));
+                if kind(&object) == "Deployment" && !probed(&object) {
+                    plan.warnings.push(unprobed(&object));
+                }
                 let before = live.as_ref().and_then(|live| before(live, &dry, self.key));
                 writes.push(Write { object, before, force });
             }
@@ -464,9 +471,9 @@ fn digest_of(part: &Value) -> Digest {
 
 fn before(live: &Value, dry: &Value, key: &DigestKey) -> Option<Before> {
     let uid = crate::manifest::uid(live)?.to_owned();
-    let content = part(kind(live))
-        .and_then(|pointer| redact(live, key).pointer(pointer).cloned())
-        .unwrap_or(Value::Null);
+    // Of a Secret only its digests, to tell later whether it was changed.
+    let pointer = part(kind(live)).unwrap_or("/data");
+    let content = redact(live, key).pointer(pointer).cloned().unwrap_or_default();
     let written = part(kind(live)).and_then(|pointer| dry.pointer(pointer)).unwrap_or(&Value::Null);
     Some(Before { uid, content, written: digest_of(written) })
 }
@@ -584,6 +591,17 @@ impl Deploy<'_> {
         told
     }
 
+    /// Lanes that are still up: a release that ends here must not leave one behind untold.
+    async fn lanes_left(&self) -> Option<String> {
+        let lanes = inventory::lanes(self.cluster, self.site).await.ok()?;
+        let tags: Vec<String> = lanes.into_iter().map(|lane| lane.tag).collect();
+        let environment = &self.body.environment;
+        (!tags.is_empty()).then(|| {
+            let tags = graylane_engine::schema::list(&tags);
+            format!("still up: lane {tags}; `graylane lanes {environment}` shows it, mse-gray-offline takes it down")
+        })
+    }
+
     async fn roll_back_object(
         &self,
         write: &Write,
@@ -596,7 +614,8 @@ impl Deploy<'_> {
             return Ok(None);
         };
         let Some(pointer) = part(&at.kind) else {
-            if at.kind == "Secret" {
+            let data = redact(&live, self.key).get("data").cloned().unwrap_or_default();
+            if at.kind == "Secret" && data != before.content {
                 told.push(format!("{at} is not brought back: the values of Secrets are not kept"));
             }
             return Ok(None);

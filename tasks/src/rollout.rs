@@ -22,6 +22,10 @@ use crate::manifest::{name, texts, uid};
 /// The init container that the MSE agent's webhook adds (ack-onepilot).
 const AGENT_CONTAINER: &str = "one-pilot-initcontainer";
 
+/// How long pods without a readiness probe must stay up: they count as ready from the moment they run, and an image
+/// that ends at once would pass.
+const UNPROBED_FOR: Duration = Duration::from_millis(500);
+
 /// What is asked of a rollout besides that it ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Expect {
@@ -372,8 +376,16 @@ pub async fn follow(
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut listed: BTreeMap<String, Value> = BTreeMap::new();
     let mut shown = String::new();
+    let settle = if probed(deployment) { Duration::ZERO } else { UNPROBED_FOR };
+    let mut done_since: Option<Instant> = None;
     loop {
-        match judge(&seen, expect, &mut signals, Instant::now()) {
+        let now = Instant::now();
+        let verdict = judge(&seen, expect, &mut signals, now);
+        if verdict != Verdict::Done {
+            done_since = None;
+        }
+        match verdict {
+            Verdict::Done if now.duration_since(*done_since.get_or_insert(now)) < settle => {}
             Verdict::Done => {
                 let total = deployment.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
                 cx.progress(&wanted, total, total, "");
@@ -406,6 +418,7 @@ pub async fn follow(
                 return Err(RolloutError { error, agent_missing: false });
             }
             _ = tick.tick() => {}
+            () = tokio::time::sleep(settle), if done_since.is_some() => {}
             event = events.next() => match event {
                 Some((kind, Ok(event))) => take(&mut seen, &mut listed, kind, event, &wanted),
                 // A broken watch begins again by itself.
@@ -414,6 +427,12 @@ pub async fn follow(
             },
         }
     }
+}
+
+/// Whether every container says by a probe when it is ready.
+pub fn probed(deployment: &Value) -> bool {
+    let containers = deployment.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+    containers.into_iter().flatten().all(|container| container.get("readinessProbe").is_some())
 }
 
 /// Why a rollout did not get to its end.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -52,7 +52,8 @@ impl DigestKey {
         let mut bytes = [0; 32];
         std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+            // It may be the first to make the data folder, which is its owner's alone.
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         }
         let draft = path.with_extension(format!("{}.draft", std::process::id()));
         let mut file =

@@ -423,8 +423,25 @@ fn everything() -> Value {
 
 /// What only a library, or the compiler, would say.
 const NOT_OUR_WORDS: &[&str] = &[
-    "is not valid (", "oneOf", "anyOf", "$ref", "u32", "i64", "usize", "invalid type", "invalid value", "struct ",
-    "variant", "Option", "serde", "schema", "the file cannot be read", "null", "object", "scalar", "mapping",
+    "is not valid (",
+    "oneOf",
+    "anyOf",
+    "$ref",
+    "u32",
+    "i64",
+    "usize",
+    "invalid type",
+    "invalid value",
+    "struct ",
+    "variant",
+    "Option",
+    "serde",
+    "schema",
+    "the file cannot be read",
+    "null",
+    "object",
+    "scalar",
+    "mapping",
 ];
 
 /// What must hold of anything that is told.
@@ -455,7 +472,10 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, item)| pointers(item, &step(at, key), found)),
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found));
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found));
         }
         _ => {}
     }
@@ -556,7 +576,8 @@ fn hostile_files_end_in_problems_with_places() {
         .collect();
     let utf16: Vec<u8> = "name: x\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let (base, _) = file_of(&[]);
-    let task = |key: &str, value: &str| format!("{base}  more:\n    type: mse-gray-offline\n    {key}: {value}\n");
+    let task =
+        |key: &str, value: &str| format!("{base}  more:\n    type: mse-gray-offline\n    {key}: {value}\n");
     let hostile: Vec<Vec<u8>> = vec![
         bomb.into_bytes(),
         "[".repeat(100_000).into_bytes(),
@@ -654,7 +675,8 @@ impl Damage {
 }
 
 fn damages() -> impl Strategy<Value = Damage> {
-    let pieces = ["${{ ", " }}", "\t", ": ", "\n  ", "*a", "&a ", "'", "\"", "- ", "#", "|\n", "灰", "{", "]"];
+    let pieces =
+        ["${{ ", " }}", "\t", ": ", "\n  ", "*a", "&a ", "'", "\"", "- ", "#", "|\n", "灰", "{", "]"];
     let piece = prop_oneof![
         (0..pieces.len()).prop_map(move |at| pieces[at].as_bytes().to_vec()),
         proptest::collection::vec(any::<u8>(), 1..4),

@@ -57,32 +57,32 @@ fn check_here(file: &str, bytes: &[u8], registry: &Registry, known: &Known, site
         problem.hints.push("a workflow has a `name` and `tasks`; see docs/workflow-reference.md".into());
         return Checked { graph: None, problems: vec![problem], name: None };
     }
-        let mut checker = Check::new(&document, registry, known, site);
-        checker.all();
-        let revision = Digest::of(bytes);
-        let Check { mut findings, inputs, .. } = checker;
-        findings.retain(unique());
-        let mut problems = duplicates;
-        problems.extend(findings.into_iter().map(|finding| document.problem(finding)));
-        problems.sort_by_key(|problem| problem.place.as_ref().map_or(0, |place| place.bytes.start));
-        let name = document.value().get("name").and_then(Value::as_str).map(str::to_owned);
-        let graph = if problems.iter().any(|problem| problem.severity == Severity::Error) {
-            None
-        } else {
-            match serde_json::from_value::<WorkflowFile>(document.value().clone()) {
-                Ok(parsed) => {
-                    let tasks = document.value().get("tasks").and_then(Value::as_object);
-                    let written: Vec<&str> =
-                        tasks.into_iter().flat_map(|tasks| tasks.keys()).map(String::as_str).collect();
-                    Graph::build(parsed, revision, inputs, registry, &written)
-                }
-                Err(error) => {
-                    problems.push(file_problem(file, format!("the file cannot be read: {error}")));
-                    None
-                }
+    let mut checker = Check::new(&document, registry, known, site);
+    checker.all();
+    let revision = Digest::of(bytes);
+    let Check { mut findings, inputs, .. } = checker;
+    findings.retain(unique());
+    let mut problems = duplicates;
+    problems.extend(findings.into_iter().map(|finding| document.problem(finding)));
+    problems.sort_by_key(|problem| problem.place.as_ref().map_or(0, |place| place.bytes.start));
+    let name = document.value().get("name").and_then(Value::as_str).map(str::to_owned);
+    let graph = if problems.iter().any(|problem| problem.severity == Severity::Error) {
+        None
+    } else {
+        match serde_json::from_value::<WorkflowFile>(document.value().clone()) {
+            Ok(parsed) => {
+                let tasks = document.value().get("tasks").and_then(Value::as_object);
+                let written: Vec<&str> =
+                    tasks.into_iter().flat_map(|tasks| tasks.keys()).map(String::as_str).collect();
+                Graph::build(parsed, revision, inputs, registry, &written)
             }
-        };
-        Checked { graph, problems, name }
+            Err(error) => {
+                problems.push(file_problem(file, format!("the file cannot be read: {error}")));
+                None
+            }
+        }
+    };
+    Checked { graph, problems, name }
 }
 
 /// Two files with one name are an error in both.
@@ -353,7 +353,11 @@ impl<'c> Check<'c> {
             for input in self.inputs.iter().filter(|input| input.required() && !gives(&input.name)) {
                 let message = format!("the trigger does not give input `{}`, which is required", input.name);
                 let finding = Finding::at(format!("{pointer}/inputs"), message).on_key();
-                self.findings.push(finding.label(format!("`{}` ({}) is missing", input.name, input.type_words())));
+                self.findings.push(finding.label(format!(
+                    "`{}` ({}) is missing",
+                    input.name,
+                    input.type_words()
+                )));
             }
             for key in ["only", "skip"] {
                 for (at, name) in trigger.get(key).and_then(Value::as_array).into_iter().flatten().enumerate()
@@ -492,7 +496,8 @@ impl<'c> Check<'c> {
         }
         let Some(with_stand_ins) = with_stand_ins else { return Vec::new() };
         let refused = checker.refused_types(&with_stand_ins).into_iter();
-        let refused = refused.filter_map(|(pointer, expected)| Some((read.get(&pointer)?, pointer, expected)));
+        let refused =
+            refused.filter_map(|(pointer, expected)| Some((read.get(&pointer)?, pointer, expected)));
         refused
             .map(|(input, pointer, expected)| {
                 let name = crate::schema::name_of(spec, &pointer, what);
@@ -559,9 +564,11 @@ impl<'c> Check<'c> {
         // What reads nothing is known already.
         if before == self.findings.len() && found.references.is_empty() && !looks_at_ancestors {
             match expression::evaluate(source, &Scope::default()) {
+                // No error: a task that is never reached may say what it likes.
                 Err(error) => {
-                    let error = expression::ExpressionError { bytes: trimmed(source), ..error };
-                    self.expression_error(pointer, &error, at);
+                    let finding = Finding::at(pointer, error.message).warning();
+                    let finding = finding.label("it reads nothing, and fails in every run");
+                    self.push_within(finding, at, &trimmed(source));
                 }
                 Ok(value) if matches!(place, Place::When) && !value.is_boolean() => {
                     let message = format!("`when` must be true or false, not {}", value_words(&value));
@@ -721,7 +728,9 @@ impl<'c> Check<'c> {
         }
         if !self.needs.is_before(name, task) {
             let finding = Finding::at(pointer, format!("task `{name}` need not have ended before `{task}`"));
-            return Some(within(finding, reference, 0).hint(format!("add `{name}` to the needs of `{task}`")));
+            return Some(
+                within(finding, reference, 0).hint(format!("add `{name}` to the needs of `{task}`")),
+            );
         }
         match reference.path.get(1).map(String::as_str) {
             None | Some("status") => None,

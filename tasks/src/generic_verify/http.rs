@@ -140,8 +140,9 @@ impl HttpWith {
     ) -> Result<Request, String> {
         let mut headers = self.headers.clone();
         let host = match self.as_whom {
+            // Where the lane has a route, everybody else is asked at the same door.
             AsWhom::Baseline => {
-                baseline.map(str::to_owned).or_else(|| route.and_then(|way| way.host.clone()))
+                route.and_then(|way| way.host.clone()).or_else(|| baseline.map(str::to_owned))
             }
             AsWhom::Lane => {
                 let way = route.ok_or_else(|| format!("lane `{tag}` has no route: nobody can enter it"))?;
