@@ -26,7 +26,8 @@ pub(crate) struct Progress {
 struct Shown {
     bar: Option<ProgressBar>,
     since: Option<Timestamp>,
-    note: String,
+    /// What was told last of each thing that is counted.
+    notes: HashMap<String, String>,
 }
 
 impl Progress {
@@ -51,8 +52,10 @@ impl Progress {
                         bar.set_message(words);
                     }
                     // In plain lines only what is new is worth one; counts alone are not.
-                    None if !progress.note.is_empty() && shown.note != progress.note => {
-                        shown.note.clone_from(&progress.note);
+                    None if !progress.note.is_empty()
+                        && shown.notes.get(&progress.what) != Some(&progress.note) =>
+                    {
+                        shown.notes.insert(progress.what.clone(), progress.note.clone());
                         self.line(task, &words);
                     }
                     None => {}

@@ -182,7 +182,11 @@ fn without_environments_a_run_is_refused_and_a_check_says_what_it_left_out() {
     let run = home.graylane(&["run", "workflows/release.yaml", "--environments", "nowhere"]).expect(2);
     assert!(run.stderr.contains("there is no valid environment file in nowhere"), "{}", run.stderr);
     let checked = home.graylane(&["validate", "workflows", "--environments", "nowhere"]).expect(0);
-    assert!(checked.stderr.contains("names of environments and services are not checked"), "{}", checked.stderr);
+    assert!(
+        checked.stderr.contains("names of environments and services are not checked"),
+        "{}",
+        checked.stderr
+    );
 }
 
 #[test]
@@ -191,7 +195,11 @@ fn a_failed_promotion_says_that_the_lane_is_still_up() {
     home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
     let arguments = ["run", "workflows/prod-workflow.yaml", "-i", "images.spring-c=c:missing"];
     let ran = home.graylane(&arguments).expect(1);
-    assert!(ran.stdout.contains("still up: lane `gray`; `graylane lanes production` shows it"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("still up: lane `gray`; `graylane lanes production` shows it"),
+        "{}",
+        ran.stdout
+    );
 }
 
 #[test]

@@ -131,6 +131,7 @@ impl Checker {
         for error in self.validator.iter_errors(value) {
             self.explain(&error, value, what, document, &mut findings);
         }
+        without_echoes(&mut findings);
         findings.extend(self.fractions(value, what));
         findings
     }
@@ -391,6 +392,28 @@ pub(crate) fn name_of(whole: &Value, pointer: &str, what: &str) -> String {
     }
 }
 
+/// A mistyped key is one mistake, not also the lack of the right one.
+fn without_echoes(findings: &mut Vec<Finding>) {
+    let offered: BTreeSet<(String, String)> = findings
+        .iter()
+        .filter(|finding| finding.message.starts_with("unknown key "))
+        .filter_map(|finding| {
+            let (map, _) = finding.pointer.rsplit_once('/')?;
+            Some((map.to_owned(), quoted(&finding.label, "did you mean ")?.to_owned()))
+        })
+        .collect();
+    findings.retain(|finding| match finding.label.ends_with(" is required here") {
+        true => !quoted(&finding.label, "")
+            .is_some_and(|key| offered.contains(&(finding.pointer.clone(), key.to_owned()))),
+        false => true,
+    });
+}
+
+/// What stands in the first backticks, where the text begins with `before` and them.
+fn quoted<'t>(text: &'t str, before: &str) -> Option<&'t str> {
+    text.strip_prefix(before)?.strip_prefix('`')?.split('`').next()
+}
+
 fn whole_fractions(value: &Value, pointer: String, found: &mut BTreeSet<String>) {
     match value {
         Value::Number(number) if number.is_f64() => {
@@ -606,7 +629,6 @@ mod tests {
         assert_eq!(
             told("nmae: x\ncount: -1\ninner: { mode: qeue, x: 1 }\nlist: [{ mode: reject }, { mode: 3 }]\n"),
             [
-                "f.yaml:1:1: the example lacks `name` (`name` is required here) []",
                 "f.yaml:1:1: unknown key `nmae` (did you mean `name`?) [the example knows `count`, `inner`, `list` and `name`]",
                 "f.yaml:2:8: `count` must be at least 0 []",
                 "f.yaml:3:16: `mode` cannot be `qeue` (did you mean `queue`?) [one of `queue` and `reject`]",

@@ -165,10 +165,7 @@ impl Task for GenericVerify {
     }
 
     fn claims(&self, spec: &Value) -> Vec<Claim> {
-        match (spec::plain(spec, "environment"), spec::plain(spec, "tag")) {
-            (Some(environment), Some(tag)) => vec![Claim::lane(environment, tag, Mode::Read)],
-            _ => Vec::new(),
-        }
+        spec::lane_claim(spec, Mode::Read)
     }
 
     fn sealed_keys(&self) -> &'static [&'static str] {
@@ -210,8 +207,7 @@ impl Task for GenericVerify {
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
-        let body: Body = serde_json::from_value(plan.body.clone())
-            .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))?;
+        let body: Body = spec::body(plan)?;
         let site = spec::site(cx, &body.environment)?;
         let cluster = self.clusters.connect(&site).await?;
         let mut outputs = Outputs::default();

@@ -26,8 +26,8 @@ use crate::manifest::{ObjectRef, diff, images, kind, map_at, name, texts, uid};
 use crate::rollout::{Expect, follow, probed, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
-    self, check_environment, check_images, check_lane_tag, check_service, check_services, images_for,
-    images_value,
+    self, ServiceWith, check_environment, check_images, check_lane_tag, check_service, check_services,
+    images_for, images_value,
 };
 
 /// The task type.
@@ -60,19 +60,6 @@ struct With {
     /// Which requests enter the lane. Without it the lane is up, and only marked requests meet it.
     #[serde(default)]
     entry: Option<Entry>,
-}
-
-/// One service of a lane.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ServiceWith {
-    /// Image by container; what is not named keeps the image that production runs.
-    #[serde(default)]
-    images: BTreeMap<String, String>,
-    /// How many pods.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 1000))]
-    replicas: Option<u32>,
 }
 
 /// Services that the operator keeps out of lanes.
@@ -165,10 +152,7 @@ impl Task for MseGrayDeploy {
     }
 
     fn claims(&self, spec: &Value) -> Vec<Claim> {
-        match (spec::plain(spec, "environment"), spec::plain(spec, "tag")) {
-            (Some(environment), Some(tag)) => vec![Claim::lane(environment, tag, Mode::Write)],
-            _ => Vec::new(),
-        }
+        spec::lane_claim(spec, Mode::Write)
     }
 
     fn sealed_keys(&self) -> &'static [&'static str] {
@@ -187,8 +171,7 @@ impl Task for MseGrayDeploy {
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
-        let body: Body = serde_json::from_value(plan.body.clone())
-            .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))?;
+        let body: Body = spec::body(plan)?;
         let site = spec::site(cx, &body.environment)?;
         let cluster = self.clusters.connect(&site).await?;
         let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body };
@@ -336,22 +319,8 @@ impl Planner<'_> {
         Ok(plan)
     }
 
-    /// `images` and `services` as one.
     fn services(&self) -> Result<BTreeMap<String, ServiceWith>, TaskError> {
-        let mut services = self.with.services.clone().unwrap_or_default();
-        for (service, image) in self.with.images.iter().flatten() {
-            let baseline = self.site.service(service).map_err(TaskError::permanent)?;
-            let images = images_for(service, Some(image), baseline).map_err(TaskError::permanent)?;
-            if services.insert(service.clone(), ServiceWith { images, replicas: None }).is_some() {
-                return Err(TaskError::permanent(format!(
-                    "`{service}` stands in `images` and in `services`: keep one"
-                )));
-            }
-        }
-        if services.is_empty() {
-            return Err(TaskError::permanent("the lane has no service").hint("name at least one in `images`"));
-        }
-        Ok(services)
+        spec::services(self.site, self.with.images.as_ref(), self.with.services.as_ref())
     }
 
     async fn leak_test(&self, rendered: &[Value], lane: &[Value]) -> Result<(), TaskError> {

@@ -115,10 +115,7 @@ impl Task for MseGrayOffline {
     }
 
     fn claims(&self, spec: &Value) -> Vec<Claim> {
-        match (spec::plain(spec, "environment"), spec::plain(spec, "tag")) {
-            (Some(environment), Some(tag)) => vec![Claim::lane(environment, tag, Mode::Write)],
-            _ => Vec::new(),
-        }
+        spec::lane_claim(spec, Mode::Write)
     }
 
     fn sealed_keys(&self) -> &'static [&'static str] {
@@ -179,8 +176,7 @@ impl Task for MseGrayOffline {
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
-        let body: Body = serde_json::from_value(plan.body.clone())
-            .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))?;
+        let body: Body = spec::body(plan)?;
         let site = spec::site(cx, &body.environment)?;
         let cluster = self.clusters.connect(&site).await?;
         let offline = Offline { cx, cluster: &cluster, body: &body };

@@ -27,7 +27,7 @@ use crate::mse_gray_deploy::{change, must_exist, refuse, shown_images, unprobed}
 use crate::rollout::{Expect, follow, probed, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
-    self, check_environment, check_images, check_service, check_services, images_for, images_value,
+    self, ServiceWith, check_environment, check_images, check_service, check_services, images_value,
 };
 
 /// The task type.
@@ -64,19 +64,6 @@ struct With {
     /// Field managers whose fields are taken although they conflict.
     #[serde(default)]
     force: Vec<String>,
-}
-
-/// One service in production.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ServiceWith {
-    /// Image by container; what is not named keeps the image that production runs.
-    #[serde(default)]
-    images: BTreeMap<String, String>,
-    /// How many pods; what is live stays where nothing is said.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 1000))]
-    replicas: Option<u32>,
 }
 
 /// Whether a failure takes back what was written.
@@ -181,8 +168,7 @@ impl Task for ProdDeploy {
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
-        let body: Body = serde_json::from_value(plan.body.clone())
-            .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))?;
+        let body: Body = spec::body(plan)?;
         let site = spec::site(cx, &body.environment)?;
         let cluster = self.clusters.connect(&site).await?;
         let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body };
@@ -268,21 +254,7 @@ impl Planner<'_> {
 
     /// `images` and `services` as one, in the order of the deploy.
     fn services(&self) -> Result<Vec<(String, ServiceWith)>, TaskError> {
-        let mut services = self.with.services.clone().unwrap_or_default();
-        for (service, image) in self.with.images.iter().flatten() {
-            let manifest = self.site.service(service).map_err(TaskError::permanent)?;
-            let images = images_for(service, Some(image), manifest).map_err(TaskError::permanent)?;
-            if services.insert(service.clone(), ServiceWith { images, replicas: None }).is_some() {
-                return Err(TaskError::permanent(format!(
-                    "`{service}` stands in `images` and in `services`: keep one"
-                )));
-            }
-        }
-        if services.is_empty() {
-            return Err(
-                TaskError::permanent("nothing is deployed").hint("name at least one service in `images`")
-            );
-        }
+        let mut services = spec::services(self.site, self.with.images.as_ref(), self.with.services.as_ref())?;
         let mut ordered = Vec::new();
         for name in &self.with.order {
             // `order` may name services that this run leaves out.

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use graylane_engine::bundle::Bundle;
+use graylane_engine::claim::{Claim, Mode};
 use graylane_engine::clock::parse_duration;
 use graylane_engine::document::{Finding, step};
-use graylane_engine::task::{self, TaskContext, TaskError};
+use graylane_engine::task::{self, Plan, TaskContext, TaskError};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -267,4 +270,58 @@ pub fn images_value(images: &BTreeMap<String, String>) -> Value {
             images.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect::<Map<_, _>>(),
         ),
     }
+}
+
+/// The plan's own bytes as the type that made them.
+///
+/// # Errors
+/// A plan of another version.
+pub fn body<T: DeserializeOwned>(plan: &Plan) -> Result<T, TaskError> {
+    serde_json::from_value(plan.body.clone())
+        .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))
+}
+
+/// The claim on the lane that the spec names, as far as it can be told already.
+pub fn lane_claim(spec: &Value, mode: Mode) -> Vec<Claim> {
+    match (plain(spec, "environment"), plain(spec, "tag")) {
+        (Some(environment), Some(tag)) => vec![Claim::lane(environment, tag, mode)],
+        _ => Vec::new(),
+    }
+}
+
+/// One service, with all that can be said of it.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceWith {
+    /// Image by container; what is not named keeps the image that production runs.
+    #[serde(default)]
+    pub images: BTreeMap<String, String>,
+    /// How many pods. Where nothing is said: one in a lane, and in production as many as there are.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: Option<u32>,
+}
+
+/// `images`, which is short, and `services` as one.
+///
+/// # Errors
+/// A service that is not known, stands in both, or has several containers and one image; no service at all.
+pub fn services(
+    site: &Site,
+    images: Option<&BTreeMap<String, Value>>,
+    services: Option<&BTreeMap<String, ServiceWith>>,
+) -> Result<BTreeMap<String, ServiceWith>, TaskError> {
+    let mut all = services.cloned().unwrap_or_default();
+    for (service, image) in images.into_iter().flatten() {
+        let manifest = site.service(service).map_err(TaskError::permanent)?;
+        let images = images_for(service, Some(image), manifest).map_err(TaskError::permanent)?;
+        if all.insert(service.clone(), ServiceWith { images, replicas: None }).is_some() {
+            let words = format!("`{service}` stands in `images` and in `services`: keep one");
+            return Err(TaskError::permanent(words));
+        }
+    }
+    if all.is_empty() {
+        return Err(TaskError::permanent("no service is named").hint("name at least one in `images`"));
+    }
+    Ok(all)
 }

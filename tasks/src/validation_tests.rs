@@ -423,25 +423,8 @@ fn everything() -> Value {
 
 /// What only a library, or the compiler, would say.
 const NOT_OUR_WORDS: &[&str] = &[
-    "is not valid (",
-    "oneOf",
-    "anyOf",
-    "$ref",
-    "u32",
-    "i64",
-    "usize",
-    "invalid type",
-    "invalid value",
-    "struct ",
-    "variant",
-    "Option",
-    "serde",
-    "schema",
-    "the file cannot be read",
-    "null",
-    "object",
-    "scalar",
-    "mapping",
+    "is not valid (", "oneOf", "anyOf", "$ref", "u32", "i64", "usize", "invalid type", "invalid value", "struct ",
+    "variant", "Option", "serde", "schema", "the file cannot be read", "null", "object", "scalar", "mapping",
 ];
 
 /// What must hold of anything that is told.
@@ -472,10 +455,7 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, item)| pointers(item, &step(at, key), found)),
         Value::Array(items) => {
-            items
-                .iter()
-                .enumerate()
-                .for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found));
+            items.iter().enumerate().for_each(|(index, item)| pointers(item, &format!("{at}/{index}"), found));
         }
         _ => {}
     }
@@ -576,8 +556,7 @@ fn hostile_files_end_in_problems_with_places() {
         .collect();
     let utf16: Vec<u8> = "name: x\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let (base, _) = file_of(&[]);
-    let task =
-        |key: &str, value: &str| format!("{base}  more:\n    type: mse-gray-offline\n    {key}: {value}\n");
+    let task = |key: &str, value: &str| format!("{base}  more:\n    type: mse-gray-offline\n    {key}: {value}\n");
     let hostile: Vec<Vec<u8>> = vec![
         bomb.into_bytes(),
         "[".repeat(100_000).into_bytes(),
@@ -675,8 +654,7 @@ impl Damage {
 }
 
 fn damages() -> impl Strategy<Value = Damage> {
-    let pieces =
-        ["${{ ", " }}", "\t", ": ", "\n  ", "*a", "&a ", "'", "\"", "- ", "#", "|\n", "灰", "{", "]"];
+    let pieces = ["${{ ", " }}", "\t", ": ", "\n  ", "*a", "&a ", "'", "\"", "- ", "#", "|\n", "灰", "{", "]"];
     let piece = prop_oneof![
         (0..pieces.len()).prop_map(move |at| pieces[at].as_bytes().to_vec()),
         proptest::collection::vec(any::<u8>(), 1..4),
@@ -1058,6 +1036,13 @@ tasks:
 ",
         &[
             "18:5 `with`: a `mse-gray-offline` task lacks `tag` (`tag` is required here)",
+        ]),
+    row(Structure, "a required key that is mistyped, which is one mistake", Task, r"  s-mistyped:
+    type: mse-gray-offline
+    with: { environment: production, tga: gray }
+",
+        &[
+            "18:38 `tga`: unknown key `tga` (did you mean `tag`?) [a `mse-gray-offline` task knows `drain`, `environment`, `on_missing`, `services` and `tag`]",
         ]),
     row(Structure, "a `with` that is missing", Task, r"  s-without:
     type: mse-gray-offline
@@ -1796,7 +1781,7 @@ tasks:
     with: { environment: production, tag: gray }
 ",
         &[
-            "19:15 `'a' + 1 == 'a1'`: `+` does not take string and int",
+            "19:15 `'a' + 1 == 'a1'`: warning: `+` does not take string and int (it reads nothing, and fails in every run)",
         ]),
     row(Expression, "`when` that is no boolean", Task, r"  e-bool:
     type: mse-gray-offline
@@ -1837,6 +1822,14 @@ tasks:
 ",
         &[
             "18:21 `depoly`: task `g-unknown` needs `depoly`, which is not in this workflow (did you mean `deploy`?)",
+        ]),
+    row(Graph, "an output of a task whose name is mistyped in `needs`, which is one mistake", Task, r"  g-read:
+    type: prod-deploy
+    needs: [deplyo]
+    with: { environment: production, images: '${{ tasks.deploy.outputs.images }}' }
+",
+        &[
+            "18:13 `deplyo`: task `g-read` needs `deplyo`, which is not in this workflow (did you mean `deploy`?)",
         ]),
     row(Graph, "two tasks that need each other", Task, r"  g-a:
     type: mse-gray-offline

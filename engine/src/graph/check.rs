@@ -139,6 +139,8 @@ struct Check<'c> {
     /// The workflow's own name, where it is valid.
     workflow: Option<WorkflowName>,
     needs: Needs<'c>,
+    /// Tasks that need something unknown: what has ended before them cannot be said.
+    unsure: HashSet<&'c str>,
     compared: Cell<usize>,
     inputs: Vec<Input>,
     findings: Vec<Finding>,
@@ -155,6 +157,7 @@ impl<'c> Check<'c> {
             site,
             workflow,
             needs: Needs::default(),
+            unsure: HashSet::new(),
             compared: Cell::new(0),
             inputs: Vec::new(),
             findings: Vec::new(),
@@ -254,6 +257,7 @@ impl<'c> Check<'c> {
                     let message = format!("task `{name}` needs `{need}`, which is not in this workflow");
                     let finding = self.offer(Finding::at(at, message), need, tasks.keys());
                     self.findings.push(finding);
+                    self.unsure.insert(name);
                 }
             }
             all.push((name.as_str(), needs));
@@ -727,6 +731,9 @@ impl<'c> Check<'c> {
             });
         }
         if !self.needs.is_before(name, task) {
+            if self.unsure.contains(task) {
+                return None;
+            }
             let finding = Finding::at(pointer, format!("task `{name}` need not have ended before `{task}`"));
             return Some(
                 within(finding, reference, 0).hint(format!("add `{name}` to the needs of `{task}`")),
