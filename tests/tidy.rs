@@ -35,7 +35,7 @@ fn naming(folder: &str, crates: &[&str], except: &[&str]) -> Vec<String> {
                     || line.contains(&format!("use {name};"))
                     || line.contains(&format!("{name}!("))
             };
-            if crates.iter().any(|name| names(name)) {
+            if crates.iter().any(names) {
                 found.push(format!("{file}: {}", line.trim()));
             }
         }
