@@ -152,7 +152,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
             _ => return Err(wrong()),
         };
         rest = &rest[letters..];
-        total += Duration::from_millis(number.checked_mul(millis).ok_or_else(wrong)?);
+        let term = Duration::from_millis(number.checked_mul(millis).ok_or_else(wrong)?);
+        total = total.checked_add(term).ok_or_else(wrong)?;
     }
     Ok(total)
 }

@@ -37,14 +37,20 @@ fn ci() -> Done {
     cargo("format", &["fmt", "--all", "--check"], &[])?;
     cargo("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
     cargo("the tests", &["test", "--workspace", "--locked"], &[])?;
-    cargo("the documents", &["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    cargo(
+        "the documents",
+        &["doc", "--workspace", "--no-deps", "--locked"],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )?;
     deny()
 }
 
 /// Licences and sources must be right; advisories too, where their database can be had.
 fn deny() -> Done {
     if !quietly(&["deny", "--version"]) {
-        say("deny: cargo-deny is not installed (`cargo install --locked cargo-deny`): licences were not checked");
+        say(
+            "deny: cargo-deny is not installed (`cargo install --locked cargo-deny`): licences were not checked",
+        );
         return Ok(());
     }
     cargo("licences and sources", &["deny", "--locked", "check", "licenses", "bans", "sources"], &[])?;

@@ -799,7 +799,7 @@ enum Place {
 /// What an expression sees of the run.
 pub(crate) const RUN_KEYS: [&str; 5] = ["id", "workflow", "revision", "submitted_at", "actor"];
 
-const FUNCTIONS: [&str; 33] = [
+const FUNCTIONS: [&str; 31] = [
     "size",
     "has",
     "all",
@@ -817,8 +817,6 @@ const FUNCTIONS: [&str; 33] = [
     "string",
     "bool",
     "type",
-    "min",
-    "max",
     "lowerAscii",
     "upperAscii",
     "replace",
