@@ -54,11 +54,14 @@ fn severity_word(severity: Severity) -> &'static str {
 /// The texts of files by name, for the lines that are shown.
 pub(crate) type Texts = HashMap<String, Arc<str>>;
 
-/// All problems, one block each.
+/// More problems than these help nobody on a terminal; `-o json` has all of them.
+const SHOWN: usize = 200;
+
+/// The problems, one block each.
 pub(crate) fn render(problems: &[Problem], texts: &Texts, colours: bool) -> String {
     let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
     let mut out = String::new();
-    for problem in problems {
+    for problem in problems.iter().take(SHOWN) {
         let level = match problem.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
@@ -67,9 +70,13 @@ pub(crate) fn render(problems: &[Problem], texts: &Texts, colours: bool) -> Stri
         let mut group = match (&problem.place, texts.get(&problem.file)) {
             // The library panics on a range beyond its text.
             (Some(place), Some(text)) if place.bytes.end <= text.len() && !place.bytes.is_empty() => {
-                let mark = AnnotationKind::Primary.span(place.bytes.clone());
+                // Only the marked lines: it would read the whole file again for every problem.
+                let start = text[..place.bytes.start].rfind('\n').map_or(0, |newline| newline + 1);
+                let end = text[place.bytes.end..].find('\n').map_or(text.len(), |newline| place.bytes.end + newline);
+                let mark = AnnotationKind::Primary.span(place.bytes.start - start..place.bytes.end - start);
                 let mark = if problem.label.is_empty() { mark } else { mark.label(problem.label.as_str()) };
-                title.element(Snippet::source(text.as_ref()).path(problem.file.as_str()).annotation(mark))
+                let lines = Snippet::source(&text[start..end]).line_start(place.line).path(problem.file.as_str());
+                title.element(lines.annotation(mark))
             }
             (Some(place), _) => {
                 let origin = Origin::path(problem.file.as_str()).line(place.line).char_column(place.column);
@@ -87,6 +94,9 @@ pub(crate) fn render(problems: &[Problem], texts: &Texts, colours: bool) -> Stri
         }
         out.push_str(&renderer.render(&[group]));
         out.push_str("\n\n");
+    }
+    if problems.len() > SHOWN {
+        out.push_str(&format!("... and {} more; `-o json` has all of them\n\n", problems.len() - SHOWN));
     }
     out
 }

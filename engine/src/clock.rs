@@ -98,6 +98,14 @@ impl TestClock {
     }
 }
 
+impl TestClock {
+    /// The same clock, this much later: what it shows after a restart.
+    pub fn later(mut self, after: Duration) -> Self {
+        self.start = self.start.plus(after);
+        self
+    }
+}
+
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
         self.start.plus(self.origin.elapsed())

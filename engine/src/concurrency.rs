@@ -45,6 +45,10 @@ pub fn waits_for(runs: &ActiveRuns, run: &Run) -> Option<Blocker> {
 fn queued_behind(runs: &ActiveRuns, run: &Run, admitted: &[RunId]) -> Option<Blocker> {
     let claims = run.run_claims().unwrap_or_default();
     for (id, other) in runs.iter().filter(|(id, _)| **id != run.id) {
+        // One that has just ended is in nobody's way.
+        if other.state.is_final() {
+            continue;
+        }
         let active = other.admitted().is_some() || admitted.contains(id);
         // A run that was submitted before this one and still waits has the older right.
         let earlier = *id < run.id && matches!(other.state, RunState::Queued);

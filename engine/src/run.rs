@@ -414,6 +414,7 @@ impl TaskRun {
                     attempt: *attempt,
                     since: at,
                     deadline: *deadline,
+                    entered: at,
                     cleans_up: ending,
                     phase: None,
                 };
@@ -421,9 +422,10 @@ impl TaskRun {
             }
             (
                 Event::AttemptResumed { attempt, deadline: until, .. },
-                TaskState::Running { attempt: current, deadline, .. },
+                TaskState::Running { attempt: current, deadline, entered, .. },
             ) if attempt == current => {
                 *deadline = *until;
+                *entered = at;
             }
             (Event::PlanMade { plan, attempt, .. }, TaskState::Running { attempt: current, .. })
                 if attempt == current && self.plan.is_none() =>
@@ -449,14 +451,14 @@ impl TaskRun {
             }
             (
                 Event::AttemptFailed { attempt, error, retry_at, .. },
-                TaskState::Running { attempt: current, .. },
-            ) if attempt == current => match retry_at {
-                Some(retry_at) => {
-                    self.state =
-                        TaskState::Retrying { attempt: *attempt, at: *retry_at, error: error.clone() };
+                TaskState::Running { attempt: current, cleans_up, .. },
+            ) if attempt == current => {
+                let (attempt, error, cleans_up) = (*attempt, error.clone(), *cleans_up);
+                match retry_at {
+                    Some(at) => self.state = TaskState::Retrying { attempt, at: *at, error, cleans_up },
+                    None => self.finish(at, TaskState::Failed { attempt: Some(attempt), error }),
                 }
-                None => self.finish(at, TaskState::Failed { attempt: Some(*attempt), error: error.clone() }),
-            },
+            }
             (Event::TaskCancelled { error, .. }, TaskState::Running { .. } | TaskState::Retrying { .. }) => {
                 self.finish(at, TaskState::Cancelled { error: error.clone() });
             }

@@ -388,9 +388,10 @@ impl Scheduler {
                 Command::StartAttempt { task, attempt } => self.start(id, task, attempt, now, turn),
                 Command::StopAttempt { task, .. } => turn.effects.push(Effect::Stop { run: id, task }),
                 Command::AbandonAttempt { task, attempt } => self.abandon(id, task, attempt, turn),
-                Command::CancelTask { task } => {
-                    self.record(id, Event::TaskCancelled { task, error: None }, turn)
+                Command::CancelTask { task, error } => {
+                    self.record(id, Event::TaskCancelled { task, error: Some(error) }, turn);
                 }
+
                 Command::SkipTask { task, reason } => {
                     self.record(id, Event::TaskSkipped { task, reason }, turn)
                 }
@@ -634,6 +635,8 @@ fn timed_out_error(node: &TaskNode, after: Duration, inner: TaskError) -> TaskEr
     let limit = if after == node.timeout { node.timeout } else { after };
     let mut error =
         TaskError::transient(format!("timed out after {}: {}", show_duration(limit), inner.message));
+    // What the task says is for good stays so: a deploy that was rolled back is not tried again because it was also late.
+    error.kind = inner.kind;
     error.details = inner.details;
     error.hint = inner
         .hint

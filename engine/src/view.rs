@@ -210,7 +210,7 @@ fn task_view(name: &TaskName, type_name: &str, task: &TaskRun, waits: Option<&St
             view.attempt = Some(attempt.0);
             view.phase.clone_from(phase);
         }
-        TaskState::Retrying { attempt, at, error } => {
+        TaskState::Retrying { attempt, at, error, .. } => {
             view.attempt = Some(attempt.0);
             view.retry_at = Some(*at);
             view.error = Some(error.clone());

@@ -261,7 +261,8 @@ fn judge_container(
     let here = format!("pod {pod}, container {container}");
     let terminated = last.or_else(|| status.pointer("/state/terminated"));
     let exit = terminated.map(exit_words).unwrap_or_default();
-    if terminated.is_some_and(|t| t["reason"] == "OOMKilled") && restarts >= 2 {
+    // One that is ready now has got over it.
+    if terminated.is_some_and(|t| t["reason"] == "OOMKilled") && restarts >= 2 && status["ready"] != true {
         let failure =
             Failure::new(format!("{here}: out of memory {restarts} times")).hint("raise its memory limit");
         return PodVerdict::Fails(Box::new(failure.log(pod, container, true)));

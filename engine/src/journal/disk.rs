@@ -221,15 +221,18 @@ impl Journal for DiskJournal {
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
         let path = self.object_path(&digest);
-        if path.exists() {
-            return Ok(digest);
-        }
         let io = |path: &Path, error: &io::Error| Error::Io { path: path.to_owned(), why: error.to_string() };
         let parent = path.parent().unwrap_or(&self.folder).to_owned();
         fs::create_dir_all(&parent).map_err(|error| io(&parent, &error))?;
-        // Unfinished bytes never stand under a digest's name.
-        let draft = path.with_extension(format!("{}.draft", std::process::id()));
+        // Unfinished bytes never stand under a digest's name, and two who write the same do not share a draft.
+        static DRAFTS: AtomicU64 = AtomicU64::new(0);
+        let draft = DRAFTS.fetch_add(1, Ordering::Relaxed);
+        let draft = path.with_extension(format!("{}-{draft}.draft", std::process::id()));
         let written = (|| {
+            if path.exists() {
+                // Whoever wrote it may not be done with the folder yet.
+                return File::open(&parent)?.sync_all();
+            }
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
             file.write_all(bytes)?;

@@ -48,6 +48,8 @@ pub enum Command {
     CancelTask {
         /// The task.
         task: TaskName,
+        /// Why its last attempt failed.
+        error: TaskError,
     },
     /// A task never begins.
     SkipTask {
@@ -101,9 +103,9 @@ pub fn decide(run: &Run, now: Timestamp) -> Vec<Command> {
         match &task.state {
             TaskState::Pending => pending(run, node, failed, &mut commands),
             TaskState::Running { .. } => running(run, node, task, now, &mut commands),
-            TaskState::Retrying { attempt, at, .. } => {
-                if matches!(run.state, RunState::Cancelling { .. }) {
-                    commands.push(Command::CancelTask { task: node.name.clone() });
+            TaskState::Retrying { attempt, at, error, cleans_up } => {
+                if stops(&run.state, *cleans_up) {
+                    commands.push(Command::CancelTask { task: node.name.clone(), error: error.clone() });
                 } else if now >= *at {
                     commands.push(Command::StartAttempt { task: node.name.clone(), attempt: attempt.next() });
                 } else {
@@ -177,16 +179,30 @@ fn pending(run: &Run, node: &TaskNode, failed: bool, commands: &mut Vec<Command>
     commands.push(Command::StartAttempt { task, attempt: Attempt::FIRST });
 }
 
+/// Whether the end of the run is the end of a task: of clean-up only where nobody is waited for.
+fn stops(state: &RunState, cleans_up: bool) -> bool {
+    match state {
+        RunState::Cancelling { ending, .. } => {
+            !cleans_up || matches!(ending, Ending::Cancelled { now: true, .. })
+        }
+        RunState::Queued
+        | RunState::Running { .. }
+        | RunState::Waiting { .. }
+        | RunState::Finished { .. } => false,
+    }
+}
+
 fn running(run: &Run, node: &TaskNode, task: &TaskRun, now: Timestamp, commands: &mut Vec<Command>) {
-    let TaskState::Running { attempt, deadline, cleans_up, .. } = &task.state else { return };
+    let TaskState::Running { attempt, deadline, entered, cleans_up, .. } = &task.state else { return };
     let (attempt, deadline) = (*attempt, *deadline);
     let stopped = match &run.state {
         // A clean-up task that started after the cancel lives by its own timeout.
-        RunState::Cancelling { since, ending, .. } if !cleans_up => {
+        RunState::Cancelling { since, ending, .. } if stops(&run.state, *cleans_up) => {
             if matches!(ending, Ending::Cancelled { now: true, .. }) {
                 return commands.push(Command::AbandonAttempt { task: node.name.clone(), attempt });
             }
-            deadline.min(*since)
+            // An attempt that was entered again after a stop has not had its time yet.
+            deadline.min((*since).max(*entered))
         }
         _ => deadline,
     };

@@ -91,6 +91,8 @@ pub enum TaskState {
         since: Timestamp,
         /// When its time is up.
         deadline: Timestamp,
+        /// When it was entered last: here, or after a restart. Its time to stop is counted from then.
+        entered: Timestamp,
         /// It began after the run was told to end: a cancel does not stop it.
         cleans_up: bool,
         /// What it does now.
@@ -104,6 +106,8 @@ pub enum TaskState {
         at: Timestamp,
         /// Why it failed.
         error: TaskError,
+        /// It began after the run was told to end: a cancel does not stop it.
+        cleans_up: bool,
     },
     /// Only people can move it on.
     Waiting {

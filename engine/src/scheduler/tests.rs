@@ -136,6 +136,11 @@ impl World {
 
     /// An engine over a journal: a second one over the same is a restart.
     async fn over(journal: Arc<MemoryJournal>) -> World {
+        World::later(journal, Duration::ZERO).await
+    }
+
+    /// The same, started so long after the first.
+    async fn later(journal: Arc<MemoryJournal>, after: Duration) -> World {
         let probe = Probe::default();
         let diary = Arc::clone(&probe.diary);
         let mut registry = Registry::default();
@@ -144,7 +149,7 @@ impl World {
             Parts {
                 journal: journal.clone(),
                 registry: Arc::new(registry),
-                clock: Arc::new(TestClock::new(7)),
+                clock: Arc::new(TestClock::new(7).later(after)),
                 secrets: Arc::new(TestSecrets),
                 logs: Logs::none(),
             },
@@ -484,6 +489,49 @@ async fn a_secret_is_revealed_to_its_task_and_kept_nowhere() {
         .expect("a plan");
     stored.push_str(&format!("{:?}", world.engine.plan(plan).expect("stored")));
     assert!(stored.contains("⟦secret token⟧") && !stored.contains("s3cr3t"), "{stored}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_run_starts_the_moment_the_other_ends() {
+    let world = World::new().await;
+    let yaml = |name: &str| {
+        format!("name: {name}\ntasks:\n  a: {{ type: probe, with: {{ does: take 60, lane: gray }} }}\n")
+    };
+    let first = world.submit(&yaml("one")).await;
+    let second = world.submit(&yaml("two")).await;
+    // Nobody looks meanwhile: looking would wake the loop.
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let ended = world.finish(first).await.summary.ended_at.expect("ended");
+    let admitted = world.finish(second).await.admitted_at.expect("admitted");
+    assert!(admitted.since(ended) < Duration::from_secs(1), "{ended} {admitted}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clean_up_is_tried_again_on_a_cancelled_run_and_a_lost_retry_says_why_it_failed() {
+    let world = World::new().await;
+    let yaml = "name: w\ntasks:\n  a: { type: probe, with: { does: take 600 } }\n  slow: { type: probe, retry: { attempts: 2, backoff: 1h }, with: { does: trip 1 } }\n  clean: { type: probe, needs: [a], when: \"${{ always() }}\", retry: { attempts: 3 }, with: { does: trip 2 } }\n";
+    let run = world.submit(yaml).await;
+    world.until(run, |view| view.tasks.iter().any(|task| task.status == "retrying")).await;
+    let _ = world.engine.cancel(run, "bob".into(), None, false).await;
+    assert_eq!(
+        told(&world.finish(run).await),
+        "cancelled | a: cancelled (stopped at a safe point), clean: succeeded, slow: cancelled (tripped)"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_is_not_lost_to_a_stop_that_took_longer_than_its_time() {
+    let journal = Arc::new(MemoryJournal::default());
+    let world = World::over(journal.clone()).await;
+    let run = world
+        .submit("name: w\ntasks:\n  a: { type: probe, timeout: 1h, with: { does: rollback 5 } }\n")
+        .await;
+    world.until(run, |view| view.tasks[0].status == "running").await;
+    let _ = world.engine.cancel(run, "bob".into(), None, false).await;
+    world.engine.shutdown().await;
+    let again = World::later(journal, Duration::from_secs(7200)).await;
+    assert_eq!(told(&again.finish(run).await), "cancelled | a: cancelled (stopped and rolled back)");
+    assert!(again.diary().contains(&"a rolled back".to_owned()), "{:?}", again.diary());
 }
 
 /// A random graph: task `i` may only need tasks before it, so it is a DAG; each does something random.
