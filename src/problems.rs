@@ -72,10 +72,13 @@ pub(crate) fn render(problems: &[Problem], texts: &Texts, colours: bool) -> Stri
             (Some(place), Some(text)) if place.bytes.end <= text.len() && !place.bytes.is_empty() => {
                 // Only the marked lines: it would read the whole file again for every problem.
                 let start = text[..place.bytes.start].rfind('\n').map_or(0, |newline| newline + 1);
-                let end = text[place.bytes.end..].find('\n').map_or(text.len(), |newline| place.bytes.end + newline);
+                let end = text[place.bytes.end..]
+                    .find('\n')
+                    .map_or(text.len(), |newline| place.bytes.end + newline);
                 let mark = AnnotationKind::Primary.span(place.bytes.start - start..place.bytes.end - start);
                 let mark = if problem.label.is_empty() { mark } else { mark.label(problem.label.as_str()) };
-                let lines = Snippet::source(&text[start..end]).line_start(place.line).path(problem.file.as_str());
+                let lines =
+                    Snippet::source(&text[start..end]).line_start(place.line).path(problem.file.as_str());
                 title.element(lines.annotation(mark))
             }
             (Some(place), _) => {

@@ -211,7 +211,9 @@ async fn the_lane_story_on_the_rehearsal_and_on_a_real_api_server() {
             Ok("true"),
             "CI=true, and GRAYLANE_TEST_KUBECONFIG names no cluster"
         );
-        say("stories: 1 on the rehearsal, 0 on a real API server (skipped: GRAYLANE_TEST_KUBECONFIG is not set)");
+        say(
+            "stories: 1 on the rehearsal, 0 on a real API server (skipped: GRAYLANE_TEST_KUBECONFIG is not set)",
+        );
         return;
     };
     let namespace = format!("story-{}", std::process::id());

@@ -205,6 +205,10 @@ fn a_failed_promotion_says_that_the_lane_is_still_up() {
 #[test]
 fn a_failed_promotion_takes_production_back() {
     let home = Home::new();
+    // Production as `kubectl apply` left it has a variable that the manifest no longer has.
+    home.graylane(&["lanes", "production"]).expect(0);
+    let java = "\n      - env:\n        - name: JAVA_HOME\n          value: /usr/lib/jvm/java-1.8-openjdk/jre\n        image:";
+    home.edit("config/services/spring-c.yaml", java, "\n      - image:");
     let ran = home
         .graylane(&[
             "run",
@@ -228,6 +232,13 @@ fn a_failed_promotion_takes_production_back() {
         "{}",
         plan.stdout
     );
+
+    let arguments = ["run", "workflows/prod-workflow.yaml", "-i", "images.spring-c=c:v3"];
+    let corrected = home.graylane(&arguments).expect(0);
+    assert!(corrected.stdout.contains("production spring-c: c:v3"), "{}", corrected.stdout);
+    let nothing =
+        home.graylane(&["plan", "workflows/prod-workflow.yaml", "-i", "images.spring-c=c:v3"]).expect(0);
+    assert!(nothing.stdout.contains("nothing changes: production is as it should be"), "{}", nothing.stdout);
 }
 
 #[test]

@@ -295,6 +295,17 @@ impl TaskContext {
     }
 }
 
+impl TaskContext {
+    /// The values of the secrets whose marks stand in a text, to be kept out of what is kept.
+    ///
+    /// # Errors
+    /// A secret that cannot be read.
+    pub fn secrets_in(&self, text: &str) -> Result<Vec<String>, TaskError> {
+        let marks = text.split(SECRET_MARK.0).skip(1).filter_map(|rest| rest.split_once(SECRET_MARK.1));
+        marks.map(|(name, _)| self.reveal(&secret_mark(name))).collect()
+    }
+}
+
 /// What a secret looks like in a resolved spec: a mark with its name.
 pub(crate) const SECRET_MARK: (&str, &str) = ("\u{27e6}secret ", "\u{27e7}");
 

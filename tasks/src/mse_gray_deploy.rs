@@ -89,8 +89,8 @@ pub(crate) struct Body {
     pub(crate) objects: Vec<Value>,
     /// Objects of earlier deploys that the render no longer has.
     removed: Vec<Removed>,
-    /// Whether the route is new with this deploy.
-    route_is_new: bool,
+    /// The routes that are new with this deploy: a failure takes these back, and no other.
+    new_routes: Vec<ObjectRef>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -273,12 +273,12 @@ impl Planner<'_> {
         rendered.sort_by_key(rank);
         self.leak_test(&rendered, &lane).await?;
         let mut expected_images = Map::new();
-        let mut route_is_new = false;
+        let mut new_routes = Vec::new();
         let mut stamped = Vec::new();
         for object in rendered {
             let live = self.live(&object).await?;
-            if kind(&object) == "Ingress" {
-                route_is_new = live.is_none();
+            if kind(&object) == "Ingress" && live.is_none() {
+                new_routes.push(ObjectRef::of(&object));
             }
             if kind(&object) == "Deployment" {
                 let service = texts(&object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
@@ -313,7 +313,7 @@ impl Planner<'_> {
             tag: self.with.tag.clone(),
             objects: stamped,
             removed,
-            route_is_new,
+            new_routes,
         };
         plan.body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
         Ok(plan)
@@ -590,8 +590,10 @@ impl Deploy<'_> {
             self.remove(removed).await?;
         }
         let route = of(&["Ingress"]).next();
-        if let Some(ingress) = route {
+        if route.is_some() {
             self.cx.phase("opening the route").await?;
+        }
+        for ingress in of(&["Ingress"]) {
             self.apply(ingress).await?;
             report.push(format!("route: {}", route::words(ingress)));
         }
@@ -632,6 +634,10 @@ impl Deploy<'_> {
     /// became of each.
     async fn scale_to_0(&self) -> Vec<String> {
         let mut told = Vec::new();
+        // A route that an earlier deploy opened would lead to nobody.
+        for ingress in self.body.objects.iter().filter(|object| kind(object) == "Ingress") {
+            told.extend(self.close_route(&ObjectRef::of(ingress)).await);
+        }
         for object in self.body.objects.iter().filter(|object| kind(object) == "Deployment") {
             let at = ObjectRef::of(object);
             self.cx.log(format!("scaling {at} to 0: its pods carry no MSE agent"));
@@ -642,6 +648,20 @@ impl Deploy<'_> {
             });
         }
         told
+    }
+
+    /// Deletes a route of this lane; tells what became of it, where there was one.
+    async fn close_route(&self, at: &ObjectRef) -> Option<String> {
+        match self.cluster.get(at).await {
+            Ok(Some(live)) if is_ours(&live) => {
+                Some(match self.cluster.delete(at, uid(&live).unwrap_or_default()).await {
+                    Ok(_) => format!("the route {at} was taken back"),
+                    Err(why) => format!("the route {at} could not be taken back: {why}"),
+                })
+            }
+            Ok(_) => None,
+            Err(why) => Some(format!("whether the route {at} is on could not be seen: {why}")),
+        }
     }
 
     async fn remove(&self, removed: &Removed) -> Result<(), TaskError> {
@@ -656,20 +676,8 @@ impl Deploy<'_> {
     /// Takes back a route that this deploy put, and says what is left to look at.
     async fn after_failure(&self, error: TaskError) -> TaskError {
         let mut told = Vec::new();
-        if self.body.route_is_new {
-            for ingress in self.body.objects.iter().filter(|object| kind(object) == "Ingress") {
-                let at = ObjectRef::of(ingress);
-                match self.cluster.get(&at).await {
-                    Ok(Some(live)) if is_ours(&live) => {
-                        match self.cluster.delete(&at, uid(&live).unwrap_or_default()).await {
-                            Ok(_) => told.push(format!("the route {at} was taken back")),
-                            Err(why) => told.push(format!("the route {at} could not be taken back: {why}")),
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(why) => told.push(format!("whether the route {at} is on could not be seen: {why}")),
-                }
-            }
+        for at in &self.body.new_routes {
+            told.extend(self.close_route(at).await);
         }
         let left: Vec<String> = self
             .body

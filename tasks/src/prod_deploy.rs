@@ -3,7 +3,8 @@
 //! Applies each named service's whole manifest. A lane of the same service is left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use graylane_engine::claim::Claim;
@@ -171,7 +172,8 @@ impl Task for ProdDeploy {
         let body: Body = spec::body(plan)?;
         let site = spec::site(cx, &body.environment)?;
         let cluster = self.clusters.connect(&site).await?;
-        let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body };
+        let wrote = Mutex::new(cx.checkpoints.clone());
+        let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body, wrote };
         if cx.passed(ROLLBACK) {
             // A crash cut a rollback off: going forward again would undo the undoing.
             let told = deploy.roll_back().await;
@@ -234,7 +236,7 @@ impl Planner<'_> {
                 if kind(&object) == "Deployment" && !probed(&object) {
                     plan.warnings.push(unprobed(&object));
                 }
-                let before = live.as_ref().and_then(|live| before(live, &dry, self.key));
+                let before = live.as_ref().and_then(|live| before(live, &object, &dry, self.key));
                 writes.push(Write { object, before, force });
             }
             planned.push(Planned { service, objects: writes });
@@ -343,8 +345,11 @@ impl Planner<'_> {
             Ok(dry) => Ok((dry, false)),
             Err(ApplyError::Other(error)) => Err(error),
             Err(ApplyError::Conflict(conflicts, error)) => {
+                // Fields that a rollback wrote are ours too, by another kind of write.
                 let may = |manager: &String| {
-                    self.site.environment.take_over.contains(manager) || self.with.force.contains(manager)
+                    manager == FIELD_MANAGER
+                        || self.site.environment.take_over.contains(manager)
+                        || self.with.force.contains(manager)
                 };
                 let foreign: Vec<&(String, String)> =
                     conflicts.iter().filter(|(manager, _)| !may(manager)).collect();
@@ -441,13 +446,22 @@ fn digest_of(part: &Value) -> Digest {
     Digest::of(sorted(part).to_string().as_bytes())
 }
 
-fn before(live: &Value, dry: &Value, key: &DigestKey) -> Option<Before> {
+/// What tells whether an object is as it was, or as we write it: the part that a rollback writes back, and of a Secret
+/// its digests. `object` is redacted. None for kinds that are applied and not compared.
+fn content(object: &Value) -> Option<&Value> {
+    static NOTHING: Value = Value::Null;
+    let pointer = if kind(object) == "Secret" { "/data" } else { part(kind(object))? };
+    Some(object.pointer(pointer).unwrap_or(&NOTHING))
+}
+
+/// What stands there before `planned` is written; `dry` is what the server makes of it.
+fn before(live: &Value, planned: &Value, dry: &Value, key: &DigestKey) -> Option<Before> {
     let uid = crate::manifest::uid(live)?.to_owned();
-    // Of a Secret only its digests, to tell later whether it was changed.
-    let pointer = part(kind(live)).unwrap_or("/data");
-    let content = redact(live, key).pointer(pointer).cloned().unwrap_or_default();
-    let written = part(kind(live)).and_then(|pointer| dry.pointer(pointer)).unwrap_or(&Value::Null);
-    Some(Before { uid, content, written: digest_of(written) })
+    let was = content(&redact(live, key)).cloned().unwrap_or_default();
+    // Digests of a Secret stand in the plan alone.
+    let will = if kind(live) == "Secret" { planned } else { dry };
+    let written = digest_of(content(will).unwrap_or(&Value::Null));
+    Some(Before { uid, content: was, written })
 }
 
 struct Deploy<'d> {
@@ -456,6 +470,8 @@ struct Deploy<'d> {
     cluster: &'d Cluster,
     key: &'d DigestKey,
     body: &'d Body,
+    /// What this attempt has written, beside what the checkpoints say of earlier ones.
+    wrote: Mutex<BTreeSet<String>>,
 }
 
 impl Deploy<'_> {
@@ -492,31 +508,85 @@ impl Deploy<'_> {
             }
             None => write.object.clone(),
         };
+        self.still_as_planned(&at, write.before.as_ref()).await?;
         if let Some(before) = &write.before {
             self.take_over(&at, before).await?;
         }
         self.cx.log(format!("apply {}", full_name(&self.cluster.namespace, &object)));
-        Ok(self.cluster.apply(&object, false, write.force).await?)
+        let applied = self.cluster.apply(&object, false, write.force).await?;
+        self.remember(&at, &applied).await?;
+        Ok(applied)
+    }
+
+    /// Refuses where production is neither what was planned over nor what this task wrote: somebody mended it
+    /// meanwhile, and yesterday's plan must not be written over that.
+    async fn still_as_planned(&self, at: &ObjectRef, before: Option<&Before>) -> Result<(), TaskError> {
+        let changed =
+            |words: &str| Err(TaskError::permanent(format!("refused: {at} {words}")).hint("start a new run"));
+        match (self.cluster.get(at).await?, before) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => changed("was removed since it was planned"),
+            (Some(live), None) if self.wrote(at, &live) => Ok(()),
+            (Some(_), None) => changed("was made by somebody else since it was planned"),
+            (Some(live), Some(before)) => {
+                if crate::manifest::uid(&live) != Some(before.uid.as_str()) {
+                    return changed("is another object than the one that was planned for");
+                }
+                let live = redact(&live, self.key);
+                let Some(now) = content(&live).map(digest_of) else { return Ok(()) };
+                if now == digest_of(&before.content) || now == before.written || self.wrote(at, &live) {
+                    return Ok(());
+                }
+                changed("was changed by somebody else since it was planned")
+            }
+        }
+    }
+
+    fn mark(&self, at: &ObjectRef, object: &Value) -> String {
+        let object = redact(object, self.key);
+        // Kinds that are not compared leave a mark all the same: that they are ours.
+        let content =
+            content(&object).map(|content| digest_of(content).short().to_owned()).unwrap_or_default();
+        format!("wrote {at} {content}")
+    }
+
+    fn wrote(&self, at: &ObjectRef, live: &Value) -> bool {
+        self.wrote.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.mark(at, live))
+    }
+
+    /// Keeps what was written, for this attempt and those after a crash: a take-over makes it differ from the dry run.
+    async fn remember(&self, at: &ObjectRef, applied: &Value) -> Result<(), TaskError> {
+        let mark = self.mark(at, applied);
+        if self.wrote.lock().unwrap_or_else(PoisonError::into_inner).insert(mark.clone()) {
+            self.cx.checkpoint(&mark).await?;
+        }
+        Ok(())
     }
 
     /// Moves the fields of managers that may be taken over to ours, as kubectl does when it goes over to server-side
     /// apply: else a field that the manifest no longer has would stay for ever (client-go, csaupgrade).
     async fn take_over(&self, at: &ObjectRef, before: &Before) -> Result<(), TaskError> {
-        let Some(live) = self.cluster.get(at).await? else { return Ok(()) };
-        if crate::manifest::uid(&live) != Some(before.uid.as_str()) {
-            return Err(TaskError::permanent(format!(
-                "{at} is another object than the one that was planned for"
-            ))
-            .hint("start a new run"));
+        for last in [false, false, false, false, true] {
+            let Some(live) = self.cluster.get(at).await? else { return Ok(()) };
+            if crate::manifest::uid(&live) != Some(before.uid.as_str()) {
+                return Ok(());
+            }
+            let Some(managed) = upgraded(&live, &self.site.environment.take_over) else { return Ok(()) };
+            let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+            let patch = json!([
+                { "op": "replace", "path": "/metadata/managedFields", "value": managed },
+                { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
+            ]);
+            match self.cluster.patch(at, &patch).await {
+                Ok(_) => {
+                    self.cx.log(format!("{at}: its fields were taken over"));
+                    return Ok(());
+                }
+                // A controller wrote in between: look again.
+                Err(error) if error.kind == task::ErrorKind::Transient && !last => {}
+                Err(error) => return Err(error),
+            }
         }
-        let Some(managed) = upgraded(&live, &self.site.environment.take_over) else { return Ok(()) };
-        let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
-        let patch = json!([
-            { "op": "replace", "path": "/metadata/managedFields", "value": managed },
-            { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
-        ]);
-        self.cluster.patch(at, &patch).await?;
-        self.cx.log(format!("{at}: its fields were taken over"));
         Ok(())
     }
 
@@ -542,7 +612,7 @@ impl Deploy<'_> {
         for planned in self.body.services.iter().rev() {
             let mut rolled = Vec::new();
             for write in planned.objects.iter().rev() {
-                match self.roll_back_object(write, &mut told).await {
+                match self.roll_back_until(write, &mut told).await {
                     Ok(Some(object)) if kind(&object) == "Deployment" => rolled.push(object),
                     Ok(_) => {}
                     Err(error) => {
@@ -574,6 +644,24 @@ impl Deploy<'_> {
         })
     }
 
+    /// Rolls one object back, again and again while the API server is away or somebody writes in between: nobody else
+    /// will, and the task's own time ends it.
+    async fn roll_back_until(
+        &self,
+        write: &Write,
+        told: &mut Vec<String>,
+    ) -> Result<Option<Value>, TaskError> {
+        loop {
+            match self.roll_back_object(write, told).await {
+                Err(error) if error.kind == task::ErrorKind::Transient => {
+                    self.cx.log(format!("rolling back again: {error}"));
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
     async fn roll_back_object(
         &self,
         write: &Write,
@@ -585,25 +673,24 @@ impl Deploy<'_> {
             told.push(format!("{at} is new, and stays"));
             return Ok(None);
         };
-        let Some(pointer) = part(&at.kind) else {
-            let data = redact(&live, self.key).get("data").cloned().unwrap_or_default();
-            if at.kind == "Secret" && data != before.content {
-                told.push(format!("{at} is not brought back: the values of Secrets are not kept"));
-            }
-            return Ok(None);
-        };
-        let now = live.pointer(pointer).unwrap_or(&Value::Null);
-        if digest_of(now) == digest_of(&before.content) {
+        let live = redact(&live, self.key);
+        let Some(now) = content(&live).map(digest_of) else { return Ok(None) };
+        if now == digest_of(&before.content) {
             return Ok(None);
         }
-        if digest_of(now) != before.written {
+        let Some(pointer) = part(&at.kind) else {
+            told.push(format!("{at} is not brought back: the values of Secrets are not kept"));
+            return Ok(None);
+        };
+        if now != before.written && !self.wrote(&at, &live) {
             told.push(format!("{at} was changed by somebody else meanwhile, and is left as it is"));
             return Ok(None);
         }
         let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+        // With the version that was read, a write in between is a conflict, and everything is looked at again.
         let patch = json!([
             { "op": "test", "path": "/metadata/uid", "value": before.uid },
-            { "op": "test", "path": "/metadata/resourceVersion", "value": version },
+            { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
             { "op": "replace", "path": pointer, "value": before.content },
         ]);
         self.cx.log(format!("rolling back {at}"));
@@ -622,7 +709,9 @@ fn upgraded(live: &Value, managers: &[String]) -> Option<Value> {
     let theirs = |entry: &Value| {
         entry["operation"] == "Update"
             && entry.get("subresource").is_none()
-            && entry["manager"].as_str().is_some_and(|manager| managers.iter().any(|m| m == manager))
+            && entry["manager"].as_str().is_some_and(|manager| {
+                manager == FIELD_MANAGER || managers.iter().any(|other| other == manager)
+            })
     };
     let first = entries.iter().find(|entry| theirs(entry))?;
     let mut merged = entries.iter().find(|entry| mine(entry)).unwrap_or(first).clone();
