@@ -13,12 +13,12 @@ use crate::support::{Home, until};
 
 const LANE: &str = r#"name: lane
 inputs:
-  mode: { type: choice, options: [up, down, all], default: up }
+  mode: { type: choice, options: [up, down, all, prod], default: up }
   images: { type: map, of: string, default: { spring-a: "spring-cloud-a:0.2", spring-c: "spring-cloud-c:0.2" } }
 tasks:
   deploy:
     type: mse-gray-deploy
-    when: ${{ inputs.mode != 'down' }}
+    when: ${{ inputs.mode == 'up' || inputs.mode == 'all' }}
     timeout: 2m
     with:
       environment: real
@@ -31,6 +31,11 @@ tasks:
     when: ${{ inputs.mode == 'all' }}
     timeout: 2m
     with: { environment: real, images: "${{ tasks.deploy.outputs.images }}" }
+  production:
+    type: prod-deploy
+    when: ${{ inputs.mode == 'prod' }}
+    timeout: 2m
+    with: { environment: real, images: "${{ inputs.images }}" }
   offline:
     type: mse-gray-offline
     when: ${{ inputs.mode == 'down' }}
@@ -156,6 +161,17 @@ async fn story(kubeconfig: &Path, namespace: &str) -> Vec<Value> {
     assert!(image.starts_with("spring-cloud-c"), "{image}");
     assert!(!image.contains("0.1-SNAPSHOT"), "{image}");
     assert_eq!(production["status"]["availableReplicas"], 1);
+
+    let failed = run(&["-i", "mode=prod", "-i", "images.spring-c=spring-cloud-c:missing"]).expect(1);
+    assert!(
+        failed.stdout.contains("Deployment spring-cloud-c was rolled back to spring-cloud-c"),
+        "{}",
+        failed.stdout
+    );
+    assert!(failed.stdout.contains("still up: lane `gray`"), "{}", failed.stdout);
+    run(&["-i", "mode=prod", "-i", "images.spring-c=spring-cloud-c:0.5"]).expect(0);
+    let production = server.get(DEPLOYMENTS, "spring-cloud-c").await.expect("there");
+    assert_eq!(production["spec"]["template"]["spec"]["containers"][0]["image"], "spring-cloud-c:0.5");
 
     let broken = run(&["-i", "images.spring-c=spring-cloud-c:missing"]).expect(1);
     assert!(broken.stdout.contains("ImagePull"), "{}", broken.stdout);

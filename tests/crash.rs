@@ -17,7 +17,7 @@ fn lane(home: &Home) -> Value {
     lanes
 }
 
-/// A run of the gray workflow in a process of its own, seen until a line of its progress holds these words.
+/// A run in a process of its own, seen until a line of its progress holds these words.
 struct Started {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,
@@ -25,12 +25,12 @@ struct Started {
 
 impl Started {
     fn until(home: &Home, words: &str) -> Started {
-        let mut child = home
-            .command(&["run", "workflows/mse-gray-workflow.yaml"])
-            .stderr(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("started");
+        Started::with(home, &["run", "workflows/mse-gray-workflow.yaml"], words)
+    }
+
+    fn with(home: &Home, arguments: &[&str], words: &str) -> Started {
+        let mut child =
+            home.command(arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("started");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let seen = lines.by_ref().map_while(Result::ok).any(|line| line.contains(words));
         assert!(seen, "{words:?} was never seen");
@@ -121,4 +121,40 @@ fn cancel_reaches_a_run_that_was_killed() {
     assert!(cancelled.stdout.contains("cancelled by ann: wrong tag"), "{}", cancelled.stdout);
     let again = home.graylane(&["cancel", "latest"]).expect(2);
     assert!(again.stderr.contains("has ended already: cancelled"), "{}", again.stderr);
+}
+
+/// Yesterday's plan is not written over what an operator mended in the night.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_promotion_leaves_a_hot_fix_alone() {
+    let home = Home::new();
+    let rehearsal = home.rehearsal("realistic");
+    let arguments = ["run", "workflows/prod-workflow.yaml", "-i", "images.spring-c=c:v2"];
+    Started::with(&home, &arguments, "spring-cloud-c 1/1").kill();
+
+    let file = kube::config::Kubeconfig::read_from(&rehearsal.kubeconfig).expect("a kubeconfig");
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(file, &options).await.expect("valid");
+    let client = kube::Client::try_from(config).expect("a client");
+    let deployments: kube::Api<k8s_openapi::api::apps::v1::Deployment> =
+        kube::Api::namespaced(client, "mse-customer");
+    let patch = serde_json::json!({ "spec": { "template": { "spec": { "containers": [{ "name": "spring-cloud-c", "image": "c:hotfix" }] } } } });
+    let patch = kube::api::Patch::Strategic(patch);
+    deployments.patch("spring-cloud-c", &kube::api::PatchParams::default(), &patch).await.expect("patched");
+
+    let resumed = home.graylane(&["resume"]).expect(1);
+    let words = "refused: Deployment spring-cloud-c was changed by somebody else since it was planned";
+    assert!(
+        resumed.stdout.contains(words) && resumed.stdout.contains("start a new run"),
+        "{}",
+        resumed.stdout
+    );
+    assert!(
+        resumed.stdout.contains("was changed by somebody else meanwhile, and is left as it is"),
+        "{}",
+        resumed.stdout
+    );
+    let live = deployments.get("spring-cloud-c").await.expect("there");
+    let image =
+        live.spec.and_then(|spec| spec.template.spec).and_then(|spec| spec.containers[0].image.clone());
+    assert_eq!(image.as_deref(), Some("c:hotfix"));
 }
