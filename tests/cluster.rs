@@ -9,7 +9,7 @@ use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use crate::support::{Home, until};
+use crate::support::{Home, client, until};
 
 const LANE: &str = r#"name: lane
 inputs:
@@ -50,10 +50,7 @@ struct Server {
 
 impl Server {
     async fn new(kubeconfig: &Path, namespace: &str) -> Server {
-        let file = kube::config::Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
-        let options = kube::config::KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(file, &options).await.expect("valid");
-        Server { client: kube::Client::try_from(config).expect("a client"), namespace: namespace.to_owned() }
+        Server { client: client(kubeconfig).await, namespace: namespace.to_owned() }
     }
 
     fn api(&self, api_version: &str, kind: &str, plural: &str) -> Api<DynamicObject> {

@@ -293,10 +293,7 @@ fn a_foreign_object_under_a_lanes_name_is_left_alone() {
     let rehearsal = home.rehearsal("fast");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let file = kube::config::Kubeconfig::read_from(&rehearsal.kubeconfig).expect("a kubeconfig");
-        let options = kube::config::KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(file, &options).await.expect("valid");
-        let client = kube::Client::try_from(config).expect("a client");
+        let client = rehearsal.client().await;
         let maps: kube::Api<k8s_openapi::api::core::v1::Service> = kube::Api::namespaced(client, "mse-customer");
         let foreign = serde_json::from_value(serde_json::json!({
             "metadata": { "name": "spring-cloud-a-base-mse-gray" }, "spec": { "ports": [{ "port": 1 }], "selector": { "app": "x" } }

@@ -131,10 +131,7 @@ async fn a_resumed_promotion_leaves_a_hot_fix_alone() {
     let arguments = ["run", "workflows/prod-workflow.yaml", "-i", "images.spring-c=c:v2"];
     Started::with(&home, &arguments, "spring-cloud-c 1/1").kill();
 
-    let file = kube::config::Kubeconfig::read_from(&rehearsal.kubeconfig).expect("a kubeconfig");
-    let options = kube::config::KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(file, &options).await.expect("valid");
-    let client = kube::Client::try_from(config).expect("a client");
+    let client = rehearsal.client().await;
     let deployments: kube::Api<k8s_openapi::api::apps::v1::Deployment> =
         kube::Api::namespaced(client, "mse-customer");
     let patch = serde_json::json!({ "spec": { "template": { "spec": { "containers": [{ "name": "spring-cloud-c", "image": "c:hotfix" }] } } } });

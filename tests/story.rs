@@ -13,11 +13,7 @@ const NEW_A: &str = "images.spring-a=registry.cn-shanghai.aliyuncs.com/yizhan/sp
 const NEW_C: &str = "images.spring-c=registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-c:0.2-SNAPSHOT";
 
 async fn api(rehearsal: &Rehearsal, api_version: &str, kind: &str, plural: &str) -> Api<DynamicObject> {
-    let file = kube::config::Kubeconfig::read_from(&rehearsal.kubeconfig).expect("a kubeconfig");
-    let config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
-        .await
-        .expect("valid");
-    let client = kube::Client::try_from(config).expect("a client");
+    let client = rehearsal.client().await;
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
     Api::namespaced_with(client, NAMESPACE, &resource)
@@ -253,11 +249,7 @@ fn the_same_lane_again_is_updated_in_place_and_the_plan_says_so() {
 async fn gray_pods_without_the_agent_are_scaled_to_0_and_never_met() {
     let home = Home::new();
     let rehearsal = home.rehearsal("fast");
-    let file = kube::config::Kubeconfig::read_from(&rehearsal.kubeconfig).expect("a kubeconfig");
-    let options = kube::config::KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(file, &options).await.expect("valid");
-    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> =
-        Api::all(kube::Client::try_from(config).expect("a client"));
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(rehearsal.client().await);
     let patch = Patch::Merge(json!({ "metadata": { "labels": { "mse-enable": null } } }));
     namespaces.patch(NAMESPACE, &PatchParams::default(), &patch).await.expect("patched");
 

@@ -178,6 +178,21 @@ pub(crate) struct Rehearsal {
     _stdout: BufReader<ChildStdout>,
 }
 
+impl Rehearsal {
+    /// A client of its API server.
+    pub(crate) async fn client(&self) -> kube::Client {
+        client(&self.kubeconfig).await
+    }
+}
+
+/// A client of the API server that a kubeconfig names.
+pub(crate) async fn client(kubeconfig: &Path) -> kube::Client {
+    let file = kube::config::Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(file, &options).await.expect("valid");
+    kube::Client::try_from(config).expect("a client")
+}
+
 impl Drop for Rehearsal {
     fn drop(&mut self) {
         // Nothing of it is needed any more; it may have ended already.
