@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use graylane_engine::journal::OpenError;
-use graylane_engine::scheduler::Mode;
+use graylane_engine::scheduler::{Mode, StartError};
 
 use crate::cli::Failure;
 use crate::client::Client;
@@ -79,6 +79,11 @@ fn held(error: &HoldError) -> Failure {
         HoldError::Store(OpenError::Io { .. }) => {
             failure.hint("name another folder with --data, or mend its rights")
         }
+        HoldError::Start(StartError::Unfinished(runs)) => Failure::waits(error.to_string()).hint(format!(
+            "`graylane resume` goes on with {}, `graylane cancel {}` ends it",
+            if runs.len() == 1 { "it".to_owned() } else { format!("all {} that are", runs.len()) },
+            runs[0].id
+        )),
         HoldError::Store(OpenError::Locked { .. }) | HoldError::Start(_) | HoldError::Surroundings(_) => {
             failure
         }

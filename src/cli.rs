@@ -47,7 +47,7 @@ pub(crate) const EXIT_WAITS: u8 = 4;
     version,
     about,
     long_about = "Release workflows for Kubernetes: gray lane up, verified with real requests, promoted, taken down again.\n\nEvery step is on disk before it happens: a run that was cut off goes on with `graylane resume`.",
-    after_help = "Begin with:\n  graylane run workflows/release.yaml        the whole story, on a cluster that graylane carries\n  graylane validate workflows/               every mistake at once, with its line\n  graylane plan workflows/release.yaml       what a run would do; changes nothing\n\nExit codes: 0 succeeded, 1 failed or cancelled (validate: problems found), 2 refused before it started,\n3 store, cluster or other surroundings failed, 4 waits for a person."
+    after_help = "Begin with:\n  graylane run workflows/release.yaml        the whole story, on a cluster that graylane carries\n  graylane validate workflows/               every mistake at once, with its line\n  graylane plan workflows/release.yaml       what a run would do; changes nothing\n\nExit codes: 0 succeeded, 1 failed or cancelled (validate: problems found), 2 refused before it started,\n3 store, cluster or other surroundings failed, 4 unfinished: a person says how it goes on."
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -207,6 +207,10 @@ impl Failure {
 
     pub(crate) fn surroundings(message: impl Into<String>) -> Failure {
         Failure::new(EXIT_SURROUNDINGS, "surroundings", message)
+    }
+
+    pub(crate) fn waits(message: impl Into<String>) -> Failure {
+        Failure::new(EXIT_WAITS, "waits", message)
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {

@@ -74,7 +74,12 @@ impl Holder {
             HoldError::Surroundings(format!("the socket {} cannot be opened: {error}", socket.display()))
         })?;
         let stop = CancellationToken::new();
-        let state = api::State { engine: engine.clone(), parts, clusters, working: mode == Mode::Work };
+        let state = api::State {
+            engine: engine.clone(),
+            parts,
+            clusters,
+            working: matches!(mode, Mode::Work | Mode::Begin),
+        };
         let server = tokio::spawn(api::serve(listener, state, stop.clone()));
         Ok(Holder { engine, stage, socket, stop, server, journal })
     }

@@ -117,6 +117,23 @@ fn cancel_reaches_a_run_that_was_killed() {
     let home = Home::new();
     let _cluster = home.rehearsal("realistic");
     Started::until(&home, "starting gray pods").kill();
+    let surprise = home
+        .graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "mode=down", "-i", "tag=x"])
+        .expect(4);
+    assert!(surprise.stderr.contains("was cut off and is unfinished"), "{}", surprise.stderr);
+    assert!(
+        surprise.stderr.contains("`graylane resume` goes on with it, `graylane cancel"),
+        "{}",
+        surprise.stderr
+    );
+    let watched = home.graylane(&["runs", "follow", "latest"]).expect(4);
+    assert!(watched.stderr.contains("nobody carries it on"), "{}", watched.stderr);
+    let runs = home.graylane(&["runs", "list", "-o", "json"]).expect(0).json();
+    assert_eq!(
+        (runs.as_array().map(Vec::len), &runs[0]["status"]),
+        (Some(1), &"running".into()),
+        "nothing moved"
+    );
     let cancelled = home.graylane(&["cancel", "latest", "--reason", "wrong tag"]).expect(0);
     assert!(cancelled.stdout.contains("cancelled by ann: wrong tag"), "{}", cancelled.stdout);
     let again = home.graylane(&["cancel", "latest"]).expect(2);

@@ -5,6 +5,7 @@ use graylane_engine::scheduler::Mode;
 use graylane_engine::view::RunView;
 
 use super::follow::follow;
+use super::runs::{look, run_path};
 use super::{Context, EXIT_FAILED, EXIT_REFUSED, Failure, actor, note, tell};
 use crate::access::Access;
 use crate::api::wire::{Cancel, Cancelled};
@@ -23,16 +24,14 @@ pub(crate) struct CancelArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failure> {
-    let access = Access::open(&context.settings, Mode::Work, tell()).await?;
     let asked = Cancel { actor: actor(), reason: args.reason, now: args.now };
-    let view: Result<RunView, _> = access.client.get(&format!("/api/v1/runs/{}", args.run)).await;
-    let view = match view {
-        Ok(view) => view,
-        Err(error) => {
-            access.close().await;
-            return Err(error.into());
-        }
-    };
+    let view: RunView = look(context, format!("/api/v1/runs/{}", run_path(&args.run)?)).await?;
+    if view.outcome.is_some() {
+        note(&format!("run {} has ended already: {}", view.summary.id, view.summary.status));
+        return Ok(EXIT_REFUSED);
+    }
+    // Others that were cut off stay as they are.
+    let access = Access::open(&context.settings, Mode::End(view.summary.id), tell()).await?;
     let id = view.summary.id.to_string();
     let answer: Cancelled = access.client.post(&format!("/api/v1/runs/{id}/cancel"), &asked).await?;
     if answer.answer == "not-active" {

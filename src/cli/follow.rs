@@ -47,7 +47,8 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
                 }
                 Err(error) => {
                     progress.end();
-                    return Err(error.into());
+                    note(&format!("{error}; run {run} is unfinished, and `graylane resume` goes on with it"));
+                    return Ok(Ended { code: EXIT_WAITS, view: None });
                 }
             },
             _ = tokio::signal::ctrl_c() => {

@@ -17,7 +17,7 @@ pub(crate) struct RunArgs {
 
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let asked = submission(context, &args.workflow)?;
-    let access = Access::open(&context.settings, Mode::Work, tell()).await?;
+    let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
     let submitted: Result<Submitted, _> = access.client.post("/api/v1/runs", &asked).await;
     let run = match submitted {
         Ok(submitted) => submitted.id,

@@ -34,9 +34,22 @@ pub(crate) struct RunArg {
 pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, Failure> {
     match command {
         RunsCommand::Follow(args) => {
-            let access = Access::open(&context.settings, Mode::Work, tell()).await?;
-            let view: RunView = access.client.get(&format!("/api/v1/runs/{}", args.run)).await?;
-            Ok(follow(context, access, &view.summary.id.to_string()).await?.code)
+            let access = Access::open(&context.settings, Mode::Look, tell()).await?;
+            let view: Result<RunView, _> =
+                access.client.get(&format!("/api/v1/runs/{}", run_path(&args.run)?)).await;
+            let held = access.holder.is_none();
+            match view {
+                Ok(view) if view.outcome.is_none() && !held => {
+                    access.close().await;
+                    let words = format!("run {} was cut off, and nobody carries it on", view.summary.id);
+                    Err(Failure::waits(words).hint("`graylane resume` goes on with what was cut off"))
+                }
+                Ok(view) => Ok(follow(context, access, &view.summary.id.to_string()).await?.code),
+                Err(error) => {
+                    access.close().await;
+                    Err(error.into())
+                }
+            }
         }
         RunsCommand::List => {
             let runs: Vec<RunSummary> = look(context, "/api/v1/runs".into()).await?;
@@ -51,7 +64,8 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
         }
         RunsCommand::Show(args) => {
             let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-            let answer: Result<RunView, _> = access.client.get(&format!("/api/v1/runs/{}", args.run)).await;
+            let answer: Result<RunView, _> =
+                access.client.get(&format!("/api/v1/runs/{}", run_path(&args.run)?)).await;
             let held = access.holder.is_none();
             access.close().await;
             let view = answer?;
@@ -67,7 +81,8 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
             Ok(0)
         }
         RunsCommand::Logs(args) => {
-            let lines: Vec<LogLine> = look(context, format!("/api/v1/runs/{}/log", args.run)).await?;
+            let lines: Vec<LogLine> =
+                look(context, format!("/api/v1/runs/{}/log", run_path(&args.run)?)).await?;
             match context.output {
                 Output::Json => print(&json(&lines)),
                 Output::Text => {
@@ -81,7 +96,10 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
     }
 }
 
-async fn look<T: serde::de::DeserializeOwned>(context: &Context, path: String) -> Result<T, Failure> {
+pub(crate) async fn look<T: serde::de::DeserializeOwned>(
+    context: &Context,
+    path: String,
+) -> Result<T, Failure> {
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
     let answer = access.client.get(&path).await;
     access.close().await;
@@ -104,4 +122,12 @@ fn table(runs: &[RunSummary]) -> String {
         ]);
     }
     table.trim_fmt()
+}
+
+/// A run as it stands in an address of the API: its id, the beginning of one, or `latest`.
+pub(crate) fn run_path(text: &str) -> Result<&str, Failure> {
+    if !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric()) {
+        return Ok(text);
+    }
+    Err(Failure::refused(format!("`{text}` is not a run: give its id, the beginning of it, or `latest`")))
 }

@@ -178,7 +178,7 @@ impl Task for ProdDeploy {
             // A crash cut a rollback off: going forward again would undo the undoing.
             let told = deploy.roll_back().await;
             return Err(TaskError::permanent(
-                "the deploy had failed before the daemon stopped; its rollback was finished",
+                "the deploy had failed or was cancelled when it was cut off; its rollback was finished",
             )
             .details(told));
         }

@@ -89,6 +89,9 @@ impl PartialEq for journal::Error {
 /// Why the engine could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// Runs were cut off, and whoever starts the engine did not ask for them to go on.
+    #[error("run {} ({}) was cut off and is unfinished", .0[0].id, .0[0].workflow)]
+    Unfinished(Vec<RunSummary>),
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] journal::Error),
@@ -110,6 +113,10 @@ pub enum StartError {
 pub enum Mode {
     /// Unfinished runs go on.
     Work,
+    /// New runs are taken, unless one is unfinished: nothing that was cut off goes on by surprise.
+    Begin,
+    /// Only this run goes on, to be ended; others stay as they are.
+    End(RunId),
     /// Unfinished runs stay as they are: somebody only wants to see them.
     Look,
 }
@@ -129,8 +136,17 @@ impl Engine {
     /// A journal that cannot be read to its end.
     pub async fn start(parts: Parts, mode: Mode) -> Result<Engine, StartError> {
         let (summaries, mut unfinished) = read_all(&parts)?;
-        if mode == Mode::Look {
-            unfinished.clear();
+        match mode {
+            Mode::Work => {}
+            Mode::Look => unfinished.clear(),
+            Mode::End(run) => {
+                unfinished.retain(|records| records.first().is_some_and(|first| first.run == run))
+            }
+            Mode::Begin if unfinished.is_empty() => {}
+            Mode::Begin => {
+                let unfinished = summaries.into_values().filter(|summary| !summary.is_final());
+                return Err(StartError::Unfinished(unfinished.collect()));
+            }
         }
         let mut runs = ActiveRuns::new();
         let mut bundles = HashMap::new();
