@@ -8,15 +8,15 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use graylane_engine::lock::{Lock, lock};
 use graylane_rehearsal::{Delays, Error, Rehearsal, RehearsalOptions, kubeconfig};
 use graylane_tasks::cluster::{Client, Rehearse, client_of, create_all};
 use graylane_tasks::environment::Site;
@@ -127,30 +127,7 @@ impl Stage {
         let shown = self.folder.display();
         let wrong = |error: std::io::Error| format!("the rehearsal's folder {shown} cannot be used: {error}");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(wrong)?;
-        let path = self.folder.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(wrong)?;
-        match file.try_lock() {
-            Ok(()) => {
-                file.set_len(0)
-                    .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
-                    .map_err(wrong)?;
-                Ok(Lock::Ours(file))
-            }
-            Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                // Whoever holds the lock may just be writing its number.
-                let _ = file.read_to_string(&mut pid);
-                Ok(Lock::Theirs(pid.trim().to_owned()))
-            }
-            Err(TryLockError::Error(error)) => Err(wrong(error)),
-        }
+        lock(&self.folder).map_err(wrong)
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), String> {
@@ -172,11 +149,6 @@ impl Stage {
         let client = client_of(&path, None).await.map_err(|error| error.message)?;
         Ok((client, gateway.trim().to_owned()))
     }
-}
-
-enum Lock {
-    Ours(File),
-    Theirs(String),
 }
 
 /// Realistic, unless a test asks for haste.

@@ -41,6 +41,8 @@ pub mod run;
 
 pub mod concurrency;
 
+pub mod lock;
+
 pub mod journal;
 
 pub mod logs;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::expression::evaluate;
 use crate::id::{Attempt, RunId, Seq, TaskName};
 use crate::journal::MemoryJournal;
 use crate::run::{Event, Record, Run, Skipped, TaskState};
@@ -94,24 +93,10 @@ async fn verdict(
     if !looks && !ancestors.success {
         return Verdict::Unknown;
     }
-    if let Some(when) = &node.when {
-        let mut scope = run.scope(name);
-        scope.ancestors = Some(ancestors);
-        match evaluate(&when.source, &scope) {
-            Ok(serde_json::Value::Bool(true)) => {}
-            Ok(serde_json::Value::Bool(false)) => return Verdict::Skipped(Skipped::When.words()),
-            Ok(other) => {
-                let words = crate::schema::value_words(&other);
-                return Verdict::Refused(TaskError::permanent(format!(
-                    "`when` must be true or false, not {words}"
-                )));
-            }
-            Err(error) => {
-                return Verdict::Refused(TaskError::permanent(format!(
-                    "`when` cannot be evaluated: {error}"
-                )));
-            }
-        }
+    match run.when_holds(node, ancestors) {
+        Ok(true) => {}
+        Ok(false) => return Verdict::Skipped(Skipped::When.words()),
+        Err(error) => return Verdict::Refused(error),
     }
     let spec = match run.resolved(node) {
         Ok(spec) => spec,

@@ -22,7 +22,7 @@ pub use self::event::{Event, Outcome, Record, Trigger};
 pub use self::state::{Ending, RunState, Skipped, TaskState, WaitingFor};
 use crate::claim::{Claim, Held};
 use crate::clock::Timestamp;
-use crate::expression::{Ancestors, Scope, resolve};
+use crate::expression::{Ancestors, Scope, evaluate, resolve};
 use crate::graph::{Graph, OnFailure, TaskNode};
 use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
 use crate::task::{Outputs, TaskError, secret_mark};
@@ -313,6 +313,24 @@ impl Run {
             self.submitted.secrets.iter().map(|name| (name.clone(), secret_mark(name).into())).collect();
         scope.variables.insert("secrets".into(), Value::Object(secrets));
         scope
+    }
+
+    /// Whether a task's own `when` holds, its ancestors having ended so; where none is written it does.
+    ///
+    /// # Errors
+    /// An expression that cannot be evaluated, or is neither true nor false, as a permanent error.
+    pub fn when_holds(&self, node: &TaskNode, ancestors: Ancestors) -> Result<bool, TaskError> {
+        let Some(when) = &node.when else { return Ok(true) };
+        let mut scope = self.scope(&node.name);
+        scope.ancestors = Some(ancestors);
+        match evaluate(&when.source, &scope) {
+            Ok(Value::Bool(holds)) => Ok(holds),
+            Ok(other) => {
+                let words = crate::schema::value_words(&other);
+                Err(TaskError::permanent(format!("`when` must be true or false, not {words}")))
+            }
+            Err(error) => Err(TaskError::permanent(format!("`when` cannot be evaluated: {error}"))),
+        }
     }
 
     /// What is known at submit.

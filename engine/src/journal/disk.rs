@@ -13,8 +13,8 @@
 //! ```
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 use super::record::{Chain, FORMAT, decode, encode, run_prefix};
 use super::{Error, Journal};
 use crate::id::{Digest, RunId};
+use crate::lock::{Lock, lock};
 use crate::run::Record;
 
 const CACHE_BYTES: u64 = 48 * 1024 * 1024;
@@ -109,7 +110,10 @@ impl DiskJournal {
             move |error: io::Error| OpenError::Io { path, why: error.to_string() }
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io(folder))?;
-        let lock = lock(folder)?;
+        let lock = match lock(folder).map_err(io(&folder.join("lock")))? {
+            Lock::Ours(file) => file,
+            Lock::Theirs(pid) => return Err(OpenError::Locked { path: folder.to_owned(), pid }),
+        };
         check_format(folder)?;
         let store = folder.join("store");
         // Left over from a snapshot that was cut off; sled would stumble over it.
@@ -257,34 +261,6 @@ impl Journal for DiskJournal {
             Err(Error::Damaged(format!("{} is not what was written", path.display())))
         }
     }
-}
-
-fn lock(folder: &Path) -> Result<File, OpenError> {
-    let path = folder.join("lock");
-    let io = |error: io::Error| OpenError::Io { path: path.clone(), why: error.to_string() };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Whoever holds the lock may just be writing its number.
-            let _ = file.read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() { "unknown".into() } else { pid.trim().to_owned() };
-            return Err(OpenError::Locked { path: folder.to_owned(), pid });
-        }
-        Err(TryLockError::Error(error)) => return Err(io(error)),
-    }
-    file.set_len(0)
-        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
-        .map_err(io)?;
-    Ok(file)
 }
 
 fn check_format(folder: &Path) -> Result<(), OpenError> {

@@ -9,7 +9,6 @@ use super::event::Outcome;
 use super::state::{Ending, RunState, Skipped, TaskState};
 use super::{ROLLBACK, Run, TaskRun};
 use crate::clock::Timestamp;
-use crate::expression::evaluate;
 use crate::graph::{OnFailure, TaskNode};
 use crate::id::{Attempt, TaskName};
 use crate::task::TaskError;
@@ -159,24 +158,11 @@ fn pending(run: &Run, node: &TaskNode, failed: bool, commands: &mut Vec<Command>
     if !looks && !ancestors.success {
         return commands.push(skip(Skipped::Upstream));
     }
-    if let Some(when) = &node.when {
-        let mut scope = run.scope(&node.name);
-        scope.ancestors = Some(ancestors);
-        match evaluate(&when.source, &scope) {
-            Ok(serde_json::Value::Bool(true)) => {}
-            Ok(serde_json::Value::Bool(false)) => return commands.push(skip(Skipped::When)),
-            Ok(other) => {
-                let words = crate::schema::value_words(&other);
-                let error = TaskError::permanent(format!("`when` must be true or false, not {words}"));
-                return commands.push(Command::FailTask { task, error });
-            }
-            Err(error) => {
-                let error = TaskError::permanent(format!("`when` cannot be evaluated: {error}"));
-                return commands.push(Command::FailTask { task, error });
-            }
-        }
-    }
-    commands.push(Command::StartAttempt { task, attempt: Attempt::FIRST });
+    commands.push(match run.when_holds(node, ancestors) {
+        Ok(true) => Command::StartAttempt { task, attempt: Attempt::FIRST },
+        Ok(false) => skip(Skipped::When),
+        Err(error) => Command::FailTask { task, error },
+    });
 }
 
 /// Whether the end of the run is the end of a task: of clean-up only where nobody is waited for.
