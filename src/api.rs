@@ -17,11 +17,11 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use futures::StreamExt as _;
 use graylane_engine::bundle::Bundle;
-use graylane_engine::id::{Digest, RunId};
+use graylane_engine::id::{Digest, RunId, TaskName};
 use graylane_engine::logs::LogLine;
 use graylane_engine::preview::preview;
 use graylane_engine::run::{Event, Record, Trigger};
-use graylane_engine::scheduler::{CancelAnswer, Engine, Parts, Submission, Update};
+use graylane_engine::scheduler::{CancelAnswer, Engine, FollowUp, Parts, PersonAnswer, Submission, Update};
 use graylane_engine::task::Plan;
 use graylane_engine::view::{RunSummary, RunView};
 use graylane_tasks::cluster::Clusters;
@@ -34,6 +34,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
+use crate::settings::Settings;
 
 /// The largest request: a bundle carries whole manifests.
 const MAX_REQUEST: usize = 64 * 1024 * 1024;
@@ -44,6 +45,7 @@ pub(crate) struct State {
     pub(crate) engine: Engine,
     pub(crate) parts: Parts,
     pub(crate) clusters: Arc<Clusters>,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) working: bool,
 }
 
@@ -78,6 +80,9 @@ fn router(state: State) -> axum::Router {
         .route("/api/v1/runs", get(runs).post(submit))
         .route("/api/v1/runs/{id}", get(run))
         .route("/api/v1/runs/{id}/cancel", post(cancel))
+        .route("/api/v1/runs/{id}/answer", post(answer))
+        .route("/api/v1/runs/{id}/approval", post(approval))
+        .route("/api/v1/runs/{id}/follow-up", post(follow_up))
         .route("/api/v1/runs/{id}/log", get(log))
         .route("/api/v1/runs/{id}/follow", get(follow))
         .route("/api/v1/plans/{digest}", get(plan))
@@ -101,16 +106,18 @@ async fn submit(
     Given(state): Given<State>,
     Json(asked): Json<wire::Submit>,
 ) -> Result<Json<wire::Submitted>, ApiError> {
-    let id = state.engine.submit(submission(asked)?).await?;
+    let id = state.engine.submit(submission(&state, asked)?).await?;
     Ok(Json(wire::Submitted { id: id.to_string() }))
 }
 
-fn submission(asked: wire::Submit) -> Result<Submission, ApiError> {
+fn submission(state: &State, asked: wire::Submit) -> Result<Submission, ApiError> {
+    let from = asked.from.as_deref().map(|text| run_id(state, text)).transpose()?;
     Ok(Submission {
         bundle: bundle(&asked.bundle)?,
         inputs: asked.inputs,
         only: asked.only,
         skip: asked.skip,
+        from,
         actor: asked.actor,
         trigger: Trigger::Manual,
         vars: asked.vars,
@@ -159,6 +166,65 @@ async fn cancel(
         CancelAnswer::Broken(error) => return Err(ApiError::store(error.to_string())),
     };
     Ok(Json(wire::Cancelled { answer: answer.into() }))
+}
+
+async fn answer(
+    Given(state): Given<State>,
+    UrlPath(id): UrlPath<String>,
+    Json(asked): Json<wire::Answer>,
+) -> Result<Json<wire::Answered>, ApiError> {
+    let id = run_id(&state, &id)?;
+    let actor = state.settings.actor(asked.actor);
+    let task = task_name(asked.task)?;
+    let answered = state.engine.answer_hold(id, task, asked.answer, actor, asked.comment).await;
+    taken(id, "held", answered)
+}
+
+async fn approval(
+    Given(state): Given<State>,
+    UrlPath(id): UrlPath<String>,
+    Json(asked): Json<wire::Consent>,
+) -> Result<Json<wire::Answered>, ApiError> {
+    let id = run_id(&state, &id)?;
+    let actor = state.settings.actor(asked.actor);
+    let task = task_name(asked.task)?;
+    let answered = state.engine.approve(id, task, asked.agrees, actor, asked.comment).await;
+    taken(id, "waiting for approval", answered)
+}
+
+fn task_name(text: Option<String>) -> Result<Option<TaskName>, ApiError> {
+    text.map(|text| text.parse()).transpose().map_err(|error| ApiError::bad_request(format!("{error}")))
+}
+
+fn taken(id: RunId, what: &str, answer: PersonAnswer) -> Result<Json<wire::Answered>, ApiError> {
+    match answer {
+        PersonAnswer::Taken(task) => Ok(Json(wire::Answered { task })),
+        PersonAnswer::NotWaiting => {
+            Err(ApiError::conflict("not-waiting", format!("no such task of run {id} is {what}")))
+        }
+        PersonAnswer::Several(tasks) => {
+            let names: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+            let words = format!("{} of run {id} are {what}: say which with --task", names.join(" and "));
+            Err(ApiError::conflict("not-waiting", words))
+        }
+        PersonAnswer::Refused(why) => Err(ApiError::not_allowed(why)),
+        PersonAnswer::Broken(error) => Err(ApiError::store(error.to_string())),
+    }
+}
+
+async fn follow_up(
+    Given(state): Given<State>,
+    UrlPath(id): UrlPath<String>,
+    Json(asked): Json<wire::FollowUp>,
+) -> Result<Json<wire::Submitted>, ApiError> {
+    let id = run_id(&state, &id)?;
+    let how = match asked.how {
+        wire::How::Undo { force } => FollowUp::Undo { force },
+        wire::How::Retry { from } => FollowUp::Retry { from: task_name(from)? },
+        wire::How::Rerun => FollowUp::Rerun,
+    };
+    let id = state.engine.follow_up(id, how, asked.actor).await?;
+    Ok(Json(wire::Submitted { id: id.to_string() }))
 }
 
 async fn log(
@@ -250,7 +316,7 @@ async fn preview_run(
     Given(state): Given<State>,
     Json(asked): Json<wire::Submit>,
 ) -> Result<Json<Vec<wire::Preview>>, ApiError> {
-    let previews = preview(&state.parts, submission(asked)?).await?;
+    let previews = preview(&state.parts, submission(&state, asked)?).await?;
     Ok(Json(previews.into_iter().map(wire::Preview::from).collect()))
 }
 

@@ -13,7 +13,11 @@ fn record(run: u128, seq: u64) -> Record {
     let event = match seq {
         1 => Event::RunAdmitted,
         2 => Event::RunTimedOut,
-        _ => Event::RunFinished { outcome: Outcome::Succeeded, reason: Some(format!("{run}/{seq}")) },
+        _ => Event::RunFinished {
+            outcome: Outcome::Succeeded,
+            reason: Some(format!("{run}/{seq}")),
+            undone_by: None,
+        },
     };
     Record { run: RunId::new(1_000, run), seq: Seq(seq), at: Timestamp::from_millis(seq), event }
 }
