@@ -32,7 +32,7 @@ use crate::journal::{self, Journal};
 use crate::logs::{LogLine, Logs};
 use crate::run::{Command, Event, LOOK_AGAIN, Outcome, Record, Run, RunState, TaskState, decide};
 use crate::task::{ErrorKind, Outputs, Progress, Registry, SecretSource, TaskContext, TaskError};
-use crate::view::{self, RunSummary, RunView, Waits};
+use crate::view::{self, RunView, Waits};
 use crate::workflow::PolicyFile;
 
 /// The longest the loop sleeps: the wall clock may have been set meanwhile.
@@ -84,7 +84,6 @@ pub enum Update {
 /// What both the loop and its handles see.
 struct Shared {
     updates: broadcast::Sender<Update>,
-    summaries: Mutex<BTreeMap<RunId, RunSummary>>,
     /// Cancelled when the loop has ended because it could not write.
     broken: CancellationToken,
     why_broken: Mutex<Option<journal::Error>>,
@@ -509,16 +508,9 @@ impl Scheduler {
     }
 
     fn publish(&self, records: &[Record]) {
-        let mut summaries = self.shared.summaries.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {
-            match summaries.get_mut(&record.run) {
-                Some(summary) => summary.follow(record),
-                None => {
-                    summaries.extend(RunSummary::begin(record).map(|summary| (record.run, summary)));
-                }
-            }
             if let Event::RunFinished { outcome, reason } = &record.event {
-                let workflow = summaries.get(&record.run).map(|summary| summary.workflow.to_string());
+                let workflow = self.runs.get(&record.run).map(|run| run.graph.name.as_str());
                 let reason = reason.as_deref().unwrap_or("");
                 match outcome {
                     Outcome::Succeeded => {
@@ -533,7 +525,6 @@ impl Scheduler {
                 }
             }
         }
-        drop(summaries);
         for record in records {
             // Nobody may be watching.
             let _ = self.shared.updates.send(Update::Record(record.clone()));

@@ -1,5 +1,6 @@
 //! Following a run to its end: shared by `run`, `resume`, `cancel` and `runs follow`.
 
+use graylane_engine::journal::Page;
 use graylane_engine::run::Outcome;
 use graylane_engine::scheduler::Mode;
 use graylane_engine::view::{RunSummary, RunView};
@@ -102,8 +103,7 @@ async fn stay_for_others(access: &Access) {
     let mut updates = holder.engine.watch();
     let mut told = false;
     loop {
-        let active: Vec<RunSummary> =
-            holder.engine.runs().into_iter().filter(|run| !run.is_final()).collect();
+        let active = holder.engine.unfinished();
         if active.is_empty() {
             return;
         }
@@ -125,10 +125,9 @@ async fn stay_for_others(access: &Access) {
 
 /// Everything that is unfinished.
 pub(crate) async fn unfinished(client: &Client) -> Result<Vec<RunSummary>, Failure> {
-    let mut runs: Vec<RunSummary> = client.get("/api/v1/runs").await?;
-    runs.retain(|run| !run.is_final());
-    runs.reverse();
-    Ok(runs)
+    let mut page: Page = client.get("/api/v1/runs?unfinished=true").await?;
+    page.runs.reverse();
+    Ok(page.runs)
 }
 
 /// `graylane resume`: holds the store until every unfinished run has ended.

@@ -53,6 +53,12 @@ pub enum Event {
         /// Tasks that were not selected.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         left_out: BTreeSet<TaskName>,
+        /// The environments that its tasks name, as far as inputs say it: lists are filtered by them.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        environments: BTreeSet<String>,
+        /// The lanes that its tasks name, likewise.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        tags: BTreeSet<String>,
     },
     /// The run has its claims and may start tasks.
     RunAdmitted,
@@ -229,4 +235,13 @@ impl Outcome {
 pub enum Trigger {
     /// A person.
     Manual,
+}
+
+impl Trigger {
+    /// One word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Trigger::Manual => "manual",
+        }
+    }
 }
