@@ -12,18 +12,19 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path as UrlPath, State as Given};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query as UrlQuery, State as Given};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures::StreamExt as _;
 use graylane_engine::bundle::Bundle;
 use graylane_engine::id::{Digest, RunId, TaskName};
+use graylane_engine::journal::{Page, Query};
 use graylane_engine::logs::LogLine;
 use graylane_engine::preview::preview;
 use graylane_engine::run::{Event, Record, Trigger};
 use graylane_engine::scheduler::{CancelAnswer, Engine, FollowUp, Parts, PersonAnswer, Submission, Update};
 use graylane_engine::task::Plan;
-use graylane_engine::view::{RunSummary, RunView};
+use graylane_engine::view::RunView;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::environment::Site;
 use graylane_tasks::inventory::{self, Lane};
@@ -98,8 +99,15 @@ async fn health(Given(state): Given<State>) -> Json<wire::Health> {
     Json(wire::Health { pid: std::process::id(), version, working: state.working })
 }
 
-async fn runs(Given(state): Given<State>) -> Json<Vec<RunSummary>> {
-    Json(state.engine.runs())
+async fn runs(Given(state): Given<State>, asked: UrlQuery<wire::List>) -> Result<Json<Page>, ApiError> {
+    if asked.0.unfinished {
+        let mut runs = state.engine.unfinished();
+        runs.reverse();
+        return Ok(Json(Page { runs, more: false }));
+    }
+    let query = asked.0.query().map_err(ApiError::bad_request)?;
+    let page = state.engine.runs(&query).map_err(|error| ApiError::store(error.to_string()))?;
+    Ok(Json(page))
 }
 
 async fn submit(
@@ -137,20 +145,21 @@ async fn run(Given(state): Given<State>, UrlPath(id): UrlPath<String>) -> Result
 
 /// A run's id, or the beginning of one that only one run has, or `latest`.
 fn run_id(state: &State, text: &str) -> Result<RunId, ApiError> {
-    let runs = state.engine.runs();
-    if text == "latest" {
-        return runs.first().map(|run| run.id).ok_or_else(|| ApiError::not_found("there is no run yet"));
+    let query = match text {
+        "latest" => Query { limit: 1, ..Query::default() },
+        text => Query { limit: 2, ..Query::beginning(text).map_err(|_| no_run(text))? },
+    };
+    let page = state.engine.runs(&query).map_err(|error| ApiError::store(error.to_string()))?;
+    match page.runs.as_slice() {
+        [one] => Ok(one.id),
+        [] if text == "latest" => Err(ApiError::not_found("there is no run yet")),
+        [] => Err(no_run(text)),
+        _ => Err(ApiError::not_found(format!("more than one run begins with `{text}`: give more of the id"))),
     }
-    let wanted = text.to_ascii_uppercase();
-    let found: Vec<RunId> =
-        runs.iter().map(|run| run.id).filter(|id| id.to_string().starts_with(&wanted)).collect();
-    match found.as_slice() {
-        [one] => Ok(*one),
-        [] => Err(ApiError::not_found(format!("there is no run `{text}`"))),
-        _ => {
-            Err(ApiError::not_found(format!("{} runs begin with `{text}`: give more of the id", found.len())))
-        }
-    }
+}
+
+fn no_run(text: &str) -> ApiError {
+    ApiError::not_found(format!("there is no run `{text}`"))
 }
 
 async fn cancel(

@@ -272,6 +272,12 @@ fn an_environment_that_does_not_allow_the_workflow_and_a_broken_one_beside_it() 
 fn a_store_that_is_held_damaged_or_newer_is_code_3() {
     let home = Home::new();
     home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "tag=Gray"]).expect(1);
+    for (condition, runs) in
+        [("--tag=Gray", 1), ("--tag=gray", 0), ("--environment=production", 1), ("--status=succeeded", 0)]
+    {
+        let listed = home.graylane(&["runs", "list", condition, "-o", "json"]).expect(0).json();
+        assert_eq!(listed.as_array().map(Vec::len), Some(runs), "{condition}");
+    }
     let lock = fs::File::open(home.path("data/lock")).expect("there");
     lock.lock().expect("locked");
     let held = home.graylane(&["runs", "list"]).expect(3);
@@ -281,8 +287,8 @@ fn a_store_that_is_held_damaged_or_newer_is_code_3() {
     fs::write(home.path("data/format"), "9\n").expect("written");
     let newer = home.graylane(&["runs", "list"]).expect(3);
     assert!(newer.stderr.contains("has format 9"), "{}", newer.stderr);
-    fs::write(home.path("data/format"), "1\n").expect("written");
-    fs::write(home.path("data/store/db"), b"").expect("written");
+    fs::write(home.path("data/format"), "2\n").expect("written");
+    fs::write(home.path("data/store/1/db"), b"").expect("written");
     let damaged = home.graylane(&["runs", "list"]).expect(3);
     assert!(damaged.stderr.contains("damaged") && damaged.stderr.contains("restore"), "{}", damaged.stderr);
 }

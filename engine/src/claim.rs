@@ -44,6 +44,17 @@ impl Claim {
         Claim { resource: format!("service {environment}/{service}"), mode: Mode::Write, held: Held::Task }
     }
 
+    /// The environment in which it is.
+    pub fn environment(&self) -> Option<&str> {
+        let (_, place) = self.resource.split_once(' ')?;
+        place.split_once('/').map(|(environment, _)| environment)
+    }
+
+    /// The lane's tag, where a lane is claimed.
+    pub fn tag(&self) -> Option<&str> {
+        self.resource.strip_prefix("lane ")?.split_once('/').map(|(_, tag)| tag)
+    }
+
     /// Whether the two cannot be held at once by two runs.
     pub fn excludes(&self, other: &Claim) -> bool {
         self.resource == other.resource && (self.mode == Mode::Write || other.mode == Mode::Write)
@@ -68,5 +79,8 @@ mod tests {
         assert!(!read.excludes(&read));
         assert!(read.excludes(&write) && write.excludes(&read) && write.excludes(&write));
         assert!(!write.excludes(&other));
+        let service = Claim::service("production", "spring-a");
+        assert_eq!((write.environment(), write.tag()), (Some("production"), Some("gray")));
+        assert_eq!((service.environment(), service.tag()), (Some("production"), None));
     }
 }

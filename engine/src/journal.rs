@@ -1,26 +1,43 @@
 //! The journal: the durable, append-only, hash-chained record of every run.
 //!
-//! This file is the contract; `disk.rs` keeps it on disk and `memory.rs` in memory, under one suite of
-//! tests. `record.rs` owns the stored form. Nothing here knows what a record means.
+//! This file is the contract; `store.rs` keeps it on disk and `memory.rs` in memory, under one suite of
+//! tests. Nothing here knows what a record means beyond the line that a run has in a list.
+//!
+//! ```text
+//! append -> writer.rs (one thread, group commit) -> disk.rs (sled): unfinished runs, and those that ended lately
+//!                 `-> sealer.rs (another thread) -> segment.rs: finished runs, sealed in immutable files
+//! read, list <- history.rs: where each run is <- both;   objects.rs: bundles and plans by digest
+//! ```
 
+mod check;
 mod disk;
+mod history;
 mod memory;
+mod objects;
+mod query;
 mod record;
+mod sealer;
+mod segment;
+mod store;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-pub use self::disk::{DiskJournal, OpenError};
+pub use self::check::Checked;
 pub use self::memory::MemoryJournal;
+pub use self::query::{PAGE, Page, Query};
 pub use self::record::FORMAT;
+pub use self::store::{DiskJournal, Limits, OpenError, Statistics};
+use crate::audit::{Chain, Entry, Head};
 use crate::id::{Digest, RunId};
-use crate::run::Record;
+use crate::run::{Record, RunSummary};
 
 /// Why the journal could not do what it was asked for.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A write failed. The handle is of no more use: nothing may start, since nothing can be recorded.
     #[error("the journal cannot be written: {0}")]
@@ -44,18 +61,41 @@ pub enum Error {
 /// Where records and the bytes that they name are kept.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
-    /// Writes records, all or none; returns when they are on disk. Records of one run stand in their order.
+    /// Writes records, all or none; returns when they are on disk. Records of one run stand in their order, and none
+    /// follows on the end of its run. What the audit log holds of them is written with them.
     async fn append(&self, records: Vec<Record>) -> Result<(), Error>;
 
-    /// The records of a run, in order; none for a run that is not known.
-    fn read(&self, run: RunId) -> Result<Vec<Record>, Error>;
+    /// The records of a run, in order, each with its hash over everything before it; none for a run that is not known.
+    fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, Error>;
 
-    /// Hands every record to `each`, run after run in the order of their ids, and in order inside a run.
-    fn scan(&self, each: &mut dyn FnMut(Record)) -> Result<(), Error>;
+    /// The records of a run, in order; none for a run that is not known.
+    fn read(&self, run: RunId) -> Result<Vec<Record>, Error> {
+        Ok(self.read_chained(run)?.into_iter().map(|(record, _)| record).collect())
+    }
+
+    /// A page of runs, newest first. It costs the same wherever the page is and however many runs there are.
+    fn list(&self, query: &Query) -> Result<Page, Error>;
+
+    /// The runs that are not final, in the order of their ids.
+    fn unfinished(&self) -> Vec<RunSummary>;
+
+    /// Entries of the audit log after this position, in order, at most so many.
+    fn audit(&self, after: u64, limit: usize) -> Result<Vec<Entry>, Error>;
+
+    /// The end of the audit log.
+    fn head(&self) -> Head;
 
     /// Keeps bytes under their digest; returns when they are on disk.
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error>;
 
     /// The bytes of this digest, checked against it.
     fn get(&self, digest: &Digest) -> Result<Vec<u8>, Error>;
+
+    /// After a failed write: drops the handle and opens the store anew, as after a restart. Reads are served meanwhile.
+    ///
+    /// # Errors
+    /// It still cannot be written, or it does not hold what was acknowledged.
+    fn reopen(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }

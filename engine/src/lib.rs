@@ -41,6 +41,8 @@ pub mod graph;
 
 pub mod run;
 
+pub mod audit;
+
 pub mod concurrency;
 
 pub mod lock;

@@ -13,6 +13,7 @@ mod decide;
 mod event;
 mod follow;
 mod state;
+mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -24,6 +25,7 @@ pub use self::decide::{ABANDON_AFTER, Command, LOOK_AGAIN, decide};
 pub use self::event::{Consent, Event, HoldAnswer, Kept, Origin, Outcome, Record, Trigger};
 pub use self::follow::FollowError;
 pub use self::state::{Ending, RunState, Skipped, TaskState, WaitingFor};
+pub use self::summary::RunSummary;
 use crate::claim::{Claim, Held};
 use crate::clock::{Timestamp, show_duration};
 use crate::expression::{Ancestors, Scope, evaluate, resolve};
@@ -79,6 +81,10 @@ pub struct Submitted {
     pub origin: Option<Origin>,
     /// What it takes over from that run.
     pub kept: BTreeMap<TaskName, Kept>,
+    /// The environments that its tasks name.
+    pub environments: BTreeSet<String>,
+    /// The lanes that its tasks name.
+    pub tags: BTreeSet<String>,
 }
 
 /// What the fold counts on its way, so that nothing has to look at every task after every record. All of it follows
@@ -163,7 +169,18 @@ impl Run {
     /// Another first record.
     pub fn begin(graph: Arc<Graph>, record: &Record) -> Result<Run, IllegalEvent> {
         let Event::RunSubmitted {
-            actor, trigger, bundle, inputs, vars, secrets, left_out, origin, kept, ..
+            actor,
+            trigger,
+            bundle,
+            inputs,
+            vars,
+            secrets,
+            left_out,
+            environments,
+            tags,
+            origin,
+            kept,
+            ..
         } = &record.event
         else {
             return Err(IllegalEvent {
@@ -190,6 +207,8 @@ impl Run {
                 left_out: left_out.clone(),
                 origin: origin.clone(),
                 kept: kept.clone(),
+                environments: environments.clone(),
+                tags: tags.clone(),
             },
             state: RunState::Queued,
             seq: record.seq,
@@ -553,12 +572,22 @@ impl Run {
         if let Some(claims) = self.claims.get() {
             return Ok(claims);
         }
-        let scope = self.input_scope();
         let mut claims = Vec::new();
-        for (node, task) in self.tasks() {
-            if matches!(task.state, TaskState::Skipped(Skipped::NotSelected)) {
-                continue;
-            }
+        for (node, spec) in self.sealed_specs()? {
+            claims.extend(node.kind.claims(&spec).into_iter().filter(|claim| claim.held == Held::Run));
+        }
+        claims.sort();
+        claims.dedup();
+        Ok(self.claims.get_or_init(|| claims))
+    }
+
+    /// The specs of the selected tasks with their sealed keys resolved, which depend on inputs only.
+    fn sealed_specs(&self) -> Result<Vec<(&TaskNode, Value)>, String> {
+        let scope = self.input_scope();
+        let selected =
+            self.tasks().filter(|(_, task)| !matches!(task.state, TaskState::Skipped(Skipped::NotSelected)));
+        let mut specs = Vec::new();
+        for (node, _) in selected {
             let mut spec = node.with.clone();
             for key in node.kind.sealed_keys() {
                 if let Some(value) = spec.get_mut(*key) {
@@ -567,11 +596,28 @@ impl Run {
                     })?;
                 }
             }
-            claims.extend(node.kind.claims(&spec).into_iter().filter(|claim| claim.held == Held::Run));
+            specs.push((node, spec));
         }
-        claims.sort();
-        claims.dedup();
-        Ok(self.claims.get_or_init(|| claims))
+        Ok(specs)
+    }
+
+    /// The environments and the lanes that the run's tasks name, as far as its inputs say it.
+    ///
+    /// # Errors
+    /// A key that cannot be evaluated, as a sentence.
+    pub fn places(&self) -> Result<(BTreeSet<String>, BTreeSet<String>), String> {
+        let (mut environments, mut tags) = (BTreeSet::new(), BTreeSet::new());
+        for (node, spec) in self.sealed_specs()? {
+            for claim in node.kind.claims(&spec) {
+                environments.extend(claim.environment().map(str::to_owned));
+                tags.extend(claim.tag().map(str::to_owned));
+            }
+            // A task whose services only outputs will name still says where.
+            if node.kind.sealed_keys().contains(&"environment") {
+                environments.extend(spec.get("environment").and_then(Value::as_str).map(str::to_owned));
+            }
+        }
+        Ok((environments, tags))
     }
 
     /// The claims that a task holds while it runs, once everything before it has ended.

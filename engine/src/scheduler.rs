@@ -39,7 +39,7 @@ use crate::run::{
     Trigger, WaitingFor, decide,
 };
 use crate::task::{Ask, ErrorKind, Outputs, Progress, Registry, SecretSource, TaskContext, TaskError};
-use crate::view::{self, RunSummary, RunView, Waits};
+use crate::view::{self, RunView, Waits};
 use crate::workflow::PolicyFile;
 
 /// The longest the loop sleeps: the wall clock may have been set meanwhile.
@@ -93,7 +93,6 @@ pub enum Update {
 /// What both the loop and its handles see.
 struct Shared {
     updates: broadcast::Sender<Update>,
-    summaries: Mutex<BTreeMap<RunId, RunSummary>>,
     /// Cancelled when the loop has ended because it could not write.
     broken: CancellationToken,
     why_broken: Mutex<Option<journal::Error>>,
@@ -683,16 +682,9 @@ impl Scheduler {
     }
 
     fn publish(&self, records: &[Record]) {
-        let mut summaries = self.shared.summaries.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {
-            match summaries.get_mut(&record.run) {
-                Some(summary) => summary.follow(record),
-                None => {
-                    summaries.extend(RunSummary::begin(record).map(|summary| (record.run, summary)));
-                }
-            }
             if let Event::RunFinished { outcome, reason, .. } = &record.event {
-                let workflow = summaries.get(&record.run).map(|summary| summary.workflow.to_string());
+                let workflow = self.runs.get(&record.run).map(|run| run.graph.name.as_str());
                 let reason = reason.as_deref().unwrap_or("");
                 match outcome {
                     Outcome::Succeeded => {
@@ -707,13 +699,6 @@ impl Scheduler {
                 }
             }
         }
-        // Only the run itself knows whether it waits for people.
-        for run in records.iter().filter_map(|record| self.runs.get(&record.run)) {
-            if let Some(summary) = summaries.get_mut(&run.id) {
-                run.word().clone_into(&mut summary.status);
-            }
-        }
-        drop(summaries);
         if self.shared.updates.receiver_count() == 0 {
             return;
         }

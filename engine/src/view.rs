@@ -8,64 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::id::{Digest, RunId, TaskName, WorkflowName};
-use crate::run::{
-    Consent, Ending, Event, Origin, Outcome, Record, Run, RunState, TaskRun, TaskState, WaitingFor,
-};
+use crate::id::{Digest, RunId, TaskName};
+pub use crate::run::RunSummary;
+use crate::run::{Consent, Ending, Origin, Outcome, Run, RunState, TaskRun, TaskState, WaitingFor};
 use crate::task::{Outputs, TaskError};
-
-/// A line in a list of runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunSummary {
-    /// The run.
-    pub id: RunId,
-    /// Its workflow.
-    pub workflow: WorkflowName,
-    /// Its state, in one word.
-    pub status: String,
-    /// Who submitted it.
-    pub actor: String,
-    /// When.
-    pub submitted_at: Timestamp,
-    /// When it became final.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<Timestamp>,
-}
-
-impl RunSummary {
-    /// The line of a run that begins with this record; `None` for another first record.
-    pub fn begin(record: &Record) -> Option<RunSummary> {
-        match &record.event {
-            Event::RunSubmitted { workflow, actor, .. } => Some(RunSummary {
-                id: record.run,
-                workflow: workflow.clone(),
-                status: RunState::Queued.word().to_owned(),
-                actor: actor.clone(),
-                submitted_at: record.at,
-                ended_at: None,
-            }),
-            _ => None,
-        }
-    }
-
-    /// Follows the run by one more record.
-    pub fn follow(&mut self, record: &Record) {
-        match &record.event {
-            Event::RunAdmitted => self.status = "running".into(),
-            Event::CancelRequested { .. } | Event::RunTimedOut => self.status = "cancelling".into(),
-            Event::RunFinished { outcome, .. } => {
-                self.status = outcome.word().to_owned();
-                self.ended_at = Some(record.at);
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether the run is final.
-    pub fn is_final(&self) -> bool {
-        self.ended_at.is_some()
-    }
-}
 
 /// Everything about a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -180,19 +126,12 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
     if reason.is_none() && matches!(run.state, RunState::Queued) {
         reason = Some("about to start".into());
     }
-    let (outcome, ended_at) = match &run.state {
-        RunState::Finished { outcome, at, .. } => (Some(*outcome), Some(*at)),
-        RunState::Queued | RunState::Running { .. } | RunState::Cancelling { .. } => (None, None),
+    let outcome = match &run.state {
+        RunState::Finished { outcome, .. } => Some(*outcome),
+        RunState::Queued | RunState::Running { .. } | RunState::Cancelling { .. } => None,
     };
     RunView {
-        summary: RunSummary {
-            id: run.id,
-            workflow: run.graph.name.clone(),
-            status: run.word().to_owned(),
-            actor: run.submitted.actor.clone(),
-            submitted_at: run.submitted.at,
-            ended_at,
-        },
+        summary: RunSummary::of(run),
         revision: run.graph.revision.clone(),
         bundle: run.submitted.bundle.clone(),
         admitted_at: run.admitted(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use graylane_engine::id::TaskName;
+use graylane_engine::journal::{PAGE, Query};
 use graylane_engine::logs::LogLine;
 use graylane_engine::preview::{TaskPreview, Verdict};
 use graylane_engine::run::{HoldAnswer, Record};
@@ -47,6 +48,57 @@ pub(crate) struct Submit {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Submitted {
     pub(crate) id: String,
+}
+
+/// Which runs to list: as it stands in the address, and on the command line.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct List {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) workflow: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) environment: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trigger: Option<String>,
+    /// Only runs that are not final; they are listed whole.
+    #[serde(default)]
+    pub(crate) unfinished: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<usize>,
+    /// The last run of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<String>,
+}
+
+/// The longest page.
+const MAX_PAGE: usize = 1_000;
+
+impl List {
+    /// The engine's query.
+    pub(crate) fn query(self) -> Result<Query, String> {
+        let after = self.after.map(|after| after.parse().map_err(|error| format!("after: {error}")));
+        let limit = self.limit.unwrap_or(PAGE);
+        if limit == 0 || limit > MAX_PAGE {
+            return Err(format!("limit: a page has 1 to {MAX_PAGE} runs"));
+        }
+        Ok(Query {
+            workflow: self.workflow,
+            environment: self.environment,
+            status: self.status,
+            tag: self.tag,
+            actor: self.actor,
+            trigger: self.trigger,
+            after: after.transpose()?,
+            limit,
+            ..Query::default()
+        })
+    }
 }
 
 /// A wish that a run ends.

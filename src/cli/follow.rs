@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 
+use graylane_engine::journal::Page;
 use graylane_engine::run::{Event, Outcome};
 use graylane_engine::scheduler::Mode;
 use graylane_engine::view::{RunSummary, RunView};
@@ -143,12 +144,9 @@ async fn stay_for_others(access: &Access) {
     let mut updates = holder.engine.watch();
     let mut told = false;
     loop {
-        let active: Vec<RunSummary> = holder
-            .engine
-            .runs()
-            .into_iter()
-            .filter(|run| !run.is_final() && run.status != "waiting")
-            .collect();
+        // What waits for people may wait for long: whoever is asked knows how to go on.
+        let mut active = holder.engine.unfinished();
+        active.retain(|run| run.status != "waiting");
         if active.is_empty() {
             return;
         }
@@ -170,10 +168,9 @@ async fn stay_for_others(access: &Access) {
 
 /// Everything that is unfinished.
 pub(crate) async fn unfinished(client: &Client) -> Result<Vec<RunSummary>, Failure> {
-    let mut runs: Vec<RunSummary> = client.get("/api/v1/runs").await?;
-    runs.retain(|run| !run.is_final());
-    runs.reverse();
-    Ok(runs)
+    let mut page: Page = client.get("/api/v1/runs?unfinished=true").await?;
+    page.runs.reverse();
+    Ok(page.runs)
 }
 
 /// `graylane resume`: holds the store until every unfinished run has ended.

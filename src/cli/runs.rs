@@ -4,20 +4,21 @@ use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use graylane_engine::clock::show_duration;
 use graylane_engine::id::Digest;
+use graylane_engine::journal::Page;
 use graylane_engine::logs::LogLine;
 use graylane_engine::scheduler::Mode;
 use graylane_engine::task::Plan;
 use graylane_engine::view::{RunSummary, RunView};
 
 use super::follow::follow;
-use super::{Context, Failure, Output, json, print, tell};
+use super::{Context, Failure, Output, json, note, print, tell};
 use crate::access::Access;
 use crate::progress::summary;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunsCommand {
-    /// Every run, newest first
-    List,
+    /// Runs, newest first; every condition must hold
+    List(ListArgs),
     /// One run: tasks, attempts, errors, what it put out
     Show(RunArg),
     /// What the tasks of a run logged
@@ -33,6 +34,73 @@ pub(crate) enum RunsCommand {
 pub(crate) struct PlanArg {
     /// Its digest, as `runs show` gives it
     digest: String,
+}
+
+/// Which runs.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  graylane runs list --workflow release --status failed\n  graylane runs list --environment production --limit 10\n  graylane runs list --after 01JAB3...        the page after this run"
+)]
+pub(crate) struct ListArgs {
+    /// Of this workflow
+    #[arg(long, value_name = "NAME")]
+    workflow: Option<String>,
+    /// Whose tasks name this environment
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
+    /// In this state: queued, running, waiting, cancelling, succeeded, failed or cancelled
+    #[arg(long, value_name = "STATE")]
+    status: Option<String>,
+    /// Whose tasks name this lane
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+    /// Submitted by
+    #[arg(long, value_name = "NAME")]
+    actor: Option<String>,
+    /// Started by this kind of trigger
+    #[arg(long, value_name = "KIND")]
+    trigger: Option<String>,
+    /// How many at most
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    /// Only runs before this one: the last of the page before
+    #[arg(long, value_name = "RUN")]
+    after: Option<String>,
+}
+
+impl ListArgs {
+    /// The address of the list.
+    fn path(self) -> Result<String, Failure> {
+        let after = self.after.as_deref().map(run_path).transpose()?.map(str::to_owned);
+        let conditions = [
+            ("workflow", self.workflow),
+            ("environment", self.environment),
+            ("status", self.status),
+            ("tag", self.tag),
+            ("actor", self.actor),
+            ("trigger", self.trigger),
+            ("after", after),
+        ];
+        let mut path = format!("/api/v1/runs?limit={}", self.limit);
+        for (name, value) in conditions {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", escaped(&value)));
+            }
+        }
+        Ok(path)
+    }
+}
+
+/// A value as it stands in an address.
+fn escaped(value: &str) -> String {
+    value.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+        text
+    })
 }
 
 /// A run.
@@ -71,14 +139,22 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
             }
             Ok(0)
         }
-        RunsCommand::List => {
-            let runs: Vec<RunSummary> = look(context, "/api/v1/runs".into()).await?;
+        RunsCommand::List(args) => {
+            let path = args.path()?;
+            let all = !path.contains('&');
+            let page: Page = look(context, path).await?;
             match context.output {
-                Output::Json => print(&json(&runs)),
-                Output::Text if runs.is_empty() => {
+                Output::Json => print(&json(&page.runs)),
+                Output::Text if page.runs.is_empty() && all => {
                     print("no run yet; begin with `graylane run workflows/release.yaml`")
                 }
-                Output::Text => print(&table(&runs)),
+                Output::Text if page.runs.is_empty() => print("no run is like that"),
+                Output::Text => {
+                    print(&table(&page.runs));
+                    if let Some(last) = page.runs.last().filter(|_| page.more) {
+                        note(&format!("there are more: add --after {}", last.id));
+                    }
+                }
             }
             Ok(0)
         }

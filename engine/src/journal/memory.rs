@@ -5,9 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::history::{Index, list};
+use super::query::{Page, Query};
+use super::record::Stored;
 use super::{Error, Journal};
+use crate::audit::{Chain, Entry, Head, is_audited};
 use crate::id::{Digest, RunId};
-use crate::run::Record;
+use crate::run::{Record, RunSummary};
 
 /// Keeps records while the process lives.
 #[derive(Debug, Default)]
@@ -17,7 +21,10 @@ pub struct MemoryJournal {
 
 #[derive(Debug, Default)]
 struct Inner {
-    records: BTreeMap<RunId, Vec<Record>>,
+    records: BTreeMap<RunId, Vec<(Record, Chain)>>,
+    index: Index,
+    audit: Vec<Entry>,
+    head: Head,
     bytes: BTreeMap<Digest, Vec<u8>>,
     fails: bool,
 }
@@ -26,6 +33,11 @@ impl MemoryJournal {
     /// From now on every write fails, as on a full disk.
     pub fn fail_writes(&self) {
         self.inner().fails = true;
+    }
+
+    /// Writes work again.
+    pub fn mend(&self) {
+        self.inner().fails = false;
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -40,30 +52,52 @@ impl Journal for MemoryJournal {
         if inner.fails {
             return Err(Error::Broken("the disk is full".into()));
         }
-        let mut last: BTreeMap<RunId, u64> = BTreeMap::new();
+        let mut last: BTreeMap<RunId, (u64, bool)> = BTreeMap::new();
         for record in &records {
-            let before = last
-                .entry(record.run)
-                .or_insert_with(|| inner.records.get(&record.run).map_or(0, |records| records.len() as u64));
-            if record.seq.0 != *before + 1 {
+            let before = last.entry(record.run).or_insert_with(|| {
+                let line = inner.index.live.get(&record.run);
+                line.map_or((0, false), |line| (line.last.0, line.summary.is_final()))
+            });
+            if record.seq.0 != before.0 + 1 || before.1 {
                 return Err(Error::OutOfOrder(record.run));
             }
-            *before += 1;
+            *before = (record.seq.0, matches!(record.event, crate::run::Event::RunFinished { .. }));
         }
         for record in records {
-            inner.records.entry(record.run).or_default().push(record);
+            inner.index.follow(&record);
+            let before = inner.records.get(&record.run).and_then(|records| records.last());
+            let before = before.map(|(_, chain)| *chain).unwrap_or_default();
+            let chain = Stored::of(&before, &record).map_err(Error::Broken)?.chain;
+            if is_audited(&record.event) {
+                let position = inner.head.position + 1;
+                let entry = Entry { position, at: record.at, run: record.run, seq: record.seq, chain };
+                inner.head = inner.head.after(&entry);
+                inner.audit.push(entry);
+            }
+            inner.records.entry(record.run).or_default().push((record, chain));
         }
         Ok(())
     }
 
-    fn read(&self, run: RunId) -> Result<Vec<Record>, Error> {
+    fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, Error> {
         Ok(self.inner().records.get(&run).cloned().unwrap_or_default())
     }
 
-    fn scan(&self, each: &mut dyn FnMut(Record)) -> Result<(), Error> {
-        let records = self.inner().records.clone();
-        records.into_values().flatten().for_each(each);
-        Ok(())
+    fn list(&self, query: &Query) -> Result<Page, Error> {
+        list(self.inner().index.live(query), &[], query).map_err(Error::Damaged)
+    }
+
+    fn unfinished(&self) -> Vec<RunSummary> {
+        self.inner().index.unfinished()
+    }
+
+    fn audit(&self, after: u64, limit: usize) -> Result<Vec<Entry>, Error> {
+        let skip = usize::try_from(after).unwrap_or(usize::MAX);
+        Ok(self.inner().audit.iter().skip(skip).take(limit).copied().collect())
+    }
+
+    fn head(&self) -> Head {
+        self.inner().head
     }
 
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
@@ -75,5 +109,9 @@ impl Journal for MemoryJournal {
     fn get(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
         let bytes = self.inner().bytes.get(digest).cloned();
         bytes.ok_or_else(|| Error::Damaged(format!("the bytes of {} are missing", digest.short())))
+    }
+
+    fn reopen(&self) -> Result<(), Error> {
+        if self.inner().fails { Err(Error::Broken("the disk is full".into())) } else { Ok(()) }
     }
 }

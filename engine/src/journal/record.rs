@@ -8,16 +8,57 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::audit::Chain;
 use crate::id::{RunId, Seq};
 use crate::run::Record;
 
 /// The version of the stored form.
 pub const FORMAT: u8 = 1;
 
-/// The hash of a record over everything before it in its run.
-pub(super) type Chain = [u8; 32];
-
 pub(super) const PREFIX: u8 = b'e';
+
+/// A record as it is stored, wherever it lies.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Stored {
+    pub(super) format: u8,
+    /// The hash of the record over everything before it in its run.
+    pub(super) chain: Chain,
+    pub(super) json: Vec<u8>,
+}
+
+impl Stored {
+    pub(super) fn of(before: &Chain, record: &Record) -> Result<Stored, String> {
+        let json = serde_json::to_vec(record).map_err(|error| error.to_string())?;
+        Ok(Stored { format: FORMAT, chain: link(before, &key(record.run, record.seq), &json), json })
+    }
+
+    pub(super) fn to_value(&self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(33 + self.json.len());
+        value.push(self.format);
+        value.extend_from_slice(&self.chain);
+        value.extend_from_slice(&self.json);
+        value
+    }
+
+    /// Reads a value, which must follow on the record before it.
+    pub(super) fn from_value(before: &Chain, key: &[u8], value: &[u8]) -> Result<Stored, String> {
+        let (format, rest) = value.split_first().ok_or("an empty record")?;
+        let (stored, json) = rest.split_at_checked(32).ok_or("a record that is cut short")?;
+        let chain = link(before, key, json);
+        if chain != stored {
+            return Err("a record was changed, or one before it is missing".into());
+        }
+        Ok(Stored { format: *format, chain, json: json.to_vec() })
+    }
+
+    /// The record itself.
+    pub(super) fn record(&self) -> Result<Record, String> {
+        if self.format != FORMAT {
+            return Err(format!("a record of format {}, which this version does not know", self.format));
+        }
+        serde_json::from_slice(&self.json).map_err(|error| format!("a record that cannot be read: {error}"))
+    }
+}
 
 /// The key of a record.
 pub(super) fn key(run: RunId, seq: Seq) -> [u8; 25] {
@@ -36,32 +77,14 @@ pub(super) fn run_prefix(run: RunId) -> [u8; 17] {
     prefix
 }
 
-pub(super) fn encode(before: &Chain, record: &Record) -> Result<(Chain, Vec<u8>), String> {
-    let json = serde_json::to_vec(record).map_err(|error| error.to_string())?;
-    let chain = link(before, &key(record.run, record.seq), &json);
-    let mut value = Vec::with_capacity(33 + json.len());
-    value.push(FORMAT);
-    value.extend_from_slice(&chain);
-    value.extend_from_slice(&json);
-    Ok((chain, value))
+/// The run and the place that a key names.
+pub(super) fn parse_key(key: &[u8]) -> Option<(RunId, Seq)> {
+    let run = RunId::from_bytes(key.get(1..17)?.try_into().ok()?);
+    Some((run, Seq(u64::from_be_bytes(key.get(17..25)?.try_into().ok()?))))
 }
 
-pub(super) fn decode(before: &Chain, key: &[u8], value: &[u8]) -> Result<(Chain, Record), String> {
-    let (format, rest) = value.split_first().ok_or("an empty record")?;
-    if *format != FORMAT {
-        return Err(format!("a record of format {format}, which this version does not know"));
-    }
-    let (stored, json) = rest.split_at_checked(32).ok_or("a record that is cut short")?;
-    let chain = link(before, key, json);
-    if chain != stored {
-        return Err("a record was changed, or one before it is missing".into());
-    }
-    let record: Record =
-        serde_json::from_slice(json).map_err(|error| format!("a record that cannot be read: {error}"))?;
-    Ok((chain, record))
-}
-
-fn link(before: &Chain, key: &[u8], json: &[u8]) -> Chain {
+/// The hash of a record over everything before it in its run.
+pub(super) fn link(before: &Chain, key: &[u8], json: &[u8]) -> Chain {
     let mut hash = Sha256::new();
     hash.update(before);
     hash.update(key);

@@ -1,5 +1,6 @@
 //! One suite for every journal, and what only the one on disk must stand.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,38 +8,81 @@ use std::sync::Arc;
 use super::*;
 use crate::clock::Timestamp;
 use crate::id::Seq;
-use crate::run::{Event, Outcome};
+use crate::run::{Event, Outcome, Trigger};
+
+/// Small enough that a test sees everything happen: seven runs a segment, three segments merged, a move every 400 keys.
+const TINY: Limits = Limits { seal: 7, merge: 3, rotate: 400 };
+/// The last record of a run here.
+const LAST: u64 = 4;
+
+fn id(run: u128) -> RunId {
+    RunId::new(1_000 + u64::try_from(run).expect("small"), run)
+}
 
 fn record(run: u128, seq: u64) -> Record {
     let event = match seq {
-        1 => Event::RunAdmitted,
-        2 => Event::RunTimedOut,
-        _ => Event::RunFinished {
-            outcome: Outcome::Succeeded,
+        1 => Event::RunSubmitted {
+            workflow: ["release", "hotfix", "cleanup"][run as usize % 3].parse().expect("a name"),
+            revision: Digest::of(b"revision"),
+            bundle: Digest::of(b"bundle"),
+            inputs: std::collections::BTreeMap::new(),
+            vars: std::collections::BTreeMap::new(),
+            secrets: BTreeSet::new(),
+            trigger: Trigger::Manual,
+            actor: ["ann", "bob"][run as usize % 2].into(),
+            left_out: BTreeSet::new(),
+            environments: BTreeSet::from([["production", "staging"][run as usize / 2 % 2].to_owned()]),
+            origin: None,
+            kept: std::collections::BTreeMap::new(),
+            tags: BTreeSet::from(["gray".to_owned(), format!("tag-{}", run % 5)]),
+        },
+        2 => Event::RunAdmitted,
+        LAST => Event::RunFinished {
+            outcome: if run.is_multiple_of(4) { Outcome::Failed } else { Outcome::Succeeded },
             reason: Some(format!("{run}/{seq}")),
             undone_by: None,
         },
+        _ => Event::PhaseEntered {
+            task: "deploy".parse().expect("a name"),
+            attempt: crate::id::Attempt::FIRST,
+            phase: format!("phase {seq}"),
+        },
     };
-    Record { run: RunId::new(1_000, run), seq: Seq(seq), at: Timestamp::from_millis(seq), event }
+    Record { run: id(run), seq: Seq(seq), at: Timestamp::from_millis(1_000 + seq), event }
+}
+
+fn whole(run: u128) -> Vec<Record> {
+    (1..=LAST).map(|seq| record(run, seq)).collect()
+}
+
+fn ids(page: &Page) -> Vec<RunId> {
+    page.runs.iter().map(|run| run.id).collect()
 }
 
 /// What every journal promises.
 async fn keeps_the_contract(journal: &dyn Journal) {
     journal.append(vec![record(2, 1), record(1, 1), record(2, 2)]).await.expect("written");
     journal.append(vec![record(1, 2)]).await.expect("written");
-    let one = RunId::new(1_000, 1);
-    assert_eq!(journal.read(one).expect("read"), [record(1, 1), record(1, 2)]);
+    assert_eq!(journal.read(id(1)).expect("read"), [record(1, 1), record(1, 2)]);
     assert_eq!(journal.read(RunId::new(9, 9)).expect("read"), []);
 
     let refused = journal.append(vec![record(3, 1), record(1, 4)]).await;
-    assert!(matches!(refused, Err(Error::OutOfOrder(run)) if run == one), "{refused:?}");
-    assert_eq!(journal.read(RunId::new(1_000, 3)).expect("read"), [], "all records of a write, or none");
-    journal.append(vec![record(1, 3)]).await.expect("a refused write changes nothing");
+    assert!(matches!(refused, Err(Error::OutOfOrder(run)) if run == id(1)), "{refused:?}");
+    assert_eq!(journal.read(id(3)).expect("read"), [], "all records of a write, or none");
+    journal.append(vec![record(1, 3), record(1, 4)]).await.expect("a refused write changes nothing");
+    for late in [vec![record(1, 5)], vec![record(1, 1)]] {
+        assert!(matches!(journal.append(late).await, Err(Error::OutOfOrder(_))), "final is final");
+    }
 
-    let mut all = Vec::new();
-    journal.scan(&mut |record| all.push((record.run, record.seq.0))).expect("scanned");
-    let two = RunId::new(1_000, 2);
-    assert_eq!(all, [(one, 1), (one, 2), (one, 3), (two, 1), (two, 2)]);
+    let unfinished: Vec<RunId> = journal.unfinished().iter().map(|run| run.id).collect();
+    assert_eq!(unfinished, [id(2)]);
+    let entries = journal.audit(0, 9).expect("read");
+    let audited: Vec<(RunId, u64)> = entries.iter().map(|entry| (entry.run, entry.seq.0)).collect();
+    assert_eq!(audited, [(id(2), 1), (id(1), 1), (id(1), 4)]);
+    let head = entries.iter().fold(Head::default(), |head, entry| head.after(entry));
+    assert_eq!(journal.head(), head);
+    let chained = journal.read_chained(id(1)).expect("read");
+    assert_eq!(chained[3].1, entries[2].chain, "an entry names the hash of its record");
 
     let digest = journal.put(b"bytes").expect("kept");
     assert_eq!(journal.put(b"bytes").expect("kept twice"), digest);
@@ -46,9 +90,76 @@ async fn keeps_the_contract(journal: &dyn Journal) {
     assert!(matches!(journal.get(&Digest::of(b"other")), Err(Error::Damaged(_))));
 }
 
+/// Lists, against the plain meaning of a query.
+async fn lists_as_asked(journal: &dyn Journal, runs: u128) {
+    let mut all: Vec<RunSummary> = Vec::new();
+    for run in 0..runs {
+        // Every tenth goes on.
+        let records = if run.is_multiple_of(10) { vec![record(run, 1)] } else { whole(run) };
+        let mut summary = RunSummary::begin(&records[0]).expect("a first record");
+        records[1..].iter().for_each(|record| summary.follow(record));
+        all.insert(0, summary);
+        journal.append(records).await.expect("written");
+    }
+    let some = |text: &str| Some(text.to_owned());
+    let queries = [
+        Query::default(),
+        Query { workflow: some("hotfix"), ..Query::default() },
+        Query { workflow: some("unknown"), ..Query::default() },
+        Query { environment: some("staging"), status: some("failed"), ..Query::default() },
+        Query { status: some("queued"), ..Query::default() },
+        Query { tag: some("tag-3"), actor: some("bob"), trigger: some("manual"), ..Query::default() },
+        Query { tag: some("gray"), since: Some(Timestamp::from_millis(1_020)), ..Query::default() },
+        Query { until: Some(Timestamp::from_millis(1_020)), workflow: some("release"), ..Query::default() },
+        Query { since: Some(Timestamp::from_millis(9_000)), ..Query::default() },
+        Query::beginning(&id(17).to_string()).expect("an id"),
+        Query::beginning("").expect("every id"),
+    ];
+    for (number, query) in queries.iter().enumerate() {
+        let wanted: Vec<RunSummary> = all
+            .iter()
+            .filter(|run| query.matches(run))
+            .filter(|run| {
+                query.since.is_none_or(|since| run.id.to_bytes() >= RunId::new(since.millis(), 0).to_bytes())
+            })
+            .filter(|run| query.until.is_none_or(|until| run.id < RunId::new(until.millis(), 0)))
+            .filter(|run| query.ids.is_none_or(|(first, last)| (first..=last).contains(&run.id)))
+            .cloned()
+            .collect();
+        for limit in [1, 3, 50, 1000] {
+            let mut found = Vec::new();
+            let mut query = Query { limit, ..query.clone() };
+            loop {
+                let page = journal.list(&query).expect("listed");
+                assert!(page.runs.len() <= limit, "query {number}");
+                found.extend(page.runs.clone());
+                if !page.more {
+                    break;
+                }
+                query.after = ids(&page).last().copied();
+            }
+            assert_eq!(found, wanted, "query {number}, {limit} a page");
+        }
+    }
+}
+
+/// Waits until the sealer has nothing left to do.
+fn settled(journal: &DiskJournal) -> Statistics {
+    for _ in 0..2_000 {
+        let now = journal.statistics();
+        let merged = now.sealed / (TINY.seal * TINY.merge) as u64;
+        if now.unsealed < TINY.seal as u64 && now.segments < merged + TINY.merge as u64 {
+            return now;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
+    panic!("it never settles: {:?}", journal.statistics());
+}
+
 #[tokio::test]
 async fn the_journal_in_memory_keeps_the_contract() {
     keeps_the_contract(&MemoryJournal::default()).await;
+    lists_as_asked(&MemoryJournal::default(), 120).await;
 }
 
 #[tokio::test]
@@ -58,20 +169,67 @@ async fn the_journal_on_disk_keeps_the_contract_and_comes_back() {
     keeps_the_contract(&journal).await;
     drop(journal);
     let journal = DiskJournal::open(folder.path()).expect("opened again");
-    assert_eq!(journal.read(RunId::new(1_000, 1)).expect("read").len(), 3);
+    assert_eq!(journal.read(id(1)).expect("read").len(), 4);
     journal.append(vec![record(2, 3)]).await.expect("the chain goes on");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_writers_share_flushes_and_lose_nothing() {
+#[tokio::test]
+async fn lists_are_the_same_in_sled_and_in_segments() {
+    for limits in [Limits::default(), TINY] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = DiskJournal::open_with(folder.path(), limits).expect("opened");
+        lists_as_asked(&journal, 120).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_notices_where_a_run_lives() {
     let folder = tempfile::tempdir().expect("a folder");
-    let journal = Arc::new(DiskJournal::open(folder.path()).expect("opened"));
+    let journal = DiskJournal::open_with(folder.path(), TINY).expect("opened");
+    let memory = MemoryJournal::default();
+    for run in 0..200 {
+        let records = if run == 50 { vec![record(run, 1)] } else { whole(run) };
+        journal.append(records.clone()).await.expect("written");
+        memory.append(records).await.expect("written");
+    }
+    let same = |journal: &DiskJournal| {
+        for run in 0..200 {
+            let kept = memory.read_chained(id(run)).expect("read");
+            assert_eq!(journal.read_chained(id(run)).expect("read"), kept, "run {run}");
+        }
+        assert_eq!(journal.head(), memory.head());
+        assert_eq!(journal.audit(0, 1_000).expect("read"), memory.audit(0, 1_000).expect("read"));
+        assert_eq!(journal.audit(77, 9).expect("read"), memory.audit(77, 9).expect("read"));
+    };
+    same(&journal);
+    let statistics = settled(&journal);
+    assert!(statistics.sealed > 180 && statistics.segments < 12, "{statistics:?}");
+    same(&journal);
+    drop(journal);
+    let journal = DiskJournal::open_with(folder.path(), TINY).expect("opened again");
+    same(&journal);
+    journal.append((2..=LAST).map(|seq| record(50, seq)).collect()).await.expect("an old run ends");
+    for late in [record(3, 1), record(3, 5)] {
+        assert!(matches!(journal.append(vec![late]).await, Err(Error::OutOfOrder(_))), "sealed is final");
+    }
+    let names = fs::read_dir(folder.path().join("store")).expect("read").count();
+    assert_eq!(names, 2, "one folder of sled, and the name of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_writers_share_flushes_and_lose_nothing_while_runs_are_sealed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = Arc::new(DiskJournal::open_with(folder.path(), TINY).expect("opened"));
     let writers: Vec<_> = (0..16)
-        .map(|run| {
+        .map(|writer| {
             let journal = Arc::clone(&journal);
             tokio::spawn(async move {
-                for seq in 1..=20 {
-                    journal.append(vec![record(run, seq)]).await.expect("written");
+                for run in 0..20 {
+                    for seq in 1..=LAST {
+                        let run = writer * 100 + run;
+                        journal.append(vec![record(run, seq)]).await.expect("written");
+                        assert_eq!(journal.read(id(run)).expect("read").len() as u64, seq);
+                    }
                 }
             })
         })
@@ -80,9 +238,9 @@ async fn many_writers_share_flushes_and_lose_nothing() {
         writer.await.expect("no panic");
     }
     drop(journal);
-    let journal = DiskJournal::open(folder.path()).expect("opened again");
-    for run in 0..16 {
-        assert_eq!(journal.read(RunId::new(1_000, run)).expect("read").len(), 20);
+    let journal = DiskJournal::open_with(folder.path(), TINY).expect("opened again");
+    for run in (0..16).flat_map(|writer| (0..20).map(move |run| writer * 100 + run)) {
+        assert_eq!(journal.read(id(run)).expect("read"), whole(run));
     }
 }
 
@@ -96,33 +254,52 @@ async fn a_second_holder_is_told_who_has_the_store() {
     }
 }
 
+#[tokio::test]
+async fn what_a_crash_left_of_a_segment_is_swept_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = DiskJournal::open_with(folder.path(), TINY).expect("opened");
+    for run in 0..30 {
+        journal.append(whole(run)).await.expect("written");
+    }
+    settled(&journal);
+    drop(journal);
+    let history = folder.path().join("history");
+    for name in ["0000000099.seg", "0000000098.draft"] {
+        fs::write(history.join(name), b"left over").expect("written");
+    }
+    let journal = DiskJournal::open_with(folder.path(), TINY).expect("opened again");
+    for run in 0..30 {
+        assert_eq!(journal.read(id(run)).expect("read"), whole(run));
+    }
+    assert!(!history.join("0000000099.seg").exists() && !history.join("0000000098.draft").exists());
+}
+
 async fn filled(folder: &Path, runs: u128) {
     let journal = DiskJournal::open(folder).expect("opened");
     for run in 0..runs {
-        journal.append((1..=9).map(|seq| record(run, seq)).collect()).await.expect("written");
+        journal.append(whole(run)).await.expect("written");
     }
 }
 
 #[tokio::test]
 async fn damage_is_told_and_never_a_shorter_history() {
     type Damage = fn(&Path);
-    let table: [(&str, Damage); 7] = [
-        ("the tail is cut off", |store| cut(&store.join("db"), 2)),
-        ("the file is emptied", |store| fs::write(store.join("db"), b"").expect("written")),
-        ("the file is missing", |store| fs::remove_file(store.join("db")).expect("removed")),
-        ("the tail is zeroed", |store| zero(&store.join("db"), 2, 2)),
-        ("the middle is zeroed", |store| zero(&store.join("db"), 3, 1)),
-        ("the format is a later one", |store| {
-            fs::write(store.parent().expect("a parent").join("format"), b"9\n").expect("written");
-        }),
-        ("the format is gone", |store| {
-            fs::remove_file(store.parent().expect("a parent").join("format")).expect("removed")
+    let table: [(&str, Damage); 8] = [
+        ("the tail is cut off", |data| cut(&data.join("store/1/db"), 2)),
+        ("the file is emptied", |data| fs::write(data.join("store/1/db"), b"").expect("written")),
+        ("the file is missing", |data| fs::remove_file(data.join("store/1/db")).expect("removed")),
+        ("the tail is zeroed", |data| zero(&data.join("store/1/db"), 2, 2)),
+        ("the middle is zeroed", |data| zero(&data.join("store/1/db"), 3, 1)),
+        ("the format is a later one", |data| fs::write(data.join("format"), b"9\n").expect("written")),
+        ("the format is gone", |data| fs::remove_file(data.join("format")).expect("removed")),
+        ("the name of the folder is gone", |data| {
+            fs::remove_file(data.join("store/current")).expect("removed")
         }),
     ];
     for (what, damage) in table {
         let folder = tempfile::tempdir().expect("a folder");
         filled(folder.path(), 400).await;
-        damage(&folder.path().join("store"));
+        damage(folder.path());
         let opened = DiskJournal::open(folder.path());
         let error = opened.err().unwrap_or_else(|| panic!("{what}: opened"));
         assert!(

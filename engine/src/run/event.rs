@@ -59,6 +59,12 @@ pub enum Event {
         /// What it takes over from that run, by task.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         kept: BTreeMap<TaskName, Kept>,
+        /// The environments that its tasks name, as far as inputs say it: lists are filtered by them.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        environments: BTreeSet<String>,
+        /// The lanes that its tasks name, likewise.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        tags: BTreeSet<String>,
     },
     /// The run has its claims and may start tasks.
     RunAdmitted,
@@ -425,4 +431,14 @@ pub struct Consent {
     pub authenticated: bool,
     /// When.
     pub at: Timestamp,
+}
+
+impl Trigger {
+    /// One word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Trigger::Manual => "manual",
+            Trigger::Undo => "undo",
+        }
+    }
 }

@@ -54,6 +54,8 @@ impl Run {
             trigger,
             actor,
             left_out: self.submitted.left_out.clone(),
+            environments: self.submitted.environments.clone(),
+            tags: self.submitted.tags.clone(),
             origin: Some(origin),
             kept,
         }

@@ -17,7 +17,7 @@ use crate::expression::{self, Part};
 use crate::graph::{Graph, Known, check};
 use crate::id::{Digest, RunId, Seq, TaskName};
 use crate::input::complete;
-use crate::journal;
+use crate::journal::{self, Page, Query};
 use crate::logs::LogLine;
 use crate::run::{Event, FollowError, HoldAnswer, IllegalEvent, Kept, Origin, Record, Run, Trigger};
 use crate::schema::nearest;
@@ -143,12 +143,6 @@ pub enum FollowUp {
     Rerun,
 }
 
-impl PartialEq for journal::Error {
-    fn eq(&self, other: &Self) -> bool {
-        self.to_string() == other.to_string()
-    }
-}
-
 /// Why the engine could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -200,30 +194,24 @@ impl Engine {
     /// # Errors
     /// A journal that cannot be read to its end.
     pub async fn start(parts: Parts, mode: Mode) -> Result<Engine, StartError> {
-        let (summaries, mut unfinished) = read_all(&parts)?;
+        let mut unfinished = parts.journal.unfinished();
         match mode {
             Mode::Work | Mode::Answer => {}
             Mode::Look => unfinished.clear(),
-            Mode::End(run) => {
-                unfinished.retain(|records| records.first().is_some_and(|first| first.run == run))
-            }
+            Mode::End(run) => unfinished.retain(|summary| summary.id == run),
             Mode::Begin if unfinished.is_empty() => {}
-            Mode::Begin => {
-                let unfinished = summaries.into_values().filter(|summary| !summary.is_final());
-                return Err(StartError::Unfinished(unfinished.collect()));
-            }
+            Mode::Begin => return Err(StartError::Unfinished(unfinished)),
         }
         let mut runs = ActiveRuns::new();
         let mut bundles = HashMap::new();
-        for records in unfinished {
-            let (run, bundle) = fold(&parts, &records)?;
+        for summary in unfinished {
+            let (run, bundle) = fold(&parts, &parts.journal.read(summary.id)?)?;
             bundles.insert(run.id, bundle);
             runs.insert(run.id, run);
         }
         let (inbox, receiver) = mpsc::channel(1024);
         let shared = Arc::new(Shared {
             updates: broadcast::channel(16 * 1024).0,
-            summaries: Mutex::new(summaries),
             broken: CancellationToken::new(),
             why_broken: Mutex::new(None),
         });
@@ -366,10 +354,17 @@ impl Engine {
         }
     }
 
-    /// All runs, newest first.
-    pub fn runs(&self) -> Vec<RunSummary> {
-        let summaries = self.shared.summaries.lock().unwrap_or_else(PoisonError::into_inner);
-        summaries.values().rev().cloned().collect()
+    /// A page of runs, newest first.
+    ///
+    /// # Errors
+    /// A journal that cannot be read.
+    pub fn runs(&self, query: &Query) -> Result<Page, journal::Error> {
+        self.parts.journal.list(query)
+    }
+
+    /// The runs that are not final, oldest first.
+    pub fn unfinished(&self) -> Vec<RunSummary> {
+        self.parts.journal.unfinished()
     }
 
     /// Everything about a run; `None` for one that is not known.
@@ -442,21 +437,6 @@ impl Engine {
     }
 }
 
-type Unfinished = Vec<Vec<Record>>;
-
-fn read_all(parts: &Parts) -> Result<(BTreeMap<RunId, RunSummary>, Unfinished), StartError> {
-    let mut summaries: BTreeMap<RunId, RunSummary> = BTreeMap::new();
-    parts.journal.scan(&mut |record| match summaries.get_mut(&record.run) {
-        Some(summary) => summary.follow(&record),
-        None => summaries.extend(RunSummary::begin(&record).map(|summary| (record.run, summary))),
-    })?;
-    let mut unfinished = Vec::new();
-    for summary in summaries.values().filter(|summary| !summary.is_final()) {
-        unfinished.push(parts.journal.read(summary.id)?);
-    }
-    Ok((summaries, unfinished))
-}
-
 /// Folds a run from its records and the bundle that the first one names.
 fn fold(parts: &Parts, records: &[Record]) -> Result<(Run, Arc<Bundle>), StartError> {
     let Some(Record { run, event: Event::RunSubmitted { bundle, vars, secrets, .. }, .. }) = records.first()
@@ -512,7 +492,8 @@ pub(crate) fn seal(
         select(&graph, &submission.only, &submission.skip, &supplied).map_err(SubmitError::Inputs)?;
     let kept = supplied.into_iter().filter(|(name, _)| left_out.contains(name)).collect();
     let bundle = parts.journal.put(&submission.bundle.to_bytes())?;
-    let event = Event::RunSubmitted {
+    let graph = Arc::new(graph);
+    let mut event = Event::RunSubmitted {
         workflow: graph.name.clone(),
         revision: graph.revision.clone(),
         bundle,
@@ -524,12 +505,24 @@ pub(crate) fn seal(
         left_out,
         origin: submission.from.map(|of| Origin::From { of }),
         kept,
+        environments: BTreeSet::new(),
+        tags: BTreeSet::new(),
     };
-    let record = Record { run: id, seq: Seq(1), at: now, event };
-    let run =
-        Run::begin(Arc::new(graph), &record).map_err(|error| SubmitError::Inputs(vec![error.to_string()]))?;
+    let begin = |event: &Event| {
+        let record = Record { run: id, seq: Seq(1), at: now, event: event.clone() };
+        Run::begin(Arc::clone(&graph), &record)
+            .map(|run| (run, record))
+            .map_err(|error| SubmitError::Inputs(vec![error.to_string()]))
+    };
+    // Where the run goes follows from the run itself: it is told once more, with it.
+    let (run, _) = begin(&event)?;
     run.run_claims().map_err(|why| SubmitError::Inputs(vec![why]))?;
-    Ok((run, record))
+    let (in_environments, on_lanes) = run.places().map_err(|why| SubmitError::Inputs(vec![why]))?;
+    if let Event::RunSubmitted { environments, tags, .. } = &mut event {
+        *environments = in_environments;
+        *tags = on_lanes;
+    }
+    begin(&event)
 }
 
 /// What another run's tasks have put out, for tasks that are left out here.

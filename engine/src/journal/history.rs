@@ -1,0 +1,195 @@
+//! Where every run is, and lists of runs: those that are in sled by a table in memory, the finished ones in segments.
+//!
+//! The table is small: runs that are active, and finished ones that are not sealed yet. A list merges it with the
+//! segments, newest first, and reads no more of them than it shows. Nothing here writes.
+
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
+
+use super::query::{Page, Query};
+use super::segment::{Row, Segment, Walk};
+use crate::id::{RunId, Seq};
+use crate::run::{Record, RunSummary};
+
+/// A run that is in sled.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) summary: RunSummary,
+    /// Its last acknowledged record.
+    pub(super) last: Seq,
+}
+
+/// Every run.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Index {
+    pub(super) live: BTreeMap<RunId, Line>,
+    /// In the order of the audit log.
+    pub(super) segments: Vec<Arc<Segment>>,
+}
+
+/// Where a run is.
+pub(super) enum Place {
+    Nowhere,
+    Live(Line),
+    Sealed(Arc<Segment>, Row),
+}
+
+impl Index {
+    /// Follows a run by one more record.
+    pub(super) fn follow(&mut self, record: &Record) {
+        match self.live.get_mut(&record.run) {
+            Some(line) => {
+                line.summary.follow(record);
+                line.last = record.seq;
+            }
+            None => {
+                if let Some(summary) = RunSummary::begin(record) {
+                    self.live.insert(record.run, Line { summary, last: record.seq });
+                }
+            }
+        }
+    }
+
+    pub(super) fn place(&self, run: RunId) -> Result<Place, String> {
+        if let Some(line) = self.live.get(&run) {
+            return Ok(Place::Live(line.clone()));
+        }
+        find(&self.segments, run)
+    }
+
+    pub(super) fn unfinished(&self) -> Vec<RunSummary> {
+        self.live.values().map(|line| &line.summary).filter(|run| !run.is_final()).cloned().collect()
+    }
+
+    /// Runs of the table that a query asks for, newest first.
+    pub(super) fn live(&self, query: &Query) -> Vec<RunSummary> {
+        let (from, end) = query.range();
+        if end.is_some_and(|end| end <= from) {
+            return Vec::new();
+        }
+        let lines: Box<dyn DoubleEndedIterator<Item = &Line>> = match end {
+            Some(end) => Box::new(self.live.range(from..end).map(|(_, line)| line)),
+            None => Box::new(self.live.range(from..).map(|(_, line)| line)),
+        };
+        let matching = lines.rev().map(|line| &line.summary).filter(|run| query.matches(run));
+        matching.take(query.limit.saturating_add(1)).cloned().collect()
+    }
+}
+
+/// The segment that holds a run. Ids lie close together in time, so most segments are passed over by their ends.
+pub(super) fn find(segments: &[Arc<Segment>], run: RunId) -> Result<Place, String> {
+    for segment in segments.iter().rev() {
+        if let Some(row) = segment.find(run)? {
+            return Ok(Place::Sealed(Arc::clone(segment), row));
+        }
+    }
+    Ok(Place::Nowhere)
+}
+
+/// Merges runs of the table with those of segments. A segment is opened when the list comes to its newest run.
+pub(super) fn list(live: Vec<RunSummary>, segments: &[Arc<Segment>], query: &Query) -> Result<Page, String> {
+    let (from, end) = query.range();
+    let terms = query.terms();
+    let mut waiting: Vec<&Segment> = segments
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|segment| segment.about.last >= from && end.is_none_or(|end| segment.about.first < end))
+        .collect();
+    waiting.sort_by_key(|segment| segment.about.last);
+    let mut open: Vec<Cursor<'_>> = Vec::new();
+    // The newest run of each source, and where it comes from.
+    let mut heads: BinaryHeap<(RunId, usize)> = BinaryHeap::new();
+    let mut live = live.into_iter().peekable();
+    let mut page = Page::default();
+    loop {
+        let newest = heads.peek().map(|(id, _)| *id).max(live.peek().map(|run| run.id));
+        if waiting.last().is_some_and(|segment| newest.is_none_or(|newest| segment.about.last > newest))
+            && let Some(segment) = waiting.pop()
+        {
+            if let Some(mut cursor) = Cursor::open(segment, &terms, from, end)?
+                && let Some(id) = cursor.advance()?
+            {
+                heads.push((id, open.len()));
+                open.push(cursor);
+            }
+            continue;
+        }
+        let Some(newest) = newest else { return Ok(page) };
+        if page.runs.len() >= query.limit {
+            page.more = true;
+            return Ok(page);
+        }
+        if live.peek().is_some_and(|run| run.id == newest) {
+            page.runs.extend(live.next());
+            // A run that was sealed a moment ago is shown once.
+            if heads.peek().is_none_or(|(id, _)| *id != newest) {
+                continue;
+            }
+        }
+        if let Some((id, source)) = heads.pop() {
+            if page.runs.last().is_none_or(|run| run.id != id) {
+                page.runs.push(open[source].summary()?);
+            }
+            if let Some(next) = open[source].advance()? {
+                heads.push((next, source));
+            }
+        }
+    }
+}
+
+/// The runs of one segment that a query asks for, newest first.
+struct Cursor<'s> {
+    segment: &'s Segment,
+    walks: Vec<Walk<'s>>,
+    low: u32,
+    /// The present run is at this place, the next one before it.
+    bound: u32,
+}
+
+impl<'s> Cursor<'s> {
+    fn open(
+        segment: &'s Segment,
+        terms: &[Vec<u8>],
+        from: RunId,
+        end: Option<RunId>,
+    ) -> Result<Option<Cursor<'s>>, String> {
+        let mut walks = Vec::new();
+        for term in terms {
+            let Some(postings) = segment.postings(term)? else { return Ok(None) };
+            walks.push((postings.count, Walk::new(segment, postings)));
+        }
+        // The rarest term leads.
+        walks.sort_by_key(|(count, _)| *count);
+        let walks = walks.into_iter().map(|(_, walk)| walk).collect();
+        let low = segment.before(from)?;
+        let bound = end.map_or(Ok(segment.about.runs), |end| segment.before(end))?;
+        Ok(Some(Cursor { segment, walks, low, bound }))
+    }
+
+    /// Goes to the next run that has every term; gives its id.
+    fn advance(&mut self) -> Result<Option<RunId>, String> {
+        loop {
+            if self.bound <= self.low {
+                return Ok(None);
+            }
+            let (mut first, mut found) = (None, self.bound - 1);
+            for walk in &mut self.walks {
+                let Some(before) = walk.before(found + 1)? else { return Ok(None) };
+                first.get_or_insert(before);
+                found = before;
+            }
+            if first.is_none_or(|first| first == found) {
+                if found < self.low {
+                    return Ok(None);
+                }
+                self.bound = found;
+                return self.segment.row(found).map(|row| Some(row.id));
+            }
+            self.bound = found + 1;
+        }
+    }
+
+    fn summary(&self) -> Result<RunSummary, String> {
+        self.segment.summary(self.bound)
+    }
+}

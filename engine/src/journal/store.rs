@@ -1,0 +1,754 @@
+//! The journal on disk: opening, checking, and what its callers hold.
+//!
+//! ```text
+//! <data>/lock            who holds the store
+//! <data>/format          the version of the layout; written last, when a new store is whole
+//! <data>/store/N         sled: unfinished runs, and those that ended lately; `store/current` names N
+//! <data>/history/*.seg   finished runs, sealed; sled holds the manifest
+//! <data>/sentinel        the last acknowledged batch
+//! <data>/objects/ab/..   bytes by digest: bundles and plans
+//! ```
+//! A store is opened whole or not at all: what is missing or changed is said, and nothing is mended in silence.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
+use std::thread;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::disk::{Generations, Tree, TreeError};
+use super::history::{self, Index, Line, Place};
+use super::objects::Objects;
+use super::query::{Page, Query};
+use super::record::{self, Stored, run_prefix};
+use super::sealer;
+use super::segment::{Listed, Segment, file_name};
+use super::writer::{AUDIT, BATCH_KEY, End, Job, SEGMENT, Sentinel, Write, Writer, audit_key};
+use super::{Error, Journal};
+use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
+use crate::id::{Digest, RunId};
+use crate::lock::{Lock, lock};
+use crate::run::{Event, Record, RunSummary};
+
+/// The version of the layout of a data folder.
+const LAYOUT: u32 = 2;
+/// What may stand in a data folder before its first store is made.
+const OURS: [&str; 8] = ["lock", "digest.key", "logs", "objects", "api.sock", "store", "history", "sentinel"];
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds it.
+    #[error("the data folder {path} is in use by process {pid}")]
+    Locked {
+        /// The data folder.
+        path: PathBuf,
+        /// The holder, as its lock file says.
+        pid: String,
+    },
+    /// It was written by a version with another layout.
+    #[error("the store in {path} has format {found}; this version reads format {LAYOUT}")]
+    Newer {
+        /// The data folder.
+        path: PathBuf,
+        /// What stands in its format file.
+        found: String,
+    },
+    /// What is stored cannot be read, or is less than what was acknowledged.
+    #[error("the store in {path} is damaged: {why}")]
+    Damaged {
+        /// The data folder.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// The system would not do it, or the folder is somebody else's.
+    #[error("the data folder {path} cannot be used: {why}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+}
+
+/// When the store tidies up. Tests and measurements set other limits; users have no reason to.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How many finished runs are sealed together.
+    pub seal: usize,
+    /// How many small segments become one.
+    pub merge: usize,
+    /// How many keys are written before sled moves to a fresh folder.
+    pub rotate: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { seal: 2048, merge: 16, rotate: 500_000 }
+    }
+}
+
+/// What a store holds, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Statistics {
+    /// Batches that were acknowledged, ever.
+    pub batches: u64,
+    /// Runs that are not final.
+    pub unfinished: u64,
+    /// Finished runs that are not sealed.
+    pub unsealed: u64,
+    /// Finished runs in segments.
+    pub sealed: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of all segments.
+    pub segment_bytes: u64,
+    /// Bytes of the records in segments before compression.
+    pub payload_bytes: u64,
+}
+
+/// A journal in a data folder.
+pub struct DiskJournal {
+    folder: PathBuf,
+    limits: Limits,
+    shared: Arc<Shared>,
+    objects: Objects,
+    running: Mutex<Option<Running>>,
+    /// Held while the store is open.
+    _lock: File,
+}
+
+struct Running {
+    queue: mpsc::Sender<Job>,
+    stop: Arc<AtomicBool>,
+    threads: [thread::JoinHandle<()>; 2],
+}
+
+/// What the threads and the readers of a store share.
+pub(super) struct Shared {
+    pub(super) index: RwLock<Index>,
+    pub(super) reads: RwLock<Reads>,
+    pub(super) head: Mutex<Head>,
+    pub(super) history: PathBuf,
+    acknowledged: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).segments.clone()
+    }
+
+    pub(super) fn acknowledge(&self, batch: u64) {
+        self.acknowledged.store(batch, Ordering::SeqCst);
+    }
+}
+
+/// Where the records of runs that are not sealed are read.
+pub(super) enum Reads {
+    Tree(Tree),
+    /// After a failed write: what was acknowledged, kept in memory while sled is closed.
+    Kept {
+        runs: HashMap<RunId, Vec<Stored>>,
+        audit: Vec<Entry>,
+    },
+}
+
+/// A store that was opened and checked.
+struct Opened {
+    tree: Tree,
+    generations: Generations,
+    generation: u64,
+    sentinel: Sentinel,
+    batch: u64,
+    found: Found,
+    segments: Vec<Arc<Segment>>,
+}
+
+/// What sled holds.
+#[derive(Default)]
+struct Found {
+    index: Index,
+    ends: HashMap<RunId, End>,
+    audit: Vec<Entry>,
+    head: Head,
+    keys: u64,
+}
+
+impl std::fmt::Debug for DiskJournal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskJournal").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl DiskJournal {
+    /// Opens the store in a data folder, and makes both where they are missing. Every record that is not sealed, the
+    /// manifest and the directory of every segment are read and checked.
+    ///
+    /// # Errors
+    /// Who holds it, or what is wrong with it; never a shorter history than was acknowledged.
+    pub fn open(folder: &Path) -> Result<DiskJournal, OpenError> {
+        DiskJournal::open_with(folder, Limits::default())
+    }
+
+    /// The same, with other limits.
+    ///
+    /// # Errors
+    /// As [`DiskJournal::open`].
+    pub fn open_with(folder: &Path, limits: Limits) -> Result<DiskJournal, OpenError> {
+        let lock = take(folder)?;
+        prepare(folder)?;
+        let opened = open_store(folder)?;
+        let shared = Arc::new(Shared {
+            index: RwLock::default(),
+            reads: RwLock::new(Reads::Tree(opened.tree.clone())),
+            head: Mutex::default(),
+            history: folder.join("history"),
+            acknowledged: AtomicU64::new(0),
+        });
+        let running = start(opened, &shared, limits).map_err(|why| damaged(folder, why))?;
+        Ok(DiskJournal {
+            folder: folder.to_owned(),
+            limits,
+            shared,
+            objects: Objects::new(folder.join("objects")),
+            running: Mutex::new(Some(running)),
+            _lock: lock,
+        })
+    }
+
+    /// The data folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What the store holds.
+    pub fn statistics(&self) -> Statistics {
+        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        let finished = index.live.values().filter(|line| line.summary.is_final()).count() as u64;
+        Statistics {
+            batches: self.shared.acknowledged.load(Ordering::SeqCst),
+            unfinished: index.live.len() as u64 - finished,
+            unsealed: finished,
+            sealed: index.segments.iter().map(|segment| u64::from(segment.about.runs)).sum(),
+            segments: index.segments.len() as u64,
+            segment_bytes: index.segments.iter().map(|segment| segment.listed.bytes).sum(),
+            payload_bytes: index.segments.iter().map(|segment| segment.about.payload).sum(),
+        }
+    }
+
+    pub(super) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.shared.segments()
+    }
+
+    pub(super) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Hands over every run: the sealed ones in the order of their ends, then the others. A run that is sealed meanwhile
+    /// is still handed over once, from where it is then.
+    pub(super) fn every_run(
+        &self,
+        each: &mut dyn FnMut(RunId, Result<Vec<Stored>, String>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let (live, segments) = {
+            let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+            (index.live.keys().copied().collect::<Vec<_>>(), index.segments.clone())
+        };
+        for segment in segments {
+            for (_, row) in segment.in_order()? {
+                each(row.id, segment.records(&row))?;
+            }
+        }
+        for run in live {
+            each(run, self.stored(run).map_err(|error| error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        let running = self.running().take();
+        if let Some(Running { queue, stop, threads }) = running {
+            stop.store(true, Ordering::Relaxed);
+            // A writer that has ended needs no word.
+            let _ = queue.send(Job::Close);
+            drop(queue);
+            for thread in threads {
+                // One that panicked has already answered everybody.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    fn stored(&self, run: RunId) -> Result<Vec<Stored>, Error> {
+        // A run that is sealed or moved while it is read is read again, where it is now.
+        let mut short = String::new();
+        for _ in 0..5 {
+            let place = {
+                let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+                index.place(run)
+            };
+            let last = match place.map_err(Error::Damaged)? {
+                Place::Nowhere => return Ok(Vec::new()),
+                Place::Sealed(segment, row) => return segment.records(&row).map_err(Error::Damaged),
+                Place::Live(Line { last, .. }) => last.0,
+            };
+            let tree = {
+                let reads = self.shared.reads.read().unwrap_or_else(PoisonError::into_inner);
+                match &*reads {
+                    Reads::Tree(tree) => tree.clone(),
+                    Reads::Kept { runs, .. } => return Ok(runs.get(&run).cloned().unwrap_or_default()),
+                }
+            };
+            match stored_in(&tree, run, last) {
+                Ok(records) => return Ok(records),
+                Err(why) => short = why,
+            }
+        }
+        Err(Error::Damaged(short))
+    }
+}
+
+/// The first `last` records of a run; what is not acknowledged yet is not shown.
+fn stored_in(tree: &Tree, run: RunId, last: u64) -> Result<Vec<Stored>, String> {
+    let mut chain = Chain::default();
+    let mut records = Vec::new();
+    tree.scan(&run_prefix(run), |key, value| {
+        if (records.len() as u64) < last {
+            let record = Stored::from_value(&chain, key, value).map_err(|why| format!("run {run}: {why}"))?;
+            chain = record.chain;
+            records.push(record);
+        }
+        Ok(())
+    })?;
+    if records.len() as u64 == last { Ok(records) } else { Err(format!("run {run}: a record is missing")) }
+}
+
+impl Drop for DiskJournal {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[async_trait]
+impl Journal for DiskJournal {
+    async fn append(&self, records: Vec<Record>) -> Result<(), Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let (done, answer) = oneshot::channel();
+        let closed = || Error::Broken("the writer has stopped".into());
+        {
+            let running = self.running();
+            let queue = &running.as_ref().ok_or_else(closed)?.queue;
+            queue.send(Job::Write(Write { records, done })).map_err(|_| closed())?;
+        }
+        answer.await.map_err(|_| closed())?
+    }
+
+    fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, Error> {
+        let stored = self.stored(run)?;
+        let decoded = stored.iter().map(|stored| stored.record().map(|record| (record, stored.chain)));
+        decoded.collect::<Result<_, _>>().map_err(|why| Error::Damaged(format!("run {run}: {why}")))
+    }
+
+    fn list(&self, query: &Query) -> Result<Page, Error> {
+        let (live, segments) = {
+            let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+            (index.live(query), index.segments.clone())
+        };
+        history::list(live, &segments, query).map_err(Error::Damaged)
+    }
+
+    fn unfinished(&self) -> Vec<RunSummary> {
+        self.shared.index.read().unwrap_or_else(PoisonError::into_inner).unfinished()
+    }
+
+    fn audit(&self, after: u64, limit: usize) -> Result<Vec<Entry>, Error> {
+        let segments = self.shared.segments();
+        let first = segments.partition_point(|segment| segment.listed.audit_to <= after);
+        let mut entries: Vec<Entry> = Vec::new();
+        for segment in &segments[first..] {
+            if entries.len() >= limit {
+                break;
+            }
+            let slice = segment.audit().map_err(Error::Damaged)?;
+            entries.extend(slice.into_iter().filter(|entry| entry.position > after));
+        }
+        let head = self.head();
+        let mut next = entries.last().map_or(after, |last| last.position) + 1;
+        let reads = self.shared.reads.read().unwrap_or_else(PoisonError::into_inner);
+        match &*reads {
+            Reads::Kept { audit, .. } => {
+                entries.extend(audit.iter().filter(|entry| entry.position >= next).copied());
+            }
+            Reads::Tree(tree) => {
+                while entries.len() < limit && next <= head.position {
+                    let found = tree.get(&audit_key(next)).map_err(Error::Damaged)?;
+                    let Some(entry) = found.as_deref().and_then(Entry::from_bytes) else {
+                        drop(reads);
+                        // It was sealed a moment ago, or it is gone.
+                        let sealed =
+                            self.shared.segments().last().is_some_and(|last| last.listed.audit_to >= next);
+                        return if sealed {
+                            self.audit(after, limit)
+                        } else {
+                            Err(Error::Damaged(format!("entry {next} of the audit log is missing")))
+                        };
+                    };
+                    entries.push(entry);
+                    next += 1;
+                }
+            }
+        }
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
+    fn head(&self) -> Head {
+        *self.shared.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
+        self.objects.put(bytes)
+    }
+
+    fn get(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
+        self.objects.get(digest)
+    }
+
+    fn reopen(&self) -> Result<(), Error> {
+        self.stop();
+        self.keep_in_memory()?;
+        let acknowledged = self.shared.acknowledged.load(Ordering::SeqCst);
+        let opened = open_store(&self.folder).map_err(|error| Error::Broken(error.to_string()))?;
+        if opened.batch < acknowledged {
+            return Err(Error::Damaged(format!(
+                "it ends at write {}, and {acknowledged} were acknowledged",
+                opened.batch
+            )));
+        }
+        let tree = opened.tree.clone();
+        let running = start(opened, &self.shared, self.limits).map_err(Error::Damaged)?;
+        *self.shared.reads.write().unwrap_or_else(PoisonError::into_inner) = Reads::Tree(tree);
+        *self.running() = Some(running);
+        Ok(())
+    }
+}
+
+impl DiskJournal {
+    /// Reads what is in sled and was acknowledged into memory, and lets go of sled.
+    fn keep_in_memory(&self) -> Result<(), Error> {
+        let mut reads = self.shared.reads.write().unwrap_or_else(PoisonError::into_inner);
+        let Reads::Tree(tree) = &*reads else { return Ok(()) };
+        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let sealed = index.segments.last().map_or(0, |last| last.listed.audit_to);
+        let head = self.head().position;
+        let kept = tree.guarded(move |tree, progress| {
+            let mut runs = HashMap::new();
+            for (run, line) in &index.live {
+                runs.insert(*run, stored_in(tree, *run, line.last.0)?);
+                progress.fetch_add(1, Ordering::Relaxed);
+            }
+            let mut audit = Vec::new();
+            for position in sealed + 1..=head {
+                audit.extend(tree.get(&audit_key(position))?.as_deref().and_then(Entry::from_bytes));
+            }
+            Ok((runs, audit))
+        });
+        let (runs, audit) = kept.map_err(Error::Damaged)?;
+        *reads = Reads::Kept { runs, audit };
+        Ok(())
+    }
+}
+
+fn damaged(folder: &Path, why: String) -> OpenError {
+    OpenError::Damaged { path: folder.to_owned(), why }
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> OpenError + use<> {
+    let path = path.to_owned();
+    move |error| OpenError::Io { path: path.clone(), why: error.to_string() }
+}
+
+/// Takes the lock of a data folder, which is made where it is missing.
+pub(super) fn take(folder: &Path) -> Result<File, OpenError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error(folder))?;
+    match lock(folder).map_err(io_error(&folder.join("lock")))? {
+        Lock::Ours(file) => Ok(file),
+        Lock::Theirs(pid) => Err(OpenError::Locked { path: folder.to_owned(), pid }),
+    }
+}
+
+/// Makes sure that a folder holds a store of this layout, and makes an empty one where there is none.
+fn prepare(folder: &Path) -> Result<(), OpenError> {
+    let path = folder.join("format");
+    let generations = Generations::new(folder.join("store"));
+    match fs::read_to_string(&path) {
+        Ok(found) if found.trim() == LAYOUT.to_string() => return Ok(()),
+        Ok(found) => {
+            let found = found.trim().chars().take(20).collect();
+            return Err(OpenError::Newer { path: folder.to_owned(), found });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io_error(&path)(error)),
+    }
+    for entry in fs::read_dir(folder).map_err(io_error(folder))?.flatten() {
+        let name = entry.file_name();
+        if !OURS.iter().any(|ours| name.to_str() == Some(*ours)) {
+            let why = format!("it holds `{}`, and no store of graylane", name.to_string_lossy());
+            return Err(OpenError::Io { path: folder.to_owned(), why });
+        }
+    }
+    let sentinel = folder.join("sentinel");
+    // Written before `format`: where it counts writes, a store was in use here.
+    if Sentinel::open(&sentinel).and_then(|sentinel| sentinel.read()).is_ok_and(|batch| batch > 0) {
+        return Err(damaged(folder, "its `format` file is missing".into()));
+    }
+    for part in ["store", "history"] {
+        let part = folder.join(part);
+        // A new store that a crash cut off before it was in use holds nothing.
+        match fs::remove_dir_all(&part) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error(&part)(error)),
+        }
+        fs::DirBuilder::new().mode(0o700).create(&part).map_err(io_error(&part))?;
+    }
+    Tree::open(&generations.path(1)).map(drop).map_err(|error| tree_error(folder, error))?;
+    let written = (|| {
+        generations.switch(1)?;
+        let sentinel = Sentinel::open(&sentinel)?;
+        sentinel.write(0)?;
+        sentinel.sync()?;
+        File::open(folder)?.sync_all()?;
+        fs::write(&path, format!("{LAYOUT}\n"))?;
+        File::open(&path)?.sync_all()?;
+        File::open(folder)?.sync_all()?;
+        folder.parent().map_or(Ok(()), |parent| {
+            if parent.as_os_str().is_empty() { Ok(()) } else { File::open(parent)?.sync_all() }
+        })
+    })();
+    written.map_err(io_error(folder))
+}
+
+fn tree_error(folder: &Path, error: TreeError) -> OpenError {
+    match error {
+        TreeError::Io(why) => OpenError::Io { path: folder.join("store"), why },
+        TreeError::Damaged(why) => damaged(folder, why),
+    }
+}
+
+/// Opens and checks everything that is needed to go on.
+fn open_store(folder: &Path) -> Result<Opened, OpenError> {
+    let wrong = |why: String| damaged(folder, why);
+    let generations = Generations::new(folder.join("store"));
+    let generation =
+        generations.current().map_err(wrong)?.ok_or_else(|| wrong("`store/current` is missing".into()))?;
+    if !generations.path(generation).is_dir() {
+        return Err(wrong(format!("its folder `store/{generation}` is missing")));
+    }
+    let tree = Tree::open(&generations.path(generation)).map_err(|error| tree_error(folder, error))?;
+    let path = folder.join("sentinel");
+    if !path.exists() {
+        return Err(wrong("its `sentinel` file is missing".into()));
+    }
+    let sentinel = Sentinel::open(&path).map_err(io_error(&path))?;
+    let acknowledged = sentinel.read().map_err(|_| wrong("its `sentinel` file is cut short".into()))?;
+    let history = folder.join("history");
+    let read = tree.guarded(move |tree, progress| {
+        let batch = last_batch(tree)?;
+        if acknowledged > batch {
+            return Err(format!(
+                "the last {} acknowledged writes are missing (the store ends at write {batch}, {acknowledged} were acknowledged)",
+                acknowledged - batch
+            ));
+        }
+        let segments = open_segments(tree, &history)?;
+        let sealed = segments.last().map_or(Ok(Head::default()), |last| last.about.heads().map(|heads| heads.1))?;
+        let found = read_all(tree, sealed, progress)?;
+        Ok((batch, segments, found))
+    });
+    let (batch, segments, found) = read.map_err(wrong)?;
+    generations.sweep(generation);
+    sweep_history(&folder.join("history"), &segments);
+    Ok(Opened { tree, generations, generation, sentinel, batch, found, segments })
+}
+
+pub(super) fn last_batch(tree: &Tree) -> Result<u64, String> {
+    match tree.get(BATCH_KEY)? {
+        None => Ok(0),
+        Some(bytes) => {
+            let bytes: [u8; 8] =
+                bytes.try_into().map_err(|_| "the number of the last write is unreadable".to_owned())?;
+            Ok(u64::from_be_bytes(bytes))
+        }
+    }
+}
+
+/// The segments that the manifest names, in the order of the audit log, each following on the one before.
+fn open_segments(tree: &Tree, folder: &Path) -> Result<Vec<Arc<Segment>>, String> {
+    let mut listed: Vec<Listed> = Vec::new();
+    tree.scan(&[SEGMENT], |_, value| {
+        let entry = serde_json::from_slice(value).map_err(|_| "the manifest of segments is unreadable")?;
+        listed.push(entry);
+        Ok(())
+    })?;
+    listed.sort_by_key(|segment| segment.audit_to);
+    let mut segments: Vec<Arc<Segment>> = Vec::with_capacity(listed.len());
+    let mut head = Head::default();
+    for listed in listed {
+        let segment = Segment::open(folder, listed)?;
+        let (from, to) = segment.about.heads()?;
+        if from != head {
+            return Err(format!("{}: it does not follow on the segment before it", segment.path().display()));
+        }
+        head = to;
+        segments.push(Arc::new(segment));
+    }
+    Ok(segments)
+}
+
+/// Reads and checks every record and every entry of the audit log that is in sled.
+fn read_all(tree: &Tree, sealed: Head, progress: &AtomicU64) -> Result<Found, String> {
+    let mut found = Found { head: sealed, ..Found::default() };
+    tree.scan(&[AUDIT], |_, value| {
+        progress.fetch_add(1, Ordering::Relaxed);
+        found.keys += 1;
+        let entry = Entry::from_bytes(value).ok_or("an entry of the audit log is unreadable")?;
+        if entry.position <= sealed.position {
+            return Ok(());
+        }
+        let head = found.head.after(&entry);
+        if entry.position != found.head.position + 1 || value.get(ENTRY_BYTES..) != Some(&head.chain[..]) {
+            return Err(format!(
+                "entry {} of the audit log was changed, or one before it is missing",
+                entry.position
+            ));
+        }
+        found.head = head;
+        found.audit.push(entry);
+        Ok(())
+    })?;
+    tree.scan(&[record::PREFIX], |key, value| {
+        progress.fetch_add(1, Ordering::Relaxed);
+        found.keys += 1;
+        let (run, seq) = record::parse_key(key).ok_or("a key that is cut short")?;
+        let before = found.ends.get(&run).copied().unwrap_or_default();
+        let wrong = |why: &str| format!("run {run}: {why}");
+        if seq.0 != before.seq + 1 || before.is_final {
+            return Err(wrong("a record is missing, or one is too many"));
+        }
+        let stored = Stored::from_value(&before.chain, key, value).map_err(|why| wrong(&why))?;
+        let record = stored.record().map_err(|why| wrong(&why))?;
+        if record.run != run || record.seq != seq {
+            return Err(wrong("a record stands where another should be"));
+        }
+        found.index.follow(&record);
+        let is_final = matches!(record.event, Event::RunFinished { .. });
+        found.ends.insert(run, End { seq: seq.0, chain: stored.chain, is_final });
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Removes files that no manifest names: what a crash or a merge had left behind.
+fn sweep_history(folder: &Path, segments: &[Arc<Segment>]) {
+    let named: HashSet<String> = segments.iter().map(|segment| file_name(segment.listed.number)).collect();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = name.ends_with(".seg") || name.ends_with(".draft");
+        if ours && !named.contains(&name) {
+            tracing::debug!(name, "a left-over file of the history is removed");
+            // It is in nobody's way.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Starts the threads of a store that was opened, and fills what readers share.
+fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running, String> {
+    let Opened { tree, generations, generation, sentinel, batch, found, segments } = opened;
+    let Found { mut index, mut ends, audit, head, keys } = found;
+    let sealed = segments.last().map_or(0, |last| last.listed.audit_to);
+    let mut finished = VecDeque::new();
+    let mut ended = HashSet::new();
+    for entry in &audit {
+        if ends.get(&entry.run).is_some_and(|end| end.is_final && end.seq == entry.seq.0) {
+            finished.push_back((entry.run, entry.position));
+            ended.insert(entry.run);
+        }
+    }
+    // Sealed before a crash, and not removed yet; else a run that the audit log does not know.
+    let mut doomed = VecDeque::new();
+    for (run, end) in &ends {
+        if end.is_final && !ended.contains(run) {
+            match history::find(&segments, *run)? {
+                Place::Sealed(_, row) if row.chain == end.chain => doomed.push_back((*run, end.seq)),
+                _ => return Err(format!("run {run} has ended, and the audit log does not say so")),
+            }
+        }
+    }
+    for (run, _) in &doomed {
+        index.live.remove(run);
+        ends.remove(run);
+    }
+    let first_audit = {
+        // Entries up to the sealed position that are still there.
+        let mut first = sealed;
+        tree.scan(&[AUDIT], |_, value| {
+            let position = Entry::from_bytes(value).map_or(u64::MAX, |entry| entry.position);
+            first = first.min(position.saturating_sub(1));
+            Err(String::new())
+        })
+        .unwrap_or_default();
+        first
+    };
+    let next_segment = segments.iter().map(|segment| segment.listed.number).max().unwrap_or(0) + 1;
+    index.segments = segments;
+    *shared.index.write().unwrap_or_else(PoisonError::into_inner) = index;
+    *shared.head.lock().unwrap_or_else(PoisonError::into_inner) = head;
+    shared.acknowledge(batch);
+    let (queue, inbox) = mpsc::channel();
+    let (sealer, orders) = mpsc::channel();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = Writer {
+        shared: Arc::clone(shared),
+        limits,
+        tree,
+        generations,
+        generation,
+        sentinel,
+        batch,
+        head,
+        ends,
+        finished,
+        doomed,
+        doomed_audit: (first_audit, sealed),
+        next_segment,
+        sealer,
+        sealing: false,
+        seal_at: limits.seal,
+        written: keys,
+        broken: None,
+        synced: None,
+    };
+    let done = queue.clone();
+    let (folder, stopped) = (shared.history.clone(), Arc::clone(&stop));
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        thread::Builder::new().name(name.into()).spawn(work).map_err(|error| error.to_string())
+    };
+    let writer = spawn("journal", Box::new(move || writer.run(&inbox)))?;
+    let sealer = spawn("sealer", Box::new(move || sealer::run(&folder, &stopped, &orders, &done)))?;
+    Ok(Running { queue, stop, threads: [writer, sealer] })
+}

@@ -1,0 +1,459 @@
+//! The one thread that writes: group commit, the manifest of segments, and moving the store to a fresh folder.
+//!
+//! It takes what is queued and writes it as one batch; what comes in during a flush is the next batch, and
+//! nobody waits for a timer. After a failed write it only says no: a failed fsync is never tried again.
+//!
+//! ```text
+//! 'e' run seq     a record (record.rs)                         of runs that are not sealed
+//! 'a' position    an entry of the audit log, and the head after it   after the last segment's
+//! 's' number      what the manifest says of a segment (JSON)
+//! 'm/batch'       the number of the last batch
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, PoisonError, mpsc};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Error;
+use super::disk::{Batch, Generations, Tree};
+use super::history::{self, Place};
+use super::record::{self, Stored};
+use super::sealer::{Made, Order};
+use super::segment::{Listed, file_name};
+use super::store::{Limits, Reads, Shared};
+use crate::audit::{Chain, Entry, Head, is_audited};
+use crate::id::{RunId, Seq};
+use crate::run::{Event, Record, RunSummary};
+
+const BATCH_RECORDS: usize = 256;
+/// How many keys of sealed runs one batch removes beside what it writes.
+const RECLAIM_KEYS: u64 = 512;
+/// How often the sentinel is forced to disk; it may lag behind, never run ahead.
+const SENTINEL_EVERY: Duration = Duration::from_millis(100);
+
+pub(super) const AUDIT: u8 = b'a';
+pub(super) const SEGMENT: u8 = b's';
+pub(super) const BATCH_KEY: &[u8] = b"m/batch";
+
+/// The key of an entry of the audit log.
+pub(super) fn audit_key(position: u64) -> [u8; 9] {
+    numbered(AUDIT, position)
+}
+
+/// The key of a segment in the manifest.
+pub(super) fn segment_key(number: u64) -> [u8; 9] {
+    numbered(SEGMENT, number)
+}
+
+fn numbered(prefix: u8, number: u64) -> [u8; 9] {
+    let mut key = [prefix; 9];
+    key[1..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The value of an entry of the audit log.
+pub(super) fn audit_value(entry: &Entry, head: &Head) -> Vec<u8> {
+    [entry.to_bytes().as_slice(), &head.chain].concat()
+}
+
+/// What the thread is asked for.
+pub(super) enum Job {
+    Write(Write),
+    Made(Box<Made>),
+    Close,
+}
+
+/// Records to write, and who waits for them.
+pub(super) struct Write {
+    pub(super) records: Vec<Record>,
+    pub(super) done: oneshot::Sender<Result<(), Error>>,
+}
+
+/// The number of the last acknowledged batch, in a file of its own: sled loses a damaged tail in silence.
+pub(super) struct Sentinel {
+    file: File,
+}
+
+impl Sentinel {
+    pub(super) fn open(path: &Path) -> io::Result<Sentinel> {
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        Ok(Sentinel { file })
+    }
+
+    pub(super) fn read(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(u64::from_be_bytes(bytes))
+    }
+
+    pub(super) fn write(&self, batch: u64) -> io::Result<()> {
+        self.file.write_all_at(&batch.to_be_bytes(), 0)
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// The end of a run's records.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct End {
+    pub(super) seq: u64,
+    pub(super) chain: Chain,
+    pub(super) is_final: bool,
+}
+
+/// Owns everything that writes; runs on its own thread.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) limits: Limits,
+    pub(super) tree: Tree,
+    pub(super) generations: Generations,
+    pub(super) generation: u64,
+    pub(super) sentinel: Sentinel,
+    pub(super) batch: u64,
+    pub(super) head: Head,
+    /// The ends of the runs that are in sled.
+    pub(super) ends: HashMap<RunId, End>,
+    /// Finished runs that are not sealed, in the order of their ends, with the position of that in the audit log.
+    pub(super) finished: VecDeque<(RunId, u64)>,
+    /// Sealed runs whose records are still in sled.
+    pub(super) doomed: VecDeque<(RunId, u64)>,
+    /// Entries of the audit log that are sealed and still in sled: after the first, up to the second position.
+    pub(super) doomed_audit: (u64, u64),
+    pub(super) next_segment: u64,
+    pub(super) sealer: mpsc::Sender<Order>,
+    /// What the sealer works on has this many runs; none while it is idle.
+    pub(super) sealing: bool,
+    /// How many finished runs start the next sealing.
+    pub(super) seal_at: usize,
+    /// Keys written since the store moved to this folder.
+    pub(super) written: u64,
+    pub(super) broken: Option<Error>,
+    pub(super) synced: Option<tokio::time::Instant>,
+}
+
+impl Writer {
+    pub(super) fn run(mut self, inbox: &mpsc::Receiver<Job>) {
+        loop {
+            self.keep_house();
+            let reclaims = self.broken.is_none() && self.has_doomed();
+            let first = if reclaims {
+                match inbox.try_recv() {
+                    Ok(job) => Some(job),
+                    Err(mpsc::TryRecvError::Empty) => None,
+                    Err(mpsc::TryRecvError::Disconnected) => break,
+                }
+            } else {
+                let Ok(job) = inbox.recv() else { break };
+                Some(job)
+            };
+            let mut writes = Vec::new();
+            let mut records = 0;
+            let mut made = None;
+            let mut close = false;
+            let mut next = first;
+            // No waiting for more: what came in during the last flush is the batch.
+            while let Some(job) = next {
+                match job {
+                    Job::Write(write) => {
+                        records += write.records.len();
+                        writes.push(write);
+                    }
+                    Job::Made(what) => made = Some(what),
+                    Job::Close => close = true,
+                }
+                next = if records < BATCH_RECORDS && made.is_none() && !close {
+                    inbox.try_recv().ok()
+                } else {
+                    None
+                };
+            }
+            let answers = catch_unwind(AssertUnwindSafe(|| self.write(&writes))).unwrap_or_else(|_| {
+                self.break_down("the store panicked".into());
+                vec![Err(Error::Broken("the store panicked".into())); writes.len()]
+            });
+            for (write, answer) in writes.into_iter().zip(answers) {
+                // Whoever does not wait any more has lost nothing: the record is on disk.
+                let _ = write.done.send(answer);
+            }
+            if let Some(made) = made {
+                catch_unwind(AssertUnwindSafe(|| self.take(*made)))
+                    .unwrap_or_else(|_| self.break_down("the store panicked".into()));
+            }
+            if close {
+                break;
+            }
+        }
+        // The last acknowledged number outlives a clean end.
+        if self.broken.is_none() {
+            let _ = self.sentinel.sync();
+        }
+    }
+
+    fn break_down(&mut self, why: String) {
+        self.broken.get_or_insert(Error::Broken(why));
+    }
+
+    fn write(&mut self, writes: &[Write]) -> Vec<Result<(), Error>> {
+        if let Some(broken) = &self.broken {
+            return vec![Err(broken.clone()); writes.len()];
+        }
+        let mut answers = Vec::with_capacity(writes.len());
+        let mut batch = Batch::default();
+        let mut accepted: Vec<&Record> = Vec::new();
+        for write in writes {
+            let taken = self.encode(&write.records, &mut batch);
+            if taken.is_ok() {
+                accepted.extend(&write.records);
+            }
+            answers.push(taken);
+        }
+        self.reclaim(&mut batch);
+        if batch.keys == 0 {
+            return answers;
+        }
+        if let Err(why) = self.commit(batch) {
+            self.break_down(why);
+            return vec![Err(self.broken.clone().unwrap_or(Error::Broken(String::new()))); writes.len()];
+        }
+        let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
+        for record in accepted {
+            index.follow(record);
+        }
+        drop(index);
+        *self.shared.head.lock().unwrap_or_else(PoisonError::into_inner) = self.head;
+        answers
+    }
+
+    /// Encodes the records of one write; all or none of them move chains and audit log on.
+    fn encode(&mut self, records: &[Record], batch: &mut Batch) -> Result<(), Error> {
+        let mut moved: HashMap<RunId, End> = HashMap::new();
+        let mut head = self.head;
+        let mut finished = Vec::new();
+        let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(records.len());
+        for record in records {
+            let end = match moved.get(&record.run).or_else(|| self.ends.get(&record.run)) {
+                Some(end) => *end,
+                None => self.end_of_unknown(record.run)?,
+            };
+            if record.seq.0 != end.seq + 1 || end.is_final {
+                return Err(Error::OutOfOrder(record.run));
+            }
+            let stored = Stored::of(&end.chain, record).map_err(Error::Broken)?;
+            let is_final = matches!(record.event, Event::RunFinished { .. });
+            moved.insert(record.run, End { seq: record.seq.0, chain: stored.chain, is_final });
+            pairs.push((record::key(record.run, record.seq).to_vec(), stored.to_value()));
+            if is_audited(&record.event) {
+                let position = head.position + 1;
+                let chain = stored.chain;
+                let entry = Entry { position, at: record.at, run: record.run, seq: record.seq, chain };
+                head = head.after(&entry);
+                pairs.push((audit_key(position).to_vec(), audit_value(&entry, &head)));
+            }
+            if is_final {
+                finished.push((record.run, head.position));
+            }
+        }
+        for (key, value) in pairs {
+            batch.insert(&key, &value);
+        }
+        self.ends.extend(moved);
+        self.head = head;
+        self.finished.extend(finished);
+        Ok(())
+    }
+
+    /// A run that is not in sled is new, or it is sealed and final.
+    fn end_of_unknown(&self, run: RunId) -> Result<End, Error> {
+        let segments = self.shared.segments();
+        match history::find(&segments, run).map_err(Error::Damaged)? {
+            Place::Sealed(_, row) => Ok(End { seq: u64::from(row.count), chain: row.chain, is_final: true }),
+            Place::Live(_) | Place::Nowhere => Ok(End::default()),
+        }
+    }
+
+    fn commit(&mut self, mut batch: Batch) -> Result<(), String> {
+        let number = self.batch + 1;
+        batch.insert(BATCH_KEY, &number.to_be_bytes());
+        self.written += batch.keys as u64;
+        self.tree.commit(batch)?;
+        self.batch = number;
+        self.shared.acknowledge(number);
+        self.sentinel.write(number).map_err(|error| error.to_string())?;
+        let now = tokio::time::Instant::now();
+        if self.synced.is_none_or(|last| now.duration_since(last) >= SENTINEL_EVERY) {
+            self.sentinel.sync().map_err(|error| error.to_string())?;
+            self.synced = Some(now);
+        }
+        Ok(())
+    }
+
+    fn has_doomed(&self) -> bool {
+        !self.doomed.is_empty() || self.doomed_audit.0 < self.doomed_audit.1
+    }
+
+    /// Adds the removal of some sealed runs to a batch; of a run all records, so that a crash leaves whole runs only.
+    fn reclaim(&mut self, batch: &mut Batch) {
+        let mut keys = 0;
+        while keys < RECLAIM_KEYS
+            && let Some((run, last)) = self.doomed.pop_front()
+        {
+            for seq in 1..=last {
+                batch.remove(&record::key(run, Seq(seq)));
+            }
+            keys += last;
+        }
+        while keys < RECLAIM_KEYS && self.doomed_audit.0 < self.doomed_audit.1 {
+            self.doomed_audit.0 += 1;
+            batch.remove(&audit_key(self.doomed_audit.0));
+            keys += 1;
+        }
+    }
+
+    /// Starts what is due: sealing, merging, a move to a fresh folder.
+    fn keep_house(&mut self) {
+        if self.broken.is_some() {
+            return;
+        }
+        if !self.sealing {
+            let segments = self.shared.segments();
+            let small = |runs: u32| (runs as usize) < self.limits.seal * self.limits.merge / 2;
+            let tail = segments.iter().rev().take_while(|segment| small(segment.listed.runs)).count();
+            if tail >= self.limits.merge {
+                let segments = segments[segments.len() - tail..].to_vec();
+                self.order(|number| Order::Merge { number, segments });
+            } else if self.finished.len() >= self.seal_at {
+                self.seal();
+            }
+        }
+        if self.written >= self.limits.rotate && !self.has_doomed() && !self.sealing {
+            let moved = catch_unwind(AssertUnwindSafe(|| self.rotate()))
+                .unwrap_or_else(|_| Err("the store panicked".into()));
+            if let Err(why) = moved {
+                // The old folder is whole and in use; the next try is far away.
+                tracing::warn!(why, "the store could not move to a fresh folder");
+                self.written = 0;
+            }
+        }
+    }
+
+    fn order(&mut self, make: impl FnOnce(u64) -> Order) {
+        let number = self.next_segment;
+        self.next_segment += 1;
+        self.sealing = self.sealer.send(make(number)).is_ok();
+    }
+
+    fn seal(&mut self) {
+        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        let mut runs: Vec<RunSummary> = Vec::new();
+        let mut to = 0;
+        for (run, position) in self.finished.iter().take(self.limits.seal) {
+            let Some(line) = index.live.get(run) else { continue };
+            runs.push(line.summary.clone());
+            to = *position;
+        }
+        let from =
+            index.segments.last().map_or(Ok(Head::default()), |last| last.about.heads().map(|heads| heads.1));
+        drop(index);
+        let Ok(from) = from else { return };
+        if !runs.is_empty() {
+            let tree = self.tree.clone();
+            self.order(|number| Order::Seal { number, tree, from, to, runs });
+        }
+    }
+
+    /// Makes a new file part of the store.
+    fn take(&mut self, made: Made) {
+        self.sealing = false;
+        if self.broken.is_some() {
+            return;
+        }
+        let done = match made {
+            Made::Failed(why) => {
+                tracing::warn!(why, "finished runs could not be sealed; this is tried again later");
+                self.seal_at = self.finished.len() + self.limits.seal;
+                return;
+            }
+            Made::Sealed { segment, runs } => self.list(&segment.listed, &[]).map(|()| {
+                let to = segment.listed.audit_to;
+                let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
+                index.segments.push(Arc::new(segment));
+                for run in &runs {
+                    index.live.remove(&run.id);
+                    if let Some(end) = self.ends.remove(&run.id) {
+                        self.doomed.push_back((run.id, end.seq));
+                    }
+                }
+                drop(index);
+                self.finished.drain(..runs.len());
+                self.doomed_audit.1 = to;
+                self.seal_at = self.limits.seal;
+            }),
+            Made::Merged { segment, old } => self.list(&segment.listed, &old).map(|()| {
+                let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
+                let first = index.segments.iter().position(|segment| old.contains(&segment.listed.number));
+                index.segments.retain(|segment| !old.contains(&segment.listed.number));
+                index.segments.insert(first.unwrap_or_default(), Arc::new(segment));
+                drop(index);
+                for number in old {
+                    let path = self.shared.history.join(file_name(number));
+                    // A reader may still have it open, which keeps its bytes; a file that stays is swept at the next start.
+                    let _ = fs::remove_file(path);
+                }
+            }),
+        };
+        if let Err(why) = done {
+            self.break_down(why);
+        }
+    }
+
+    fn list(&mut self, listed: &Listed, old: &[u64]) -> Result<(), String> {
+        let mut batch = Batch::default();
+        let value = serde_json::to_vec(listed).map_err(|error| error.to_string())?;
+        batch.insert(&segment_key(listed.number), &value);
+        for number in old {
+            batch.remove(&segment_key(*number));
+        }
+        self.commit(batch)
+    }
+
+    /// Copies what is live into a fresh folder and goes on there: sled keeps memory, and time to open, for all that was
+    /// ever written to it.
+    fn rotate(&mut self) -> Result<(), String> {
+        let number = self.generation + 1;
+        let path = self.generations.path(number);
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(|error| error.to_string())?;
+        }
+        let fresh = Tree::open(&path).map_err(|error| format!("{error:?}"))?;
+        let mut batch = Batch::default();
+        let mut keys = 0;
+        let mut failed = Ok(());
+        self.tree.scan(&[], |key, value| {
+            batch.insert(key, value);
+            keys += 1;
+            if batch.bytes > 1 << 20 {
+                failed = fresh.commit(std::mem::take(&mut batch));
+            }
+            failed.clone()
+        })?;
+        fresh.commit(batch)?;
+        self.generations.switch(number).map_err(|error| error.to_string())?;
+        *self.shared.reads.write().unwrap_or_else(PoisonError::into_inner) = Reads::Tree(fresh.clone());
+        self.tree = fresh;
+        self.generation = number;
+        self.written = 0;
+        self.generations.sweep(number);
+        tracing::debug!(keys, "the store moved to a fresh folder");
+        Ok(())
+    }
+}
