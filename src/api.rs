@@ -257,7 +257,9 @@ async fn follow(Given(state): Given<State>, UrlPath(id): UrlPath<String>) -> Res
     let records = state.engine.records(id).map_err(|error| ApiError::store(error.to_string()))?;
     let done = records.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
     let last = records.last().map_or(0, |record| record.seq.0);
-    let past = futures::stream::iter(records.into_iter().map(wire::Update::Record).collect::<Vec<_>>());
+    let past = futures::stream::iter(
+        records.into_iter().map(|record| wire::Update::Record(Box::new(record))).collect::<Vec<_>>(),
+    );
     let live = Live { id, updates, last, done, ended: false, engine: state.engine.clone() };
     let live = futures::stream::unfold(live, |mut live| async move { Some((live.next().await?, live)) });
     let lines = past.chain(live.flat_map(futures::stream::iter)).map(|update| {
@@ -294,7 +296,9 @@ impl Live {
         }
         loop {
             match self.updates.recv().await {
-                Ok(Update::Record(record)) if record.run == self.id => return Some(self.take(vec![record])),
+                Ok(Update::Record(record)) if record.run == self.id => {
+                    return Some(self.take(vec![(*record).clone()]));
+                }
                 Ok(Update::Progress { run, task, progress }) if run == self.id => {
                     return Some(vec![wire::Update::Progress { task: task.to_string(), progress }]);
                 }
@@ -317,7 +321,7 @@ impl Live {
         let new: Vec<Record> = records.into_iter().filter(|record| record.seq.0 > self.last).collect();
         self.last = new.last().map_or(self.last, |record| record.seq.0);
         self.done |= new.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
-        new.into_iter().map(wire::Update::Record).collect()
+        new.into_iter().map(|record| wire::Update::Record(Box::new(record))).collect()
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod commands;
+mod control;
 mod crash;
 mod leak;
 mod story;

@@ -71,7 +71,7 @@ pub struct Parts {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
     /// A record that is on disk.
-    Record(Record),
+    Record(Arc<Record>),
     /// How far something is; never journalled.
     Progress {
         /// The run.
@@ -704,7 +704,7 @@ impl Scheduler {
         }
         for record in records {
             // Nobody may be watching.
-            let _ = self.shared.updates.send(Update::Record(record.clone()));
+            let _ = self.shared.updates.send(Update::Record(Arc::new(record.clone())));
         }
     }
 

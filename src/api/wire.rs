@@ -229,7 +229,7 @@ impl From<TaskPreview> for Preview {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Update {
     /// A record that is on disk.
-    Record(Record),
+    Record(Box<Record>),
     /// How far a task is.
     Progress {
         task: String,
