@@ -1,5 +1,6 @@
 //! The command tree. A file a subcommand below `cli/`: it parses, makes its calls, and prints.
 
+mod audit;
 mod cancel;
 mod completions;
 mod follow;
@@ -100,6 +101,9 @@ enum Command {
     /// List runs, or look at one
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    /// Who did what, and proof that the history is the one that was written
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Ask a run to end: attempts go to a safe point, then clean-up tasks run
     Cancel(cancel::CancelArgs),
     /// Go on with the runs that were cut off, and follow them to their end
@@ -144,6 +148,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Render(args) => render::run(&context, args).await,
         Command::Lanes(args) => lanes::run(&context, args).await,
         Command::Runs(command) => runs::run(&context, command).await,
+        Command::Audit(command) => audit::run(&context, command).await,
         Command::Cancel(args) => cancel::run(&context, args).await,
         Command::Resume => follow::resume(&context).await,
         Command::Schema(args) => schema::run(&args),
