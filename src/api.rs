@@ -2,6 +2,7 @@
 //!
 //! Only the owner of the folder may connect (mode 0600); there is no other check, and no other listener.
 
+mod audit;
 pub(crate) mod error;
 pub(crate) mod wire;
 
@@ -86,6 +87,9 @@ fn router(state: State) -> axum::Router {
         .route("/api/v1/runs/{id}/follow-up", post(follow_up))
         .route("/api/v1/runs/{id}/log", get(log))
         .route("/api/v1/runs/{id}/follow", get(follow))
+        .route("/api/v1/audit", get(audit::entries))
+        .route("/api/v1/audit/head", get(audit::head))
+        .route("/api/v1/audit/verify", post(audit::verify))
         .route("/api/v1/plans/{digest}", get(plan))
         .route("/api/v1/preview", post(preview_run))
         .route("/api/v1/lanes", post(lanes))

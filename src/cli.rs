@@ -2,6 +2,7 @@
 
 mod again;
 mod answer;
+mod audit;
 mod cancel;
 mod completions;
 mod follow;
@@ -102,6 +103,9 @@ enum Command {
     /// List runs, or look at one
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    /// Who did what, and proof that the history is the one that was written
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Ask a run to end: attempts go to a safe point, then clean-up tasks run
     Cancel(cancel::CancelArgs),
     /// Agree to what a run that waits will do next
@@ -158,6 +162,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Render(args) => render::run(&context, args).await,
         Command::Lanes(args) => lanes::run(&context, args).await,
         Command::Runs(command) => runs::run(&context, command).await,
+        Command::Audit(command) => audit::run(&context, command).await,
         Command::Cancel(args) => cancel::run(&context, args).await,
         Command::Approve(args) => answer::consent(&context, args, true).await,
         Command::Reject(args) => answer::consent(&context, args, false).await,

@@ -14,6 +14,8 @@ use graylane_tasks::secret::DigestKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
+use crate::notary::{self, AuditKey};
+use crate::notify::Notifier;
 use crate::rehearse::{Stage, Tell};
 use crate::settings::Settings;
 
@@ -35,6 +37,7 @@ pub(crate) struct Holder {
     socket: PathBuf,
     stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
+    notary: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     journal: Arc<DiskJournal>,
 }
 
@@ -74,6 +77,21 @@ impl Holder {
             HoldError::Surroundings(format!("the socket {} cannot be opened: {error}", socket.display()))
         })?;
         let stop = CancellationToken::new();
+        let working = mode != Mode::Look;
+        let key = AuditKey::open(&settings.audit_key).map_err(HoldError::Surroundings)?.map(Arc::new);
+        let notary = working.then(|| {
+            let stop = CancellationToken::new();
+            let notifier = Notifier::start(&settings.notify);
+            let watch = notary::watch(
+                engine.clone(),
+                journal.clone(),
+                key,
+                settings.data.clone(),
+                notifier,
+                stop.clone(),
+            );
+            (stop, tokio::spawn(watch))
+        });
         let state = api::State {
             engine: engine.clone(),
             parts,
@@ -82,7 +100,7 @@ impl Holder {
             working: matches!(mode, Mode::Work | Mode::Begin),
         };
         let server = tokio::spawn(api::serve(listener, state, stop.clone()));
-        Ok(Holder { engine, stage, socket, stop, server, journal })
+        Ok(Holder { engine, stage, socket, stop, server, notary, journal })
     }
 
     /// Closes in the reverse order. Unfinished runs go on with the next holder.
@@ -91,6 +109,11 @@ impl Holder {
         // It ends by itself when it is told to.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.server).await;
         self.engine.shutdown().await;
+        if let Some((stop, notary)) = self.notary {
+            stop.cancel();
+            // It has its own patience, and panics are told by the runtime.
+            let _ = notary.await;
+        }
         self.stage.close().await;
         // Gone already where the folder was removed under us.
         let _ = std::fs::remove_file(&self.socket);

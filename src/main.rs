@@ -5,6 +5,8 @@ mod api;
 mod cli;
 mod client;
 mod holder;
+mod notary;
+mod notify;
 mod problems;
 mod progress;
 mod rehearse;

@@ -39,6 +39,31 @@ pub(crate) struct SettingsFile {
     /// What Graylane says of itself.
     #[serde(default)]
     pub log: LogFile,
+    /// How the history can be proved.
+    #[serde(default)]
+    pub audit: AuditFile,
+    /// Who is told that a run has ended.
+    #[serde(default)]
+    pub notify: Vec<NotifyFile>,
+}
+
+/// How the history can be proved.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuditFile {
+    /// The key that signs heads of the audit log, outside the data folder; `graylane audit key` makes one. Relative to
+    /// this file; `graylane/audit.key` in the user's configuration folder where nothing is said.
+    #[serde(default)]
+    pub key: Option<String>,
+}
+
+/// An address that is told.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NotifyFile {
+    /// Takes a POST of JSON: run, outcome, audit head, signature.
+    #[schemars(regex(pattern = "^https?://"))]
+    pub url: String,
 }
 
 /// Where a secret is read from, each time it is used: one of the two.
@@ -94,6 +119,10 @@ pub(crate) struct Settings {
     pub log_filter: String,
     /// How they look.
     pub log_format: LogFormat,
+    /// Where the key that signs audit heads is, if there is one.
+    pub audit_key: PathBuf,
+    /// Who is told that a run has ended.
+    pub notify: Vec<String>,
 }
 
 /// What flags and variables say.
@@ -143,6 +172,8 @@ impl Settings {
             roles: file.roles,
             log_filter: file.log.filter.unwrap_or_else(|| "warn,graylane::run=off".into()),
             log_format: file.log.format.unwrap_or(LogFormat::Compact),
+            audit_key: file.audit.key.as_ref().map(near).unwrap_or_else(|| config_folder().join("audit.key")),
+            notify: file.notify.into_iter().map(|to| to.url).collect(),
         })
     }
 
@@ -194,6 +225,13 @@ fn state_folder() -> PathBuf {
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")));
     state.unwrap_or_else(std::env::temp_dir).join("graylane")
+}
+
+/// `$XDG_CONFIG_HOME/graylane`, else `~/.config/graylane` (XDG Base Directory Specification).
+fn config_folder() -> PathBuf {
+    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = config.or_else(|| std::env::home_dir().map(|home| home.join(".config")));
+    config.unwrap_or_else(std::env::temp_dir).join("graylane")
 }
 
 impl SecretSource for Settings {

@@ -50,6 +50,24 @@ pub fn is_audited(event: &Event) -> bool {
     }
 }
 
+/// Who did it, and what it was, in words.
+pub fn words(event: &Event) -> (Option<&str>, String) {
+    match event {
+        Event::RunSubmitted { workflow, actor, trigger, .. } => {
+            (Some(actor), format!("submitted {workflow} ({})", trigger.kind()))
+        }
+        Event::CancelRequested { actor, reason, now } => {
+            let how = if *now { "cancelled at once" } else { "cancelled" };
+            (Some(actor), reason.as_ref().map_or(how.to_owned(), |reason| format!("{how}: {reason}")))
+        }
+        Event::RunFinished { outcome, reason } => {
+            let outcome = outcome.word();
+            (None, reason.as_ref().map_or(outcome.to_owned(), |reason| format!("{outcome}: {reason}")))
+        }
+        other => (None, other.name().to_owned()),
+    }
+}
+
 /// One entry: a record, and the hash that it has in its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {

@@ -85,6 +85,9 @@ pub trait Journal: Send + Sync + 'static {
     /// The end of the audit log.
     fn head(&self) -> Head;
 
+    /// The head that the audit log had at this position; `None` where it does not reach so far.
+    fn head_at(&self, position: u64) -> Result<Option<Head>, Error>;
+
     /// Keeps bytes under their digest; returns when they are on disk.
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error>;
 

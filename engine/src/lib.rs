@@ -49,6 +49,8 @@ pub mod lock;
 
 pub mod journal;
 
+pub mod proof;
+
 pub mod logs;
 
 pub mod view;

@@ -101,6 +101,38 @@ impl List {
     }
 }
 
+/// Which part of the audit log.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuditPart {
+    /// After this position; without it, the newest entries.
+    #[serde(default)]
+    pub(crate) after: Option<u64>,
+    #[serde(default)]
+    pub(crate) limit: Option<usize>,
+}
+
+/// An entry of the audit log, told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AuditLine {
+    pub(crate) position: u64,
+    pub(crate) at: String,
+    pub(crate) run: String,
+    pub(crate) seq: u64,
+    pub(crate) event: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+    pub(crate) what: String,
+    /// The hash of the record over everything before it in its run.
+    pub(crate) record_hash: String,
+}
+
+/// Heads that were kept elsewhere.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Anchors {
+    pub(crate) heads: Vec<String>,
+}
+
 /// A wish that a run ends.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Cancel {

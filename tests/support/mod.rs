@@ -87,6 +87,7 @@ impl Home {
             .env("USER", "ann")
             .env("NO_COLOR", "1")
             .env_remove("GRAYLANE_LOG")
+            .env("XDG_CONFIG_HOME", self.path("no-config"))
             .stdin(Stdio::null());
         command
     }

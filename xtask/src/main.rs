@@ -1,4 +1,4 @@
-//! What CI runs, as commands that anyone can run: `cargo xtask ci`, `cargo xtask deny`.
+//! What CI runs, as commands that anyone can run: `cargo xtask ci`, `bench`, `deny`.
 //!
 //! It only calls cargo, one call after the other, and stops at the first that fails.
 
@@ -9,6 +9,7 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   ci      format, clippy, the tests, the documents, licences: what CI runs
+  bench   measurements against the goals, written to docs/BENCHMARKS.md; half an hour
   deny    licences, sources and advisories of everything that is built in (cargo-deny)
 ";
 
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     let command = std::env::args().nth(1).unwrap_or_default();
     let done = match command.as_str() {
         "ci" => ci(),
+        "bench" => bench(),
         "deny" => deny(),
         _ => {
             say(USAGE);
@@ -43,6 +45,14 @@ fn ci() -> Done {
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
     deny()
+}
+
+/// Every measure, in a release build. Arguments after `bench` are the program's: `--help` names them.
+fn bench() -> Done {
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let mut call = vec!["run", "--release", "--quiet", "--locked", "--package", "graylane-bench", "--"];
+    call.extend(arguments.iter().map(String::as_str));
+    cargo("measurements", &call, &[])
 }
 
 /// Licences and sources must be right; advisories too, where their database can be had.

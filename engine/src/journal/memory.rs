@@ -100,6 +100,13 @@ impl Journal for MemoryJournal {
         self.inner().head
     }
 
+    fn head_at(&self, position: u64) -> Result<Option<Head>, Error> {
+        let inner = self.inner();
+        let entries = inner.audit.iter().take_while(|entry| entry.position <= position);
+        let head = entries.fold(Head::default(), |head, entry| head.after(entry));
+        Ok((head.position == position).then_some(head))
+    }
+
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
         self.inner().bytes.insert(digest.clone(), bytes.to_vec());

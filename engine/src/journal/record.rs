@@ -32,14 +32,6 @@ impl Stored {
         Ok(Stored { format: FORMAT, chain: link(before, &key(record.run, record.seq), &json), json })
     }
 
-    pub(super) fn to_value(&self) -> Vec<u8> {
-        let mut value = Vec::with_capacity(33 + self.json.len());
-        value.push(self.format);
-        value.extend_from_slice(&self.chain);
-        value.extend_from_slice(&self.json);
-        value
-    }
-
     /// Reads a value, which must follow on the record before it.
     pub(super) fn from_value(before: &Chain, key: &[u8], value: &[u8]) -> Result<Stored, String> {
         let (format, rest) = value.split_first().ok_or("an empty record")?;
@@ -58,6 +50,15 @@ impl Stored {
         }
         serde_json::from_slice(&self.json).map_err(|error| format!("a record that cannot be read: {error}"))
     }
+}
+
+/// The value of a record of the present format.
+pub(super) fn value(chain: &Chain, json: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(33 + json.len());
+    value.push(FORMAT);
+    value.extend_from_slice(chain);
+    value.extend_from_slice(json);
+    value
 }
 
 /// The key of a record.

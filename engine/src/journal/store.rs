@@ -346,6 +346,12 @@ impl Journal for DiskJournal {
         if records.is_empty() {
             return Ok(());
         }
+        let json = |record: Record| {
+            serde_json::to_vec(&record)
+                .map(|json| (record, json))
+                .map_err(|error| Error::Broken(error.to_string()))
+        };
+        let records = records.into_iter().map(json).collect::<Result<_, _>>()?;
         let (done, answer) = oneshot::channel();
         let closed = || Error::Broken("the writer has stopped".into());
         {
@@ -417,6 +423,25 @@ impl Journal for DiskJournal {
 
     fn head(&self) -> Head {
         *self.shared.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn head_at(&self, position: u64) -> Result<Option<Head>, Error> {
+        if position > self.head().position {
+            return Ok(None);
+        }
+        // A segment knows the head before it.
+        let segments = self.shared.segments();
+        let first = segments.partition_point(|segment| segment.listed.audit_to < position);
+        let before = match (segments.get(first), segments.last()) {
+            (Some(segment), _) => segment.about.heads().map(|heads| heads.0),
+            (None, Some(last)) => last.about.heads().map(|heads| heads.1),
+            (None, None) => Ok(Head::default()),
+        };
+        let before = before.map_err(Error::Damaged)?;
+        let count = usize::try_from(position.saturating_sub(before.position)).unwrap_or(usize::MAX);
+        let entries = if count == 0 { Vec::new() } else { self.audit(before.position, count)? };
+        let head = entries.iter().fold(before, |head, entry| head.after(entry));
+        Ok((head.position == position).then_some(head))
     }
 
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {

@@ -81,6 +81,11 @@ async fn keeps_the_contract(journal: &dyn Journal) {
     assert_eq!(audited, [(id(2), 1), (id(1), 1), (id(1), 4)]);
     let head = entries.iter().fold(Head::default(), |head, entry| head.after(entry));
     assert_eq!(journal.head(), head);
+    for (position, known) in [(0, true), (2, true), (3, true), (4, false)] {
+        let entries = entries.iter().take(position as usize);
+        let head = entries.fold(Head::default(), |head, entry| head.after(entry));
+        assert_eq!(journal.head_at(position).expect("read"), known.then_some(head), "{position}");
+    }
     let chained = journal.read_chained(id(1)).expect("read");
     assert_eq!(chained[3].1, entries[2].chain, "an entry names the hash of its record");
 
@@ -199,6 +204,12 @@ async fn nobody_notices_where_a_run_lives() {
         }
         assert_eq!(journal.head(), memory.head());
         assert_eq!(journal.audit(0, 1_000).expect("read"), memory.audit(0, 1_000).expect("read"));
+        for position in [0, 7, 13, 14, 15, 100, 398, 399, 400] {
+            let heads = (journal.head_at(position).expect("read"), memory.head_at(position).expect("read"));
+            assert_eq!(heads.0, heads.1, "{position}");
+        }
+        let verified = crate::proof::verify(journal, &[memory.head_at(77).expect("read").expect("known")]);
+        assert_eq!(verified.map(|verified| (verified.runs, verified.problems)), Ok((200, Vec::new())));
         assert_eq!(journal.audit(77, 9).expect("read"), memory.audit(77, 9).expect("read"));
     };
     same(&journal);

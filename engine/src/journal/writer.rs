@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use super::Error;
 use super::disk::{Batch, Generations, Tree};
 use super::history::{self, Place};
-use super::record::{self, Stored};
+use super::record;
 use super::sealer::{Made, Order};
 use super::segment::{Listed, file_name};
 use super::store::{Limits, Reads, Shared};
@@ -72,7 +72,8 @@ pub(super) enum Job {
 
 /// Records to write, and who waits for them.
 pub(super) struct Write {
-    pub(super) records: Vec<Record>,
+    /// Each with its JSON, which whoever waits has made: this thread is the one that all share.
+    pub(super) records: Vec<(Record, Vec<u8>)>,
     pub(super) done: oneshot::Sender<Result<(), Error>>,
 }
 
@@ -213,7 +214,7 @@ impl Writer {
         for write in writes {
             let taken = self.encode(&write.records, &mut batch);
             if taken.is_ok() {
-                accepted.extend(&write.records);
+                accepted.extend(write.records.iter().map(|(record, _)| record));
             }
             answers.push(taken);
         }
@@ -235,12 +236,12 @@ impl Writer {
     }
 
     /// Encodes the records of one write; all or none of them move chains and audit log on.
-    fn encode(&mut self, records: &[Record], batch: &mut Batch) -> Result<(), Error> {
+    fn encode(&mut self, records: &[(Record, Vec<u8>)], batch: &mut Batch) -> Result<(), Error> {
         let mut moved: HashMap<RunId, End> = HashMap::new();
         let mut head = self.head;
         let mut finished = Vec::new();
         let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(records.len());
-        for record in records {
+        for (record, json) in records {
             let end = match moved.get(&record.run).or_else(|| self.ends.get(&record.run)) {
                 Some(end) => *end,
                 None => self.end_of_unknown(record.run)?,
@@ -248,13 +249,13 @@ impl Writer {
             if record.seq.0 != end.seq + 1 || end.is_final {
                 return Err(Error::OutOfOrder(record.run));
             }
-            let stored = Stored::of(&end.chain, record).map_err(Error::Broken)?;
+            let key = record::key(record.run, record.seq);
+            let chain = record::link(&end.chain, &key, json);
             let is_final = matches!(record.event, Event::RunFinished { .. });
-            moved.insert(record.run, End { seq: record.seq.0, chain: stored.chain, is_final });
-            pairs.push((record::key(record.run, record.seq).to_vec(), stored.to_value()));
+            moved.insert(record.run, End { seq: record.seq.0, chain, is_final });
+            pairs.push((key.to_vec(), record::value(&chain, json)));
             if is_audited(&record.event) {
                 let position = head.position + 1;
-                let chain = stored.chain;
                 let entry = Entry { position, at: record.at, run: record.run, seq: record.seq, chain };
                 head = head.after(&entry);
                 pairs.push((audit_key(position).to_vec(), audit_value(&entry, &head)));

@@ -1,0 +1,152 @@
+//! The page that is written: what was measured, the goal beside it, and the machine it was measured on.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+/// Makes docs/BENCHMARKS.md.
+pub(crate) fn page(measured: &Value, runs: u64, folder: &Path) -> String {
+    let mut page = String::from("# Benchmarks\n\n");
+    // Writing into a String cannot fail.
+    let _ = write!(
+        page,
+        "Written by `cargo xtask bench`, in a release build. Compare numbers only inside this page: it was measured on\n{}.\n\n",
+        machine(folder)
+    );
+    page.push_str("## The store\n\n### Durable events\n\nOne event a write, so many runs at once. Raw is an append of the same bytes and fdatasync, in the same run.\n\n");
+    page.push_str("| runs at once | events/s | events in a batch | wait p50 | p99 | raw events/s | ratio to raw | raw fdatasync p50 |\n|---|---|---|---|---|---|---|---|\n");
+    for row in rows(&measured["events"]) {
+        let ratio = number(row, "events") / number(row, "raw_events") * 100.0;
+        let _ = writeln!(
+            page,
+            "| {} | {} | {:.1} | {:.2} ms | {:.2} ms | {} | {ratio:.0} % | {:.2} ms |",
+            row["at_once"],
+            whole(number(row, "events")),
+            number(row, "batch"),
+            number(row, "p50"),
+            number(row, "p99"),
+            whole(number(row, "raw_events")),
+            number(row, "raw_p50"),
+        );
+    }
+    page.push_str("\nGoal: at least 30 % of raw with 64 runs at once.\n\n");
+    let raw = rows(&measured["events"]).first().map_or(0.0, |row| number(row, "raw_p50"));
+    let through = &measured["through"];
+    let (open, idle) = (&measured["open"], &measured["idle"]);
+    let _ = write!(
+        page,
+        "### A long history\n\n| measure | goal | measured | in raw fdatasyncs |\n|---|---|---|---|\n\
+         | open with {runs} finished and 1,000 active runs: first resumed task | < 2 s | {:.2} s | {} |\n\
+         | the same: the store is open | | {:.2} s | {} |\n\
+         | the same: memory then, and at most until all 1,000 had ended | < 150 MB | {:.0} MB, {:.0} MB | |\n\
+         | {runs} runs through one process: memory at the end, at most | flat | {:.0} MB, {:.0} MB | |\n\
+         | the same: disk beside the payload of {:.0} MB | <= 1.5 x | {:.0} MB, {:.2} x | |\n\
+         | the same: events/s, all durable | | {} | |\n\
+         | the same: the slowest of all writes | | {} ms | {} |\n\
+         | idle: memory, processor | < 30 MB, < 0.1 % | {:.1} MB, {:.2} % | |\n\
+         | start with 100 runs: engine ready | < 0.2 s | {:.3} s | {} |\n\n",
+        number(open, "first_task_s"),
+        times(number(open, "first_task_s") * 1_000.0, raw),
+        number(open, "open_s"),
+        times(number(open, "open_s") * 1_000.0, raw),
+        number(open, "memory_mb"),
+        number(open, "peak_mb"),
+        number(through, "memory_mb"),
+        number(through, "peak_mb"),
+        number(through, "payload_mb"),
+        number(through, "disk_mb"),
+        number(through, "disk_mb") / number(through, "payload_mb"),
+        whole(number(through, "events")),
+        through["slowest_ms"],
+        times(number(through, "slowest_ms"), raw),
+        number(idle, "memory_mb"),
+        number(idle, "processor_percent"),
+        number(idle, "ready_s"),
+        times(number(idle, "ready_s") * 1_000.0, raw),
+    );
+    let _ = write!(
+        page,
+        "### Lists\n\nA page of 50, half of them the newest, half far down, 1,000 times each, among {runs} runs in {} segments. Goal: p99 < 5 ms.\n\n| runs of | found | p50 | p99 | p99 in raw fdatasyncs |\n|---|---|---|---|---|\n",
+        through["segments"],
+    );
+    for row in rows(&measured["lists"]) {
+        let _ = writeln!(
+            page,
+            "| {} | {} | {:.2} ms | {:.2} ms | {} |",
+            row["of"].as_str().unwrap_or_default(),
+            row["found"],
+            number(row, "p50"),
+            number(row, "p99"),
+            times(number(row, "p99"), raw),
+        );
+    }
+    page.push_str("\n### The curve of the runs through one process\n\n| runs | seconds | memory | disk | payload | disk / payload |\n|---|---|---|---|---|---|\n");
+    for row in rows(&through["curve"]) {
+        let _ = writeln!(
+            page,
+            "| {} | {:.0} | {:.0} MB | {:.0} MB | {:.0} MB | {:.2} |",
+            row["runs"],
+            number(row, "seconds"),
+            number(row, "memory_mb"),
+            number(row, "disk_mb"),
+            number(row, "payload_mb"),
+            number(row, "disk_mb") / number(row, "payload_mb"),
+        );
+    }
+    page
+}
+
+fn rows(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn number(value: &Value, key: &str) -> f64 {
+    value[key].as_f64().unwrap_or(0.0)
+}
+
+fn times(milliseconds: f64, raw: f64) -> String {
+    if raw > 0.0 { format!("{:.1} x", milliseconds / raw) } else { "-".into() }
+}
+
+/// A number with its thousands apart.
+fn whole(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The machine in words, without its name.
+fn machine(folder: &Path) -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let info = read("/proc/cpuinfo");
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let model = model.trim_start_matches([' ', '\t', ':']).to_owned();
+    let memory = read("/proc/meminfo");
+    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
+    let kilobytes: f64 = memory.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    format!(
+        "{cores} cores ({model}), {:.0} GB of memory, file system {}, Linux {}",
+        kilobytes / 1e6,
+        file_system(folder),
+        read("/proc/sys/kernel/osrelease").trim().split('-').next().unwrap_or_default()
+    )
+}
+
+fn file_system(folder: &Path) -> String {
+    let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mounted = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((fields.next()?, fields.next()?))
+    });
+    let best = mounted.filter(|(at, _)| folder.starts_with(at)).max_by_key(|(at, _)| at.len());
+    best.map_or("unknown", |(_, kind)| kind).to_owned()
+}

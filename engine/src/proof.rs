@@ -1,0 +1,225 @@
+//! Is the history what it was? Reads all of it, and follows the audit log beside it.
+//!
+//! Alone it can only say that everything fits together: whoever rewrites all of it, with all hashes, leaves a history
+//! that fits too. Against a head that was kept elsewhere (signed, in a log, in a notification) it says more: nothing
+//! up to that head was changed, removed, inserted or put in another order, and nothing was cut off before it.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::audit::{Entry, Head, is_audited};
+use crate::id::RunId;
+use crate::journal::{Error, Journal, Query};
+use crate::run::Event;
+
+/// How many entries are read at a time.
+const PAGE: usize = 4_096;
+/// More problems than that help nobody.
+const MAX_PROBLEMS: usize = 100;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The end of the audit log.
+    pub head: String,
+    /// Its entries.
+    pub entries: u64,
+    /// Runs whose records were followed.
+    pub runs: u64,
+    /// What does not fit, a sentence each; empty where everything does.
+    pub problems: Vec<String>,
+}
+
+impl Verified {
+    fn problem(&mut self, text: String) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(text);
+        }
+    }
+}
+
+/// Follows the whole history, and compares it with heads that were kept elsewhere.
+///
+/// # Errors
+/// A journal that cannot be read at all.
+pub fn verify(journal: &dyn Journal, anchors: &[Head]) -> Result<Verified, Error> {
+    let end = journal.head();
+    let mut verified = Verified { head: end.to_string(), entries: 0, runs: 0, problems: Vec::new() };
+    let mut head = Head::default();
+    // Entries of runs whose end has not come yet.
+    let mut open: HashMap<RunId, Vec<Entry>> = HashMap::new();
+    let mut closed: HashSet<RunId> = HashSet::new();
+    let mut seen: Vec<Head> = anchors.iter().filter(|anchor| anchor.position == 0).map(|_| head).collect();
+    loop {
+        let page = match journal.audit(head.position, PAGE) {
+            Ok(page) => page,
+            Err(error) => {
+                verified
+                    .problem(format!("the audit log cannot be read after entry {}: {error}", head.position));
+                break;
+            }
+        };
+        // What was added since the beginning is left for the next time.
+        let page: Vec<Entry> = page.into_iter().filter(|entry| entry.position <= end.position).collect();
+        if page.is_empty() {
+            break;
+        }
+        for entry in page {
+            if entry.position != head.position + 1 {
+                verified.problem(format!("entry {} of the audit log is missing", head.position + 1));
+            }
+            head = head.after(&entry);
+            if anchors.iter().any(|anchor| anchor.position == head.position) {
+                seen.push(head);
+            }
+            verified.entries += 1;
+            if closed.contains(&entry.run) {
+                verified.problem(format!("entry {}: run {} had ended before", entry.position, entry.run));
+                continue;
+            }
+            let run = entry.run;
+            open.entry(run).or_default().push(entry);
+            let entries = &open[&run];
+            if let Some(is_final) = follow(journal, entries, &mut verified)
+                && is_final
+            {
+                open.remove(&run);
+                closed.insert(run);
+                verified.runs += 1;
+            }
+        }
+    }
+    if head != end && verified.problems.is_empty() {
+        verified.problem(format!("the audit log ends at {head}, and should end at {end}"));
+    }
+    for (run, entries) in &open {
+        let last = entries.last().map_or(0, |last| last.position);
+        verified.runs += 1;
+        all_entries(journal, *run, entries, last, &mut verified);
+    }
+    strangers(journal, &open, &closed, end, &mut verified)?;
+    for anchor in anchors {
+        let at = seen.iter().find(|seen| seen.position == anchor.position);
+        match at {
+            Some(at) if at == anchor => {}
+            Some(_) => verified.problem(format!(
+                "the history up to entry {} is not the one whose head was kept: it was rewritten",
+                anchor.position
+            )),
+            None => verified.problem(format!(
+                "the audit log ends at entry {}, and a head of entry {} was kept: its tail was cut off",
+                end.position, anchor.position
+            )),
+        }
+    }
+    Ok(verified)
+}
+
+/// Compares a run's newest entry with the run's records; tells whether the entry is the run's end.
+fn follow(journal: &dyn Journal, entries: &[Entry], verified: &mut Verified) -> Option<bool> {
+    let newest = entries.last()?;
+    // A submit is looked at with what follows on it, or at the end: most runs are read once.
+    if newest.seq.0 == 1 {
+        return Some(false);
+    }
+    let records = match journal.read_chained(newest.run) {
+        Ok(records) => records,
+        Err(error) => {
+            verified.problem(format!("run {}: {error}", newest.run));
+            return None;
+        }
+    };
+    let at = usize::try_from(newest.seq.0 - 1).ok().and_then(|at| records.get(at));
+    let Some((record, chain)) = at else {
+        verified.problem(format!(
+            "entry {}: record {} of run {} is missing",
+            newest.position, newest.seq, newest.run
+        ));
+        return None;
+    };
+    if *chain != newest.chain {
+        verified.problem(format!(
+            "entry {}: run {} is not what it was: a record up to {} was changed",
+            newest.position, newest.run, newest.seq
+        ));
+        return None;
+    }
+    let is_final = matches!(record.event, Event::RunFinished { .. });
+    if is_final {
+        compare(newest.run, &records, entries, verified);
+        if records.len() as u64 != newest.seq.0 {
+            verified.problem(format!("run {}: records follow on its end", newest.run));
+        }
+    }
+    Some(is_final)
+}
+
+/// A run that goes on: every entry names one of its records, and every audited record has its entry.
+fn all_entries(journal: &dyn Journal, run: RunId, entries: &[Entry], last: u64, verified: &mut Verified) {
+    match journal.read_chained(run) {
+        Ok(records) if records.is_empty() => {
+            verified.problem(format!("entry {last}: run {run} is missing"));
+        }
+        Ok(records) => {
+            let until = entries.last().map_or(0, |last| last.seq.0);
+            // Records that came since the verification began have no entry in it yet.
+            let records: Vec<_> =
+                records.into_iter().take_while(|(record, _)| record.seq.0 <= until).collect();
+            compare(run, &records, entries, verified);
+        }
+        Err(error) => verified.problem(format!("run {run}: {error}")),
+    }
+}
+
+fn compare(
+    run: RunId,
+    records: &[(crate::run::Record, crate::audit::Chain)],
+    entries: &[Entry],
+    verified: &mut Verified,
+) {
+    let audited = records.iter().filter(|(record, _)| is_audited(&record.event));
+    let audited: Vec<(u64, &crate::audit::Chain)> =
+        audited.map(|(record, chain)| (record.seq.0, chain)).collect();
+    let logged: Vec<(u64, &crate::audit::Chain)> =
+        entries.iter().map(|entry| (entry.seq.0, &entry.chain)).collect();
+    if audited != logged {
+        verified.problem(format!("run {run}: its records and the audit log do not tell the same"));
+    }
+}
+
+/// Runs that the audit log does not know.
+fn strangers(
+    journal: &dyn Journal,
+    open: &HashMap<RunId, Vec<Entry>>,
+    closed: &HashSet<RunId>,
+    end: Head,
+    verified: &mut Verified,
+) -> Result<(), Error> {
+    let mut query = Query { limit: 1_000, ..Query::default() };
+    loop {
+        let page = match journal.list(&query) {
+            Ok(page) => page,
+            Err(error) => {
+                verified.problem(format!("the lists cannot be read: {error}"));
+                return Ok(());
+            }
+        };
+        for run in &page.runs {
+            if !open.contains_key(&run.id) && !closed.contains(&run.id) {
+                // It may have been submitted since.
+                let later = journal.audit(end.position, usize::MAX)?;
+                if !later.iter().any(|entry| entry.run == run.id) {
+                    verified.problem(format!("run {} is not in the audit log", run.id));
+                }
+            }
+        }
+        query.after = page.runs.last().map(|run| run.id);
+        if !page.more {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
