@@ -77,6 +77,8 @@ fn submitted(run: u64, workflow: &str, bundle: &Digest) -> Result<Event, String>
             ["production", "staging", "testing", "demo"][(run % 4) as usize].to_owned()
         ]),
         tags: BTreeSet::from([format!("gray-{}", run % 10)]),
+        origin: None,
+        kept: BTreeMap::new(),
     })
 }
 
@@ -118,7 +120,7 @@ fn turns(run: u64, bundle: &Digest) -> Result<Vec<Vec<Record>>, String> {
         turns.push(turn);
     }
     let outcome = if run % 50 == 7 { Outcome::Failed } else { Outcome::Succeeded };
-    turns.push(vec![record(Event::RunFinished { outcome, reason: None })]);
+    turns.push(vec![record(Event::RunFinished { outcome, reason: None, undone_by: None })]);
     Ok(turns)
 }
 
