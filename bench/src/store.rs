@@ -43,12 +43,12 @@ pub(crate) fn run(part: &str, folder: &Path, runs: u64) -> Result<Value, String>
             "activate" => activate(folder, runs).await,
             "open" => open(folder).await,
             "lists" => lists(folder, runs),
-            _ => Err(format!("there is no part {part}")),
+            other => crate::tasks::run(other, folder).await,
         }
     })
 }
 
-fn opened(folder: &Path) -> Result<DiskJournal, String> {
+pub(crate) fn opened(folder: &Path) -> Result<DiskJournal, String> {
     DiskJournal::open(folder).map_err(|error| error.to_string())
 }
 
@@ -372,12 +372,17 @@ fn lists(folder: &Path, runs: u64) -> Result<Value, String> {
     Ok(Value::Array(rows))
 }
 
-async fn engine(journal: Arc<DiskJournal>, first: Arc<Notify>) -> Result<Engine, String> {
+/// The one task type of all measurements.
+pub(crate) fn registry(first: Arc<Notify>) -> Registry {
     let mut registry = Registry::default();
     registry.add(Noop { first });
+    registry
+}
+
+pub(crate) async fn engine(journal: Arc<DiskJournal>, first: Arc<Notify>) -> Result<Engine, String> {
     let parts = Parts {
         journal,
-        registry: Arc::new(registry),
+        registry: Arc::new(registry(first)),
         clock: Arc::new(WallClock::default()),
         secrets: Arc::new(NoSecrets),
         logs: Logs::none(),
