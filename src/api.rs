@@ -18,12 +18,12 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use futures::StreamExt as _;
 use graylane_engine::bundle::Bundle;
-use graylane_engine::id::{Digest, RunId};
+use graylane_engine::id::{Digest, RunId, TaskName};
 use graylane_engine::journal::{Page, Query};
 use graylane_engine::logs::LogLine;
 use graylane_engine::preview::preview;
 use graylane_engine::run::{Event, Record, Trigger};
-use graylane_engine::scheduler::{CancelAnswer, Engine, Parts, Submission, Update};
+use graylane_engine::scheduler::{CancelAnswer, Engine, FollowUp, Parts, PersonAnswer, Submission, Update};
 use graylane_engine::task::Plan;
 use graylane_engine::view::RunView;
 use graylane_tasks::cluster::Clusters;
@@ -36,6 +36,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use self::error::ApiError;
+use crate::settings::Settings;
 
 /// The largest request: a bundle carries whole manifests.
 const MAX_REQUEST: usize = 64 * 1024 * 1024;
@@ -46,6 +47,7 @@ pub(crate) struct State {
     pub(crate) engine: Engine,
     pub(crate) parts: Parts,
     pub(crate) clusters: Arc<Clusters>,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) working: bool,
 }
 
@@ -80,6 +82,9 @@ fn router(state: State) -> axum::Router {
         .route("/api/v1/runs", get(runs).post(submit))
         .route("/api/v1/runs/{id}", get(run))
         .route("/api/v1/runs/{id}/cancel", post(cancel))
+        .route("/api/v1/runs/{id}/answer", post(answer))
+        .route("/api/v1/runs/{id}/approval", post(approval))
+        .route("/api/v1/runs/{id}/follow-up", post(follow_up))
         .route("/api/v1/runs/{id}/log", get(log))
         .route("/api/v1/runs/{id}/follow", get(follow))
         .route("/api/v1/audit", get(audit::entries))
@@ -113,16 +118,18 @@ async fn submit(
     Given(state): Given<State>,
     Json(asked): Json<wire::Submit>,
 ) -> Result<Json<wire::Submitted>, ApiError> {
-    let id = state.engine.submit(submission(asked)?).await?;
+    let id = state.engine.submit(submission(&state, asked)?).await?;
     Ok(Json(wire::Submitted { id: id.to_string() }))
 }
 
-fn submission(asked: wire::Submit) -> Result<Submission, ApiError> {
+fn submission(state: &State, asked: wire::Submit) -> Result<Submission, ApiError> {
+    let from = asked.from.as_deref().map(|text| run_id(state, text)).transpose()?;
     Ok(Submission {
         bundle: bundle(&asked.bundle)?,
         inputs: asked.inputs,
         only: asked.only,
         skip: asked.skip,
+        from,
         actor: asked.actor,
         trigger: Trigger::Manual,
         vars: asked.vars,
@@ -174,6 +181,65 @@ async fn cancel(
     Ok(Json(wire::Cancelled { answer: answer.into() }))
 }
 
+async fn answer(
+    Given(state): Given<State>,
+    UrlPath(id): UrlPath<String>,
+    Json(asked): Json<wire::Answer>,
+) -> Result<Json<wire::Answered>, ApiError> {
+    let id = run_id(&state, &id)?;
+    let actor = state.settings.actor(asked.actor);
+    let task = task_name(asked.task)?;
+    let answered = state.engine.answer_hold(id, task, asked.answer, actor, asked.comment).await;
+    taken(id, "held", answered)
+}
+
+async fn approval(
+    Given(state): Given<State>,
+    UrlPath(id): UrlPath<String>,
+    Json(asked): Json<wire::Consent>,
+) -> Result<Json<wire::Answered>, ApiError> {
+    let id = run_id(&state, &id)?;
+    let actor = state.settings.actor(asked.actor);
+    let task = task_name(asked.task)?;
+    let answered = state.engine.approve(id, task, asked.agrees, actor, asked.comment).await;
+    taken(id, "waiting for approval", answered)
+}
+
+fn task_name(text: Option<String>) -> Result<Option<TaskName>, ApiError> {
+    text.map(|text| text.parse()).transpose().map_err(|error| ApiError::bad_request(format!("{error}")))
+}
+
+fn taken(id: RunId, what: &str, answer: PersonAnswer) -> Result<Json<wire::Answered>, ApiError> {
+    match answer {
+        PersonAnswer::Taken(task) => Ok(Json(wire::Answered { task })),
+        PersonAnswer::NotWaiting => {
+            Err(ApiError::conflict("not-waiting", format!("no such task of run {id} is {what}")))
+        }
+        PersonAnswer::Several(tasks) => {
+            let names: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+            let words = format!("{} of run {id} are {what}: say which with --task", names.join(" and "));
+            Err(ApiError::conflict("not-waiting", words))
+        }
+        PersonAnswer::Refused(why) => Err(ApiError::not_allowed(why)),
+        PersonAnswer::Broken(error) => Err(ApiError::store(error.to_string())),
+    }
+}
+
+async fn follow_up(
+    Given(state): Given<State>,
+    UrlPath(id): UrlPath<String>,
+    Json(asked): Json<wire::FollowUp>,
+) -> Result<Json<wire::Submitted>, ApiError> {
+    let id = run_id(&state, &id)?;
+    let how = match asked.how {
+        wire::How::Undo { force } => FollowUp::Undo { force },
+        wire::How::Retry { from } => FollowUp::Retry { from: task_name(from)? },
+        wire::How::Rerun => FollowUp::Rerun,
+    };
+    let id = state.engine.follow_up(id, how, asked.actor).await?;
+    Ok(Json(wire::Submitted { id: id.to_string() }))
+}
+
 async fn log(
     Given(state): Given<State>,
     UrlPath(id): UrlPath<String>,
@@ -195,7 +261,9 @@ async fn follow(Given(state): Given<State>, UrlPath(id): UrlPath<String>) -> Res
     let records = state.engine.records(id).map_err(|error| ApiError::store(error.to_string()))?;
     let done = records.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
     let last = records.last().map_or(0, |record| record.seq.0);
-    let past = futures::stream::iter(records.into_iter().map(wire::Update::Record).collect::<Vec<_>>());
+    let past = futures::stream::iter(
+        records.into_iter().map(|record| wire::Update::Record(Box::new(record))).collect::<Vec<_>>(),
+    );
     let live = Live { id, updates, last, done, ended: false, engine: state.engine.clone() };
     let live = futures::stream::unfold(live, |mut live| async move { Some((live.next().await?, live)) });
     let lines = past.chain(live.flat_map(futures::stream::iter)).map(|update| {
@@ -232,7 +300,9 @@ impl Live {
         }
         loop {
             match self.updates.recv().await {
-                Ok(Update::Record(record)) if record.run == self.id => return Some(self.take(vec![record])),
+                Ok(Update::Record(record)) if record.run == self.id => {
+                    return Some(self.take(vec![(*record).clone()]));
+                }
                 Ok(Update::Progress { run, task, progress }) if run == self.id => {
                     return Some(vec![wire::Update::Progress { task: task.to_string(), progress }]);
                 }
@@ -255,7 +325,7 @@ impl Live {
         let new: Vec<Record> = records.into_iter().filter(|record| record.seq.0 > self.last).collect();
         self.last = new.last().map_or(self.last, |record| record.seq.0);
         self.done |= new.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
-        new.into_iter().map(wire::Update::Record).collect()
+        new.into_iter().map(|record| wire::Update::Record(Box::new(record))).collect()
     }
 }
 
@@ -263,7 +333,7 @@ async fn preview_run(
     Given(state): Given<State>,
     Json(asked): Json<wire::Submit>,
 ) -> Result<Json<Vec<wire::Preview>>, ApiError> {
-    let previews = preview(&state.parts, submission(asked)?).await?;
+    let previews = preview(&state.parts, submission(&state, asked)?).await?;
     Ok(Json(previews.into_iter().map(wire::Preview::from).collect()))
 }
 

@@ -1,5 +1,7 @@
 //! The command tree. A file a subcommand below `cli/`: it parses, makes its calls, and prints.
 
+mod again;
+mod answer;
 mod audit;
 mod cancel;
 mod completions;
@@ -106,6 +108,18 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Ask a run to end: attempts go to a safe point, then clean-up tasks run
     Cancel(cancel::CancelArgs),
+    /// Agree to what a run that waits will do next
+    Approve(answer::ConsentArgs),
+    /// Do not agree: the task that asks has failed
+    Reject(answer::ConsentArgs),
+    /// Say how a held task goes on: retry, skip, fail or undo
+    Answer(answer::AnswerArgs),
+    /// Take back what a run has changed, in the reverse order, as a run of its own
+    Undo(again::UndoArgs),
+    /// Do what a run did not get done, as a new run that keeps what succeeded
+    Retry(again::RetryArgs),
+    /// Do all of a run once more, with the same files and inputs
+    Rerun(again::RerunArgs),
     /// Go on with the runs that were cut off, and follow them to their end
     Resume,
     /// Print a JSON Schema, as editors and `validate` use it
@@ -150,6 +164,12 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Runs(command) => runs::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
         Command::Cancel(args) => cancel::run(&context, args).await,
+        Command::Approve(args) => answer::consent(&context, args, true).await,
+        Command::Reject(args) => answer::consent(&context, args, false).await,
+        Command::Answer(args) => answer::hold(&context, args).await,
+        Command::Undo(args) => again::undo(&context, args).await,
+        Command::Retry(args) => again::retry(&context, args).await,
+        Command::Rerun(args) => again::rerun(&context, args).await,
         Command::Resume => follow::resume(&context).await,
         Command::Schema(args) => schema::run(&args),
         Command::Rehearsal(args) => rehearsal::run(&context, &args).await,
@@ -326,6 +346,19 @@ pub(crate) struct WorkflowArgs {
     /// Leave these tasks out
     #[arg(long, value_name = "TASK", value_delimiter = ',')]
     skip: Vec<String>,
+    /// Take the outputs of tasks that are left out from this run
+    #[arg(long, value_name = "RUN")]
+    from: Option<String>,
+    /// Inputs that are known already.
+    #[arg(skip)]
+    given: serde_json::Map<String, Value>,
+}
+
+impl WorkflowArgs {
+    /// All of a file, with these inputs.
+    pub(crate) fn of(file: PathBuf, given: serde_json::Map<String, Value>) -> WorkflowArgs {
+        WorkflowArgs { file, input: Vec::new(), only: Vec::new(), skip: Vec::new(), from: None, given }
+    }
 }
 
 /// The operator's files, gathered; a broken one is told, and is an error only to who names it.
@@ -379,8 +412,10 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
         .problems(problems)
         .texts(texts));
     };
-    let inputs = graylane_engine::input::parse_pairs(&graph.inputs, args.input.iter().map(String::as_str))
-        .map_err(wrong_inputs)?;
+    let mut inputs =
+        graylane_engine::input::parse_pairs(&graph.inputs, args.input.iter().map(String::as_str))
+            .map_err(wrong_inputs)?;
+    inputs.extend(args.given.clone());
     graylane_engine::input::complete(&graph.inputs, inputs.clone()).map_err(wrong_inputs)?;
     bundle.add(WORKFLOW_FILE, bytes);
     Ok(wire::Submit {
@@ -388,6 +423,7 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
         inputs,
         only: args.only.clone(),
         skip: args.skip.clone(),
+        from: args.from.clone(),
         actor: actor(),
         vars: context.settings.vars.clone(),
         secrets: context.settings.secret_names(),

@@ -96,6 +96,7 @@ impl Holder {
             engine: engine.clone(),
             parts,
             clusters,
+            settings: Arc::new(settings.clone()),
             working: matches!(mode, Mode::Work | Mode::Begin),
         };
         let server = tokio::spawn(api::serve(listener, state, stop.clone()));

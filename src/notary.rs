@@ -203,7 +203,7 @@ pub(crate) async fn watch(
             () = std::future::ready(()), if stopping => break,
         };
         match update {
-            Ok(Update::Record(record)) => match record.event {
+            Ok(Update::Record(record)) => match &record.event {
                 Event::RunSubmitted { workflow, .. } => {
                     workflows.insert(record.run, workflow.to_string());
                 }
@@ -211,11 +211,11 @@ pub(crate) async fn watch(
                     let workflow = workflows.remove(&record.run);
                     let head = journal.head();
                     let signed = key.as_ref().map(|key| key.sign(head));
-                    tell(record.run, outcome, head, signed.as_ref());
+                    tell(record.run, *outcome, head, signed.as_ref());
                     notifier.send(Notice::of(
                         record.run,
                         workflow,
-                        outcome,
+                        *outcome,
                         record.at,
                         head,
                         signed.as_ref(),

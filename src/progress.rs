@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use graylane_engine::clock::{Timestamp, show_duration};
-use graylane_engine::run::{Event, Record};
+use graylane_engine::run::{Event, HoldAnswer, Record};
 use graylane_engine::task::TaskError;
 use graylane_engine::view::{RunView, TaskView};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -118,6 +118,32 @@ impl Progress {
             Event::TaskSkipped { task, reason } => {
                 self.ended(task.as_str(), record.at, &format!("skipped: {}", reason.words()), "2", None);
             }
+            Event::TaskHeld { task, error, .. } => {
+                self.ended(task.as_str(), record.at, "held", "33", Some(error));
+            }
+            Event::ApprovalAsked { task, ask, .. } => {
+                let words = match ask.approvals {
+                    1 => "waits for approval".to_owned(),
+                    many => format!("waits for {many} approvals"),
+                };
+                self.ended(task.as_str(), record.at, &words, "33", None);
+            }
+            Event::HoldAnswered { task, answer, actor, .. } => {
+                let words = match answer {
+                    HoldAnswer::Retry => "one more attempt",
+                    HoldAnswer::Skip => "skipped",
+                    HoldAnswer::Fail => "failed",
+                    HoldAnswer::Undo => "failed, and taken back",
+                };
+                self.line(task.as_str(), &format!("{words}, says {actor}"));
+            }
+            Event::Approved { task, consent } => {
+                self.line(task.as_str(), &format!("approved by {}", consent.actor));
+            }
+            Event::Rejected { task, consent } => {
+                self.line(task.as_str(), &format!("rejected by {}", consent.actor));
+            }
+            Event::WaitExpired { task } => self.line(task.as_str(), "nobody answered in time"),
             Event::CancelRequested { actor, .. } => {
                 self.note(&format!("cancelled by {actor}: attempts go to a safe point"))
             }
@@ -224,6 +250,9 @@ pub(crate) fn summary(view: &RunView, colours: bool) -> String {
     for task in &view.tasks {
         out.push_str(&task_lines(task, width, colours));
     }
+    for line in next_steps(view) {
+        out.push_str(&format!("\n{line}"));
+    }
     if summary.ended_at.is_none() {
         out.push_str(&format!(
             "\nfollow it: graylane runs follow {0}\nend it:    graylane cancel {0}",
@@ -236,6 +265,43 @@ pub(crate) fn summary(view: &RunView, colours: bool) -> String {
         ));
     }
     out
+}
+
+/// What an unfinished run asks people for, and the command that answers.
+pub(crate) fn next_steps(view: &RunView) -> Vec<String> {
+    let id = &view.summary.id;
+    let asking: Vec<&TaskView> = view.tasks.iter().filter(|task| task.asks.is_some()).collect();
+    let mut lines = Vec::new();
+    for task in &asking {
+        let Some(asks) = &task.asks else { continue };
+        let which = if asking.len() > 1 { format!(" --task {}", task.name) } else { String::new() };
+        if asks.kind == "hold" {
+            lines.push(format!("{} is held until {}, then it has failed:", task.name, asks.expires));
+            lines.push(format!("  graylane answer {id} retry{which}   # or skip, fail, undo"));
+        } else {
+            let needed = asks.approvals.unwrap_or(1);
+            let who =
+                if asks.from.is_empty() { String::new() } else { format!(" from {}", asks.from.join(", ")) };
+            lines.push(format!(
+                "{} waits until {} for {} of {needed} approvals{who}:",
+                task.name,
+                asks.expires,
+                needed as usize - asks.given.len().min(needed as usize)
+            ));
+            lines.extend(asks.message.iter().map(|message| format!("  {message}")));
+            for (task, plan) in &asks.plans {
+                lines.push(format!("  graylane runs plan {plan}   # what {task} will do"));
+            }
+            lines.push(format!("  graylane approve {id}{which}   # or reject"));
+        }
+    }
+    if let Some(undo) = view.undone_by {
+        lines.push(format!("taken back by: graylane runs show {undo}"));
+    }
+    if let Some(origin) = &view.origin {
+        lines.push(format!("{} run {}", origin.words(), origin.of()));
+    }
+    lines
 }
 
 fn task_lines(task: &TaskView, width: usize, colours: bool) -> String {
@@ -254,6 +320,9 @@ fn task_lines(task: &TaskView, width: usize, colours: bool) -> String {
         task.attempt.filter(|attempt| *attempt > 1).map(|n| format!("  attempt {n}")).unwrap_or_default();
     let mut out =
         format!("  {:<width$}  {}{took}{attempt}", task.name.as_str(), paint(colours, colour, &task.status));
+    if task.kept {
+        out.push_str("  kept");
+    }
     for words in [&task.phase, &task.reason].into_iter().flatten() {
         out.push_str(&format!("  {words}"));
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use graylane_engine::document::{Document, Finding, Problem, file_problem};
+use graylane_engine::scheduler::Actor;
 use graylane_engine::schema::Checker;
 use graylane_engine::task::SecretSource;
 use schemars::JsonSchema;
@@ -32,6 +33,9 @@ pub(crate) struct SettingsFile {
     /// Where `secrets` are read from, by name; never their values.
     #[serde(default)]
     pub secrets: BTreeMap<String, SecretAt>,
+    /// Who has which role, for approvals: people by role.
+    #[serde(default)]
+    pub roles: BTreeMap<String, Vec<String>>,
     /// What Graylane says of itself.
     #[serde(default)]
     pub log: LogFile,
@@ -109,6 +113,8 @@ pub(crate) struct Settings {
     pub vars: BTreeMap<String, Value>,
     /// Where secrets are read from.
     pub secrets: BTreeMap<String, SecretAt>,
+    /// People by role.
+    pub roles: BTreeMap<String, Vec<String>>,
     /// Which messages are logged.
     pub log_filter: String,
     /// How they look.
@@ -163,11 +169,19 @@ impl Settings {
                 .unwrap_or_else(|| folder.join("environments")),
             vars: file.vars,
             secrets: secrets.collect(),
+            roles: file.roles,
             log_filter: file.log.filter.unwrap_or_else(|| "warn,graylane::run=off".into()),
             log_format: file.log.format.unwrap_or(LogFormat::Compact),
             audit_key: file.audit.key.as_ref().map(near).unwrap_or_else(|| config_folder().join("audit.key")),
             notify: file.notify.into_iter().map(|to| to.url).collect(),
         })
+    }
+
+    /// Somebody who answers, with their roles. Nobody has proved who they are on the socket: its owner may say any name.
+    pub(crate) fn actor(&self, name: String) -> Actor {
+        let mine = self.roles.iter().filter(|(_, people)| people.contains(&name));
+        let roles = mine.map(|(role, _)| role.clone()).collect();
+        Actor { name, roles, authenticated: false }
     }
 
     /// The names of secrets.

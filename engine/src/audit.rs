@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Timestamp;
 use crate::id::{InvalidName, RunId, Seq, hex};
-use crate::run::Event;
+use crate::run::{Event, HoldAnswer};
 
 /// A SHA-256 over a record or an entry and everything before it.
 pub type Chain = [u8; 32];
@@ -25,7 +25,12 @@ pub const ENTRY_BYTES: usize = 72;
 /// Whether a record stands in the audit log: what a person or a trigger asked for, and how a run ended.
 pub fn is_audited(event: &Event) -> bool {
     match event {
-        Event::RunSubmitted { .. } | Event::CancelRequested { .. } | Event::RunFinished { .. } => true,
+        Event::RunSubmitted { .. }
+        | Event::CancelRequested { .. }
+        | Event::HoldAnswered { .. }
+        | Event::Approved { .. }
+        | Event::Rejected { .. }
+        | Event::RunFinished { .. } => true,
         Event::RunAdmitted
         | Event::RunTimedOut
         | Event::AttemptStarted { .. }
@@ -38,6 +43,9 @@ pub fn is_audited(event: &Event) -> bool {
         | Event::TaskCancelled { .. }
         | Event::TaskSkipped { .. }
         | Event::TaskFailed { .. }
+        | Event::TaskHeld { .. }
+        | Event::ApprovalAsked { .. }
+        | Event::WaitExpired { .. }
         | Event::AnswerIgnored { .. } => false,
     }
 }
@@ -45,19 +53,43 @@ pub fn is_audited(event: &Event) -> bool {
 /// Who did it, and what it was, in words.
 pub fn words(event: &Event) -> (Option<&str>, String) {
     match event {
-        Event::RunSubmitted { workflow, actor, trigger, .. } => {
-            (Some(actor), format!("submitted {workflow} ({})", trigger.kind()))
+        Event::RunSubmitted { workflow, actor, trigger, origin, .. } => {
+            let follows = origin
+                .as_ref()
+                .map_or(String::new(), |origin| format!(", {} {}", origin.words(), origin.of()));
+            (Some(actor), format!("submitted {workflow} ({}{follows})", trigger.kind()))
+        }
+        Event::HoldAnswered { task, answer, actor, comment } => {
+            (Some(actor), with(format!("held task {task}: {}", hold_word(*answer)), comment.as_ref()))
+        }
+        Event::Approved { task, consent } => {
+            (Some(&consent.actor), with(format!("approved {task}"), consent.comment.as_ref()))
+        }
+        Event::Rejected { task, consent } => {
+            (Some(&consent.actor), with(format!("rejected {task}"), consent.comment.as_ref()))
         }
         Event::CancelRequested { actor, reason, now } => {
             let how = if *now { "cancelled at once" } else { "cancelled" };
-            (Some(actor), reason.as_ref().map_or(how.to_owned(), |reason| format!("{how}: {reason}")))
+            (Some(actor), with(how.to_owned(), reason.as_ref()))
         }
-        Event::RunFinished { outcome, reason } => {
-            let outcome = outcome.word();
-            (None, reason.as_ref().map_or(outcome.to_owned(), |reason| format!("{outcome}: {reason}")))
+        Event::RunFinished { outcome, reason, .. } => {
+            (None, with(outcome.word().to_owned(), reason.as_ref()))
         }
         other => (None, other.name().to_owned()),
     }
+}
+
+fn hold_word(answer: HoldAnswer) -> &'static str {
+    match answer {
+        HoldAnswer::Retry => "retry",
+        HoldAnswer::Skip => "skip",
+        HoldAnswer::Fail => "fail",
+        HoldAnswer::Undo => "undo",
+    }
+}
+
+fn with(what: String, comment: Option<&String>) -> String {
+    comment.map_or(what.clone(), |comment| format!("{what}: {comment}"))
 }
 
 /// One entry: a record, and the hash that it has in its run.

@@ -2,9 +2,9 @@
 //!
 //! Everything here follows from the states of the active runs; no lock, queue or counter is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::claim::Claim;
+use crate::claim::{Claim, Mode};
 use crate::id::{RunId, WorkflowName};
 use crate::run::{Run, RunState};
 use crate::workflow::PolicyFile;
@@ -28,42 +28,77 @@ pub struct Blocker {
 
 /// The runs that may be admitted now, oldest first; earlier runs that still wait keep their turn.
 pub fn admit(runs: &ActiveRuns) -> Vec<RunId> {
-    let mut admitted: Vec<RunId> = Vec::new();
-    for (id, run) in runs {
-        if matches!(run.state, RunState::Queued) && queued_behind(runs, run, &admitted).is_none() {
-            admitted.push(*id);
+    let queued = || runs.values().filter(|run| matches!(run.state, RunState::Queued));
+    if queued().next().is_none() {
+        return Vec::new();
+    }
+    let mut taken = Taken::default();
+    runs.values().filter(|run| is_active(run)).for_each(|run| taken.add(run));
+    let mut admitted = Vec::new();
+    for run in queued() {
+        if taken.by(run).is_none() {
+            admitted.push(run.id);
         }
+        // A run that was submitted before another one and still waits has the older right.
+        taken.add(run);
     }
     admitted
 }
 
 /// For whom a queued run waits.
 pub fn waits_for(runs: &ActiveRuns, run: &Run) -> Option<Blocker> {
-    queued_behind(runs, run, &[])
+    if !matches!(run.state, RunState::Queued) {
+        return None;
+    }
+    let mut taken = Taken::default();
+    let earlier = |other: &Run| other.id < run.id && matches!(other.state, RunState::Queued);
+    runs.values()
+        .filter(|other| other.id != run.id && (is_active(other) || earlier(other)))
+        .for_each(|other| taken.add(other));
+    taken.by(run)
 }
 
-fn queued_behind(runs: &ActiveRuns, run: &Run, admitted: &[RunId]) -> Option<Blocker> {
-    let claims = run.run_claims().unwrap_or_default();
-    for (id, other) in runs.iter().filter(|(id, _)| **id != run.id) {
-        // One that has just ended is in nobody's way.
-        if other.state.is_final() {
-            continue;
+/// Admitted and not over: one that has just ended is in nobody's way.
+fn is_active(run: &Run) -> bool {
+    !run.state.is_final() && run.admitted().is_some()
+}
+
+/// What runs hold, or have the older right to.
+#[derive(Default)]
+struct Taken<'r> {
+    groups: HashMap<&'r str, &'r Run>,
+    /// The first that writes and the first that only reads.
+    claims: HashMap<&'r str, (Option<&'r Run>, Option<&'r Run>)>,
+}
+
+impl<'r> Taken<'r> {
+    fn add(&mut self, run: &'r Run) {
+        if let Some(concurrency) = &run.graph.concurrency {
+            self.groups.entry(&concurrency.group).or_insert(run);
         }
-        let active = other.admitted().is_some() || admitted.contains(id);
-        // A run that was submitted before this one and still waits has the older right.
-        let earlier = *id < run.id && matches!(other.state, RunState::Queued);
-        if !active && !earlier {
-            continue;
-        }
-        if let Some(group) = shared_group(run, other) {
-            return Some(blocker(other, format!("the group `{group}`")));
-        }
-        let theirs = other.run_claims().unwrap_or_default();
-        if let Some(claim) = claims.iter().find(|claim| theirs.iter().any(|their| their.excludes(claim))) {
-            return Some(blocker(other, claim.to_string()));
+        for claim in run.run_claims().unwrap_or_default() {
+            let (write, read) = self.claims.entry(&claim.resource).or_default();
+            match claim.mode {
+                Mode::Write => write.get_or_insert(run),
+                Mode::Read => read.get_or_insert(run),
+            };
         }
     }
-    None
+
+    /// Who is in the way of a run that is not among them.
+    fn by(&self, run: &Run) -> Option<Blocker> {
+        if let Some(concurrency) = &run.graph.concurrency
+            && concurrency.policy != Some(PolicyFile::Allow)
+            && let Some(other) = self.groups.get(concurrency.group.as_str())
+        {
+            return Some(blocker(other, format!("the group `{}`", concurrency.group)));
+        }
+        run.run_claims().unwrap_or_default().iter().find_map(|claim| {
+            let (write, read) = self.claims.get(claim.resource.as_str())?;
+            let other = write.or(if claim.mode == Mode::Write { *read } else { None })?;
+            Some(blocker(other, claim.to_string()))
+        })
+    }
 }
 
 fn blocker(run: &Run, holds: String) -> Blocker {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef as _;
 use serde_json::{Map, Value};
 
 pub use self::check::{Checked, Known, check, check_names};
@@ -20,7 +21,7 @@ use crate::input::Input;
 use crate::retry::RetryPolicy;
 use crate::task::{Registry, Task};
 use crate::workflow::{
-    ConcurrencyFile, MissedFile, OnFailureFile, PolicyFile, RetryFile, TaskFile, WorkflowFile,
+    ConcurrencyFile, MissedFile, OnFailureFile, PolicyFile, RetryFile, TaskFile, UndoFile, WorkflowFile,
 };
 
 /// A checked workflow.
@@ -40,9 +41,11 @@ pub struct Graph {
     pub concurrency: Option<Concurrency>,
     /// The longest a run may take.
     pub timeout: Option<Duration>,
+    /// Whether a failed run is taken back.
+    pub undo: Undo,
     dag: DiGraph<TaskNode, ()>,
+    /// Invariant: a node's index is its place in the order of tasks.
     index: BTreeMap<TaskName, NodeIndex>,
-    order: Vec<TaskName>,
 }
 
 /// One task of a graph.
@@ -64,6 +67,8 @@ pub struct TaskNode {
     pub on_failure: OnFailure,
     /// Its spec, expressions unresolved.
     pub with: Value,
+    /// The tasks that its expressions may read; `None` for all before it.
+    pub reads: Option<BTreeSet<String>>,
 }
 
 /// A task's type, as the registry knows it.
@@ -105,7 +110,21 @@ pub enum OnFailure {
     Stop,
     /// It counts as passed.
     Continue,
+    /// It waits for a person.
+    Hold,
 }
+
+/// Whether a failed run is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undo {
+    /// What it changed stays.
+    Never,
+    /// By a run of its own.
+    OnFailure,
+}
+
+/// How often taking back one task is tried: nobody may be there to say more.
+const UNDO_ATTEMPTS: u32 = 3;
 
 /// A schedule of a workflow.
 #[derive(Debug, Clone)]
@@ -149,43 +168,92 @@ impl Graph {
 
     /// All tasks, each after those that it needs.
     pub fn tasks(&self) -> impl Iterator<Item = &TaskNode> {
-        self.order.iter().filter_map(|name| self.task(name))
+        self.dag.node_weights()
+    }
+
+    /// The place of a task in [`Graph::tasks`].
+    pub fn place(&self, name: &TaskName) -> Option<usize> {
+        self.index.get(name).map(|index| index.index())
+    }
+
+    /// The task at a place below [`Graph::len`].
+    pub(crate) fn at(&self, place: usize) -> &TaskNode {
+        &self.dag[NodeIndex::new(place)]
     }
 
     /// How many tasks there are.
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.dag.node_count()
     }
 
     /// Whether there are no tasks: never, for a checked workflow.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.dag.node_count() == 0
+    }
+
+    /// The places of what a task needs directly.
+    pub(crate) fn needs_of(&self, place: usize) -> impl Iterator<Item = usize> {
+        self.dag.neighbors_directed(NodeIndex::new(place), Direction::Incoming).map(NodeIndex::index)
+    }
+
+    /// The places of the tasks that need this one directly.
+    pub(crate) fn dependents_of(&self, place: usize) -> impl Iterator<Item = usize> {
+        self.dag.neighbors_directed(NodeIndex::new(place), Direction::Outgoing).map(NodeIndex::index)
     }
 
     /// The tasks that name this one in `needs`.
     pub fn dependents(&self, name: &TaskName) -> impl Iterator<Item = &TaskNode> {
-        let index = self.index.get(name).copied();
-        index
-            .into_iter()
-            .flat_map(|i| self.dag.neighbors_directed(i, Direction::Outgoing))
-            .map(|i| &self.dag[i])
+        self.place(name).into_iter().flat_map(|place| self.dependents_of(place)).map(|place| self.at(place))
     }
 
     /// Everything that must have ended before this task, directly or not.
     pub fn ancestors(&self, name: &TaskName) -> Vec<&TaskNode> {
+        self.reach(name, Direction::Incoming)
+    }
+
+    /// Everything that comes after this task, directly or not.
+    pub fn descendants(&self, name: &TaskName) -> Vec<&TaskNode> {
+        self.reach(name, Direction::Outgoing)
+    }
+
+    fn reach(&self, name: &TaskName, direction: Direction) -> Vec<&TaskNode> {
         let Some(start) = self.index.get(name) else { return Vec::new() };
         let mut seen = vec![false; self.dag.node_count()];
         let mut stack = vec![*start];
         let mut found = Vec::new();
         while let Some(index) = stack.pop() {
-            for before in self.dag.neighbors_directed(index, Direction::Incoming) {
-                if !std::mem::replace(&mut seen[before.index()], true) {
-                    found.push(&self.dag[before]);
-                    stack.push(before);
+            for next in self.dag.neighbors_directed(index, direction) {
+                if !std::mem::replace(&mut seen[next.index()], true) {
+                    found.push(&self.dag[next]);
+                    stack.push(next);
                 }
             }
         }
         found
+    }
+
+    /// The same tasks, the last first: in which order a run is taken back. What could not be taken back holds up
+    /// nothing, and nothing is conditional: what did not start is left out by the run itself.
+    pub fn reversed(&self) -> Graph {
+        let last = self.dag.node_count().saturating_sub(1);
+        let mut dag = DiGraph::new();
+        let mut index = BTreeMap::new();
+        for node in self.dag.raw_nodes().iter().rev().map(|node| &node.weight) {
+            let mut node = node.clone();
+            node.needs = self.dependents(&node.name).map(|after| after.name.clone()).collect();
+            node.when = None;
+            node.on_failure = OnFailure::Continue;
+            node.retry = RetryPolicy { attempts: UNDO_ATTEMPTS, ..RetryPolicy::default() };
+            index.insert(node.name.clone(), dag.add_node(node));
+        }
+        for edge in self.dag.edge_references() {
+            dag.add_edge(
+                NodeIndex::new(last - edge.target().index()),
+                NodeIndex::new(last - edge.source().index()),
+                (),
+            );
+        }
+        Graph { dag, index, timeout: None, undo: Undo::Never, ..self.clone() }
     }
 
     /// Builds the graph of a file that has no error.
@@ -196,21 +264,32 @@ impl Graph {
         registry: &Registry,
         written: &[&str],
     ) -> Option<Graph> {
-        let mut dag = DiGraph::new();
+        let mut unordered = DiGraph::new();
         let mut index = BTreeMap::new();
         for (name, task) in &file.tasks {
             let node = TaskNode::new(name.parse().ok()?, task, registry)?;
-            index.insert(node.name.clone(), dag.add_node(node));
+            index.insert(node.name.clone(), unordered.add_node(node));
         }
         for (name, task) in &file.tasks {
             let to = *index.get(&name.parse::<TaskName>().ok()?)?;
-            for need in &task.needs {
-                dag.update_edge(*index.get(&need.parse::<TaskName>().ok()?)?, to, ());
+            let needs: BTreeSet<&String> = task.needs.iter().collect();
+            for need in needs {
+                unordered.add_edge(*index.get(&need.parse::<TaskName>().ok()?)?, to, ());
             }
         }
-        let order = in_order(&dag, &index, written);
-        if order.len() != dag.node_count() {
+        let order = in_order(&unordered, &index, written);
+        if order.len() != unordered.node_count() {
             return None;
+        }
+        // Places in the graph are places in the order.
+        let mut dag = DiGraph::with_capacity(order.len(), unordered.edge_count());
+        for name in &order {
+            let at = index.get_mut(name)?;
+            *at = dag.add_node(unordered[*at].clone());
+        }
+        for edge in unordered.edge_references() {
+            let place = |at: NodeIndex| index.get(&unordered[at].name).copied();
+            dag.add_edge(place(edge.source())?, place(edge.target())?, ());
         }
         let name: WorkflowName = file.name.parse().ok()?;
         let concurrency = file.concurrency.map(|ConcurrencyFile { group, policy }| Concurrency {
@@ -229,9 +308,12 @@ impl Graph {
                 Some(text) => Some(parse_duration(text).ok()?),
                 None => None,
             },
+            undo: match file.undo {
+                Some(UndoFile::OnFailure) => Undo::OnFailure,
+                Some(UndoFile::Never) | None => Undo::Never,
+            },
             dag,
             index,
-            order,
         })
     }
 }
@@ -264,6 +346,11 @@ fn in_order(
 }
 
 impl TaskNode {
+    /// Whether people decide here, and nothing acts.
+    pub fn is_approval(&self) -> bool {
+        self.kind.ask(&self.with).is_some()
+    }
+
     fn new(name: TaskName, file: &TaskFile, registry: &Registry) -> Option<TaskNode> {
         Some(TaskNode {
             name,
@@ -280,11 +367,40 @@ impl TaskNode {
             timeout: duration_or(file.timeout.as_deref(), DEFAULT_TIMEOUT)?,
             on_failure: match file.on_failure {
                 Some(OnFailureFile::Continue) => OnFailure::Continue,
+                Some(OnFailureFile::Hold) => OnFailure::Hold,
                 Some(OnFailureFile::Stop) | None => OnFailure::Stop,
             },
+            reads: tasks_read(file),
             with: Value::Object(file.with.clone()),
         })
     }
+}
+
+/// The tasks that expressions of a task name, by the text alone: `tasks.a` and `tasks['a-b']`. One name too many does
+/// no harm; a `tasks` without a name means all.
+fn tasks_read(file: &TaskFile) -> Option<BTreeSet<String>> {
+    let with = Value::Object(file.with.clone());
+    let texts = crate::expression::texts(&with).into_iter().map(|(_, text)| text);
+    let mut read = BTreeSet::new();
+    for text in texts.chain(file.when.as_deref()) {
+        if !text.contains("${{") {
+            continue;
+        }
+        for rest in text.split("tasks").skip(1) {
+            let quoted = rest.trim_start().strip_prefix('[').map(str::trim_start);
+            let rest = match (quoted, rest.trim_start().strip_prefix('.')) {
+                (Some(rest), _) => rest.strip_prefix(['\'', '"'])?,
+                (None, Some(rest)) => rest.trim_start(),
+                (None, None) => return None,
+            };
+            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+            let name = &rest[..end.unwrap_or(rest.len())];
+            read.insert(name.to_owned());
+            // Unquoted, a name ends at a dash: `tasks.a-1` reads `a`.
+            read.extend(name.split('-').next().map(str::to_owned));
+        }
+    }
+    Some(read)
 }
 
 impl When {

@@ -18,7 +18,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $type(String);
+        pub struct $type(std::sync::Arc<str>);
 
         impl $type {
             /// The name as it was written.
@@ -32,7 +32,7 @@ macro_rules! name {
 
             fn from_str(text: &str) -> Result<Self, InvalidName> {
                 if is_name(text) {
-                    Ok($type(text.to_owned()))
+                    Ok($type(text.into()))
                 } else {
                     Err(InvalidName(format!(
                         "`{text}` is not a {} name: use up to 63 letters, digits, `-` and `_`, and begin with a letter",
@@ -52,7 +52,7 @@ macro_rules! name {
 
         impl From<$type> for String {
             fn from(name: $type) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 

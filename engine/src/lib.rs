@@ -33,6 +33,8 @@ pub mod input;
 
 pub mod task;
 
+pub mod approval;
+
 pub mod trigger;
 
 pub mod graph;

@@ -112,6 +112,7 @@ async fn verdict(
         clock: Arc::clone(&parts.clock),
         cancel: CancellationToken::new(),
         checkpoints: BTreeSet::new(),
+        force: false,
         assumed: assumed.to_vec(),
         reporter: Arc::new(Nobody),
         secrets: Arc::clone(&parts.secrets),

@@ -4,26 +4,30 @@
 //! says what follows; neither file waits, looks at a clock or touches a disk.
 //!
 //! ```text
-//! run:   queued -> running <-> waiting -> cancelling -> finished{succeeded | failed | cancelled}
+//! run:   queued -> running -> cancelling -> finished{succeeded | failed | cancelled}
+//!        (shown as waiting while only people can move it on)
 //! task:  pending -> running -> retrying | waiting -> succeeded | failed | cancelled | skipped
 //! ```
 
 mod decide;
 mod event;
+mod follow;
 mod state;
 mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 pub use self::decide::{ABANDON_AFTER, Command, LOOK_AGAIN, decide};
-pub use self::event::{Event, Outcome, Record, Trigger};
+pub use self::event::{Consent, Event, HoldAnswer, Kept, Origin, Outcome, Record, Trigger};
+pub use self::follow::FollowError;
 pub use self::state::{Ending, RunState, Skipped, TaskState, WaitingFor};
 pub use self::summary::RunSummary;
 use crate::claim::{Claim, Held};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, show_duration};
 use crate::expression::{Ancestors, Scope, evaluate, resolve};
 use crate::graph::{Graph, OnFailure, TaskNode};
 use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
@@ -45,7 +49,11 @@ pub struct Run {
     pub state: RunState,
     /// The place of its last record.
     pub seq: Seq,
-    tasks: BTreeMap<TaskName, TaskRun>,
+    /// The run that takes it back, begun when this one ended.
+    pub undone_by: Option<RunId>,
+    /// By their places in the graph.
+    tasks: Vec<TaskRun>,
+    tally: Tally,
     /// Claims held for the run; made from the spec and the inputs, so never stored.
     claims: OnceLock<Vec<Claim>>,
 }
@@ -69,10 +77,40 @@ pub struct Submitted {
     pub secrets: BTreeSet<String>,
     /// Tasks that were not selected.
     pub left_out: BTreeSet<TaskName>,
+    /// The run that it follows on, and how.
+    pub origin: Option<Origin>,
+    /// What it takes over from that run.
+    pub kept: BTreeMap<TaskName, Kept>,
     /// The environments that its tasks name.
     pub environments: BTreeSet<String>,
     /// The lanes that its tasks name.
     pub tags: BTreeSet<String>,
+}
+
+/// What the fold counts on its way, so that nothing has to look at every task after every record. All of it follows
+/// from the tasks.
+#[derive(Debug, Clone, Default)]
+struct Tally {
+    /// Tasks that are not final.
+    open: usize,
+    /// Of these, the ones for which something may be decided: every need is final.
+    ready: BTreeSet<usize>,
+    /// How many needs of a task are not final.
+    unmet: Vec<usize>,
+    /// Tasks that wait for people.
+    waiting: usize,
+    /// Tasks that failed and stop the run.
+    failed: usize,
+    /// Tasks that failed, the ones that count as passed too.
+    failed_any: bool,
+    /// Since when only people can move the run on.
+    waits_since: Option<Timestamp>,
+    /// How long that was the case before.
+    stood_still: Duration,
+    /// Somebody answered that the run is to be taken back.
+    undo_wanted: bool,
+    /// A hold expired: nobody looked, so nothing more is changed.
+    hold_expired: bool,
 }
 
 /// A task in a run.
@@ -88,7 +126,26 @@ pub struct TaskRun {
     pub started: Option<Timestamp>,
     /// When it became final.
     pub ended: Option<Timestamp>,
+    /// Whether it was done by the run that this one follows on.
+    pub kept: bool,
+    /// How everything up to it ended, where all of that was final when it ended.
+    lineage: Option<Lineage>,
     claims: OnceLock<Vec<Claim>>,
+}
+
+/// What `success()` and `failure()` say of a task and everything before it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Lineage {
+    success: bool,
+    failure: bool,
+}
+
+impl Lineage {
+    const CLEAN: Lineage = Lineage { success: true, failure: false };
+
+    fn and(self, other: Lineage) -> Lineage {
+        Lineage { success: self.success && other.success, failure: self.failure || other.failure }
+    }
 }
 
 /// An event that cannot follow on a state. On resume it means a damaged journal.
@@ -121,6 +178,8 @@ impl Run {
             left_out,
             environments,
             tags,
+            origin,
+            kept,
             ..
         } = &record.event
         else {
@@ -131,16 +190,11 @@ impl Run {
                 event: record.event.name(),
             });
         };
-        let mut tasks: BTreeMap<TaskName, TaskRun> =
-            graph.tasks().map(|node| (node.name.clone(), TaskRun::default())).collect();
-        for (name, task) in &mut tasks {
-            if left_out.contains(name) {
-                task.state = TaskState::Skipped(Skipped::NotSelected);
-                task.ended = Some(record.at);
-            }
-        }
-        Ok(Run {
+        let unmet = (0..graph.len()).map(|place| graph.needs_of(place).count()).collect();
+        let mut run = Run {
             id: record.run,
+            tasks: vec![TaskRun::default(); graph.len()],
+            tally: Tally { open: graph.len(), unmet, ..Tally::default() },
             graph,
             submitted: Submitted {
                 at: record.at,
@@ -151,14 +205,37 @@ impl Run {
                 vars: vars.clone(),
                 secrets: secrets.clone(),
                 left_out: left_out.clone(),
+                origin: origin.clone(),
+                kept: kept.clone(),
                 environments: environments.clone(),
                 tags: tags.clone(),
             },
             state: RunState::Queued,
             seq: record.seq,
-            tasks,
+            undone_by: None,
             claims: OnceLock::new(),
-        })
+        };
+        for place in 0..run.tasks.len() {
+            let name = &run.graph.at(place).name;
+            let task = &mut run.tasks[place];
+            if left_out.contains(name) {
+                task.finish(record.at, TaskState::Skipped(Skipped::NotSelected));
+            } else if let Some(kept) = kept.get(name) {
+                task.plan.clone_from(&kept.plan);
+                task.checkpoints.clone_from(&kept.checkpoints);
+                if kept.done {
+                    task.kept = true;
+                    let outputs = kept.outputs.clone();
+                    task.finish(record.at, TaskState::Succeeded { attempt: Attempt(0), outputs });
+                }
+            }
+            if run.tasks[place].state.is_final() {
+                run.ended(place);
+            } else if run.tally.unmet[place] == 0 {
+                run.tally.ready.insert(place);
+            }
+        }
+        Ok(run)
     }
 
     /// Folds all records of a run.
@@ -198,8 +275,8 @@ impl Run {
                 self.end_early(record, ending)?;
             }
             Event::RunTimedOut => self.end_early(record, Ending::TimedOut)?,
-            Event::RunFinished { outcome, reason } => {
-                if self.tasks.values().any(|task| matches!(task.state, TaskState::Running { .. })) {
+            Event::RunFinished { outcome, reason, undone_by } => {
+                if self.tasks.iter().any(|task| matches!(task.state, TaskState::Running { .. })) {
                     return Err(self.illegal(record, "a run with a running task"));
                 }
                 self.state = RunState::Finished {
@@ -208,35 +285,71 @@ impl Run {
                     reason: reason.clone(),
                     admitted: self.admitted(),
                 };
+                self.undone_by = *undone_by;
             }
             // It is kept for the audit; it changes nothing.
             Event::AnswerIgnored { .. } => {}
-            Event::AttemptStarted { task, .. }
-            | Event::AttemptResumed { task, .. }
-            | Event::PlanMade { task, .. }
-            | Event::PhaseEntered { task, .. }
-            | Event::CheckpointPassed { task, .. }
-            | Event::AttemptSucceeded { task, .. }
-            | Event::AttemptFailed { task, .. }
-            | Event::TaskCancelled { task, .. }
-            | Event::TaskSkipped { task, .. }
-            | Event::TaskFailed { task, .. } => {
-                let Some(entry) = self.tasks.get_mut(task) else {
+            event => {
+                let Some(task) = event.task() else { return Err(self.illegal(record, "anything")) };
+                let Some(place) = self.graph.place(task) else {
                     return Err(self.illegal(record, "a run without this task"));
                 };
                 let ending = matches!(self.state, RunState::Cancelling { .. });
-                if let Err(state) = entry.apply(record, ending) {
+                let waited = matches!(self.tasks[place].state, TaskState::Waiting { .. });
+                if let Err(state) = self.tasks[place].apply(record, ending) {
                     return Err(self.illegal(record, &state));
                 }
+                let waits = matches!(self.tasks[place].state, TaskState::Waiting { .. });
+                self.tally.waiting = self.tally.waiting + usize::from(waits) - usize::from(waited);
+                if self.tasks[place].state.is_final() {
+                    self.ended(place);
+                }
+                self.tally.undo_wanted |=
+                    matches!(record.event, Event::HoldAnswered { answer: HoldAnswer::Undo, .. });
+                self.tally.hold_expired |=
+                    matches!(record.event, Event::WaitExpired { .. }) && !self.graph.at(place).is_approval();
             }
         }
         self.seq = record.seq;
+        self.keep_time(record.at);
         Ok(())
+    }
+
+    /// What follows for the others when the task at this place has become final.
+    fn ended(&mut self, place: usize) {
+        self.tally.open -= 1;
+        self.tally.ready.remove(&place);
+        let failed = matches!(self.tasks[place].state, TaskState::Failed { .. });
+        self.tally.failed_any |= failed;
+        if failed && self.graph.at(place).on_failure != OnFailure::Continue {
+            self.tally.failed += 1;
+        }
+        self.tasks[place].lineage = self.lineage_before(place).map(|before| before.and(self.verdict(place)));
+        let graph = Arc::clone(&self.graph);
+        for after in graph.dependents_of(place) {
+            self.tally.unmet[after] -= 1;
+            if self.tally.unmet[after] == 0 && !self.tasks[after].state.is_final() {
+                self.tally.ready.insert(after);
+            }
+        }
+    }
+
+    /// The run's own time stands still while only people can move it on.
+    fn keep_time(&mut self, now: Timestamp) {
+        let waits = self.waits_for_people();
+        match (waits, self.tally.waits_since) {
+            (true, None) => self.tally.waits_since = Some(now),
+            (false, Some(since)) => {
+                self.tally.stood_still += now.since(since);
+                self.tally.waits_since = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
     }
 
     fn end_early(&mut self, record: &Record, ending: Ending) -> Result<(), IllegalEvent> {
         match &self.state {
-            RunState::Queued | RunState::Running { .. } | RunState::Waiting { .. } => {
+            RunState::Queued | RunState::Running { .. } => {
                 self.state = RunState::Cancelling { since: record.at, ending, admitted: self.admitted() };
                 Ok(())
             }
@@ -264,24 +377,65 @@ impl Run {
         match &self.state {
             RunState::Queued => None,
             RunState::Running { since } => Some(*since),
-            RunState::Waiting { admitted, .. } => Some(*admitted),
             RunState::Cancelling { admitted, .. } | RunState::Finished { admitted, .. } => *admitted,
         }
     }
 
+    /// One word for its state: as [`RunState::word`], or `waiting`.
+    pub fn word(&self) -> &'static str {
+        if self.waits_for_people() { "waiting" } else { self.state.word() }
+    }
+
+    /// Whether only people can move the run on: a task waits for them, and nothing else is under way.
+    pub fn waits_for_people(&self) -> bool {
+        matches!(self.state, RunState::Running { .. })
+            && self.tally.waiting > 0
+            && self.tally.ready.len() == self.tally.waiting
+    }
+
+    /// When the run's own time is up; `None` where it has no limit, or while the time stands still.
+    fn time_is_up_at(&self) -> Option<Timestamp> {
+        let RunState::Running { since } = self.state else { return None };
+        if self.tally.waits_since.is_some() {
+            return None;
+        }
+        Some(since.plus(self.graph.timeout? + self.tally.stood_still))
+    }
+
+    /// Whether the run is over and did what it should.
+    pub fn succeeded(&self) -> bool {
+        matches!(self.state, RunState::Finished { outcome: Outcome::Succeeded, .. })
+    }
+
+    /// Whether this run takes back what another one did.
+    pub fn is_undo(&self) -> bool {
+        matches!(self.submitted.origin, Some(Origin::Undo { .. }))
+    }
+
+    /// The tasks that an undo has to look at: they started here and had a plan, so something may have been written.
+    pub fn to_take_back(&self) -> Vec<&TaskName> {
+        let begun = |task: &TaskRun| task.started.is_some() && task.plan.is_some();
+        self.tasks().filter(|(_, task)| begun(task)).map(|(node, _)| &node.name).collect()
+    }
+
     /// The task of this name.
     pub fn task(&self, name: &TaskName) -> Option<&TaskRun> {
-        self.tasks.get(name)
+        self.tasks.get(self.graph.place(name)?)
     }
 
     /// Every task with its node, each after those that it needs.
     pub fn tasks(&self) -> impl Iterator<Item = (&TaskNode, &TaskRun)> {
-        self.graph.tasks().filter_map(|node| self.tasks.get(&node.name).map(|task| (node, task)))
+        self.graph.tasks().zip(&self.tasks)
+    }
+
+    /// The tasks for which something may have to be decided: what is final and what waits for other tasks is left out.
+    fn ready(&self) -> impl Iterator<Item = (&TaskNode, &TaskRun)> {
+        self.tally.ready.iter().map(|place| (self.graph.at(*place), &self.tasks[*place]))
     }
 
     /// The state of a task; `Pending` for a name that is not in the graph.
     pub fn task_state(&self, name: &TaskName) -> &TaskState {
-        self.tasks.get(name).map_or(&TaskState::Pending, |task| &task.state)
+        self.task(name).map_or(&TaskState::Pending, |task| &task.state)
     }
 
     /// Whether this is the attempt whose answers count.
@@ -291,39 +445,50 @@ impl Run {
 
     /// How everything before a task ended: what the four functions of `when` say.
     pub fn ancestors_of(&self, name: &TaskName) -> Ancestors {
-        let mut ancestors = Ancestors {
-            success: true,
-            failure: false,
-            cancelled: matches!(self.state, RunState::Cancelling { .. }),
+        let cancelled = matches!(self.state, RunState::Cancelling { .. });
+        let remembered = self.graph.place(name).and_then(|place| self.lineage_before(place));
+        let lineage = remembered.unwrap_or_else(|| {
+            let before =
+                self.graph.ancestors(name).into_iter().filter_map(|node| self.graph.place(&node.name));
+            before.map(|place| self.verdict(place)).fold(Lineage::CLEAN, Lineage::and)
+        });
+        Ancestors { success: lineage.success, failure: lineage.failure, cancelled }
+    }
+
+    /// What was remembered of everything before a task; `None` where something of it was not final in time.
+    fn lineage_before(&self, place: usize) -> Option<Lineage> {
+        self.graph
+            .needs_of(place)
+            .try_fold(Lineage::CLEAN, |before, need| Some(before.and(self.tasks[need].lineage?)))
+    }
+
+    /// What one task alone means for those after it.
+    fn verdict(&self, place: usize) -> Lineage {
+        let (success, failure) = match &self.tasks[place].state {
+            TaskState::Succeeded { .. }
+            | TaskState::Skipped(Skipped::NotSelected | Skipped::When | Skipped::Answered) => (true, false),
+            TaskState::Failed { .. } => match self.graph.at(place).on_failure {
+                OnFailure::Continue => (true, false),
+                OnFailure::Stop | OnFailure::Hold => (false, true),
+            },
+            TaskState::Pending
+            | TaskState::Running { .. }
+            | TaskState::Retrying { .. }
+            | TaskState::Waiting { .. }
+            | TaskState::Cancelled { .. }
+            | TaskState::Skipped(Skipped::Upstream | Skipped::Ending) => (false, false),
         };
-        for node in self.graph.ancestors(name) {
-            match self.task_state(&node.name) {
-                TaskState::Succeeded { .. } | TaskState::Skipped(Skipped::NotSelected | Skipped::When) => {}
-                TaskState::Failed { .. } => match node.on_failure {
-                    OnFailure::Continue => {}
-                    OnFailure::Stop => {
-                        ancestors.success = false;
-                        ancestors.failure = true;
-                    }
-                },
-                TaskState::Pending
-                | TaskState::Running { .. }
-                | TaskState::Retrying { .. }
-                | TaskState::Waiting { .. }
-                | TaskState::Cancelled { .. }
-                | TaskState::Skipped(Skipped::Upstream | Skipped::Ending) => ancestors.success = false,
-            }
-        }
-        ancestors
+        Lineage { success, failure }
     }
 
     /// What the expressions of a task see. Tasks that are not before it are absent.
     pub fn scope(&self, name: &TaskName) -> Scope {
         let mut tasks = Map::new();
-        for node in self.graph.ancestors(name) {
-            let state = self.task_state(&node.name);
-            let outputs = state.outputs().map(|outputs| outputs.values.clone()).unwrap_or_default();
-            tasks.insert(node.name.to_string(), json!({ "status": state.word(), "outputs": outputs }));
+        for before in self.readable(name) {
+            let state = self.task_state(before);
+            let kept = self.submitted.kept.get(before).map(|kept| &kept.outputs);
+            let outputs = state.outputs().or(kept).map(|outputs| outputs.values.clone()).unwrap_or_default();
+            tasks.insert(before.to_string(), json!({ "status": state.word(), "outputs": outputs }));
         }
         let mut scope = self.input_scope();
         scope.variables.insert("tasks".into(), Value::Object(tasks));
@@ -331,6 +496,23 @@ impl Run {
             self.submitted.secrets.iter().map(|name| (name.clone(), secret_mark(name).into())).collect();
         scope.variables.insert("secrets".into(), Value::Object(secrets));
         scope
+    }
+
+    /// The tasks that expressions of a task may see: those before it, and of these only the ones that they name. To a
+    /// run that takes another one back everything is over.
+    fn readable(&self, name: &TaskName) -> Vec<&TaskName> {
+        let Some(node) = self.graph.task(name) else { return Vec::new() };
+        if self.is_undo() {
+            return self.submitted.kept.keys().collect();
+        }
+        match &node.reads {
+            Some(reads) if reads.is_empty() => Vec::new(),
+            Some(reads) => {
+                let before = self.graph.ancestors(name).into_iter().map(|node| &node.name);
+                before.filter(|before| reads.contains(before.as_str())).collect()
+            }
+            None => self.graph.ancestors(name).into_iter().map(|node| &node.name).collect(),
+        }
     }
 
     /// Whether a task's own `when` holds, its ancestors having ended so; where none is written it does.
@@ -440,7 +622,7 @@ impl Run {
 
     /// The claims that a task holds while it runs, once everything before it has ended.
     pub fn task_claims(&self, node: &TaskNode) -> &[Claim] {
-        let Some(task) = self.tasks.get(&node.name) else { return &[] };
+        let Some(task) = self.task(&node.name) else { return &[] };
         task.claims.get_or_init(|| {
             // A spec that cannot be resolved claims nothing: the task fails when it starts.
             let spec = self.resolved(node).unwrap_or(Value::Null);
@@ -454,7 +636,7 @@ impl Run {
             return Vec::new();
         }
         let mut held: Vec<&Claim> = self.run_claims().unwrap_or_default().iter().collect();
-        for (node, task) in self.tasks() {
+        for (node, task) in self.ready() {
             if matches!(task.state, TaskState::Running { .. }) {
                 held.extend(self.task_claims(node));
             }
@@ -495,6 +677,10 @@ impl TaskRun {
             {
                 self.plan = Some(plan.clone());
             }
+            // Made early, for those who are to agree to it.
+            (Event::PlanMade { plan, .. }, TaskState::Pending) if self.plan.is_none() => {
+                self.plan = Some(plan.clone());
+            }
             (
                 Event::PhaseEntered { phase: text, attempt, .. },
                 TaskState::Running { attempt: current, phase, .. },
@@ -522,7 +708,78 @@ impl TaskRun {
                     None => self.finish(at, TaskState::Failed { attempt: Some(attempt), error }),
                 }
             }
-            (Event::TaskCancelled { error, .. }, TaskState::Running { .. } | TaskState::Retrying { .. }) => {
+            (
+                Event::TaskHeld { attempt, error, expires, .. },
+                TaskState::Running { attempt: current, .. },
+            ) if attempt == current => {
+                let on = WaitingFor::Hold { error: error.clone() };
+                self.state = TaskState::Waiting { on, attempt: *attempt, since: at, expires: *expires };
+            }
+            (
+                Event::ApprovalAsked { attempt, ask, plans, expires, .. },
+                TaskState::Running { attempt: current, .. },
+            ) if attempt == current => {
+                let on = WaitingFor::Approval { ask: ask.clone(), plans: plans.clone(), given: Vec::new() };
+                self.state = TaskState::Waiting { on, attempt: *attempt, since: at, expires: *expires };
+            }
+            (
+                Event::HoldAnswered { answer, .. },
+                TaskState::Waiting { on: WaitingFor::Hold { error }, attempt, .. },
+            ) => {
+                let (attempt, error) = (*attempt, error.clone());
+                match answer {
+                    HoldAnswer::Retry => {
+                        // Whoever says so has seen what was rolled back, and wants it to go forward again.
+                        self.checkpoints.remove(ROLLBACK);
+                        self.state = TaskState::Retrying { attempt, at, error, cleans_up: ending };
+                    }
+                    HoldAnswer::Skip => self.finish(at, TaskState::Skipped(Skipped::Answered)),
+                    HoldAnswer::Fail | HoldAnswer::Undo => {
+                        self.finish(at, TaskState::Failed { attempt: Some(attempt), error });
+                    }
+                }
+            }
+            (
+                Event::Approved { consent, .. },
+                TaskState::Waiting { on: WaitingFor::Approval { ask, given, .. }, attempt, .. },
+            ) => {
+                given.push(consent.clone());
+                if given.len() >= ask.approvals as usize {
+                    let names = given.iter().map(|consent| Value::from(consent.actor.clone())).collect();
+                    let values = Map::from_iter([("approvers".to_owned(), Value::Array(names))]);
+                    let outputs = Outputs { values, report: Vec::new() };
+                    let attempt = *attempt;
+                    self.finish(at, TaskState::Succeeded { attempt, outputs });
+                }
+            }
+            (
+                Event::Rejected { consent, .. },
+                TaskState::Waiting { on: WaitingFor::Approval { .. }, attempt, .. },
+            ) => {
+                let because = consent.comment.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                let error = TaskError::permanent(format!("rejected by {}{because}", consent.actor));
+                let attempt = Some(*attempt);
+                self.finish(at, TaskState::Failed { attempt, error });
+            }
+            (Event::WaitExpired { .. }, TaskState::Waiting { on, attempt, since, .. }) => {
+                let waited = show_duration(at.since(*since));
+                let error = match on {
+                    WaitingFor::Hold { error } => error
+                        .clone()
+                        .details([format!("it was held for {waited}, and nobody said how it goes on")]),
+                    WaitingFor::Approval { ask, given, .. } => TaskError::permanent(format!(
+                        "rejected: {} of {} had agreed when the time was up after {waited}",
+                        given.len(),
+                        ask.approvals
+                    )),
+                };
+                let attempt = Some(*attempt);
+                self.finish(at, TaskState::Failed { attempt, error });
+            }
+            (
+                Event::TaskCancelled { error, .. },
+                TaskState::Running { .. } | TaskState::Retrying { .. } | TaskState::Waiting { .. },
+            ) => {
                 self.finish(at, TaskState::Cancelled { error: error.clone() });
             }
             (Event::TaskSkipped { reason, .. }, TaskState::Pending) => {

@@ -19,24 +19,33 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::attempt::Reports;
+use self::attempt::{Guarded, Reports, Work};
 pub(crate) use self::handle::seal;
-pub use self::handle::{CancelAnswer, Engine, Mode, StartError, Submission, SubmitError};
+pub use self::handle::{
+    Actor, CancelAnswer, Engine, FollowUp, FollowUpError, Mode, PersonAnswer, StartError, Submission,
+    SubmitError,
+};
 use self::input::{Input, Report};
+use crate::approval::ROLE;
 use crate::bundle::Bundle;
 use crate::clock::{Clock, Timestamp, show_duration};
 use crate::concurrency::{ActiveRuns, Arrival, Blocker, admit, arrive, holder, waits_for};
-use crate::graph::TaskNode;
-use crate::id::{Attempt, RunId, Seq, TaskName};
+use crate::graph::{OnFailure, TaskNode};
+use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
 use crate::journal::{self, Journal};
 use crate::logs::{LogLine, Logs};
-use crate::run::{Command, Event, LOOK_AGAIN, Outcome, Record, Run, RunState, TaskState, decide};
-use crate::task::{ErrorKind, Outputs, Progress, Registry, SecretSource, TaskContext, TaskError};
+use crate::run::{
+    Command, Consent, Event, HoldAnswer, LOOK_AGAIN, Origin, Outcome, Record, Run, RunState, TaskState,
+    Trigger, WaitingFor, decide,
+};
+use crate::task::{Ask, ErrorKind, Outputs, Progress, Registry, SecretSource, TaskContext, TaskError};
 use crate::view::{self, RunView, Waits};
 use crate::workflow::PolicyFile;
 
 /// The longest the loop sleeps: the wall clock may have been set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How long a held task waits for an answer.
+pub const HOLD_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 /// How many inputs one write may carry.
 const BATCH_INPUTS: usize = 256;
 
@@ -62,7 +71,7 @@ pub struct Parts {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Update {
     /// A record that is on disk.
-    Record(Record),
+    Record(Arc<Record>),
     /// How far something is; never journalled.
     Progress {
         /// The run.
@@ -131,7 +140,10 @@ enum Effect {
 
 impl Scheduler {
     async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
-        self.resume().await;
+        // Where somebody only answers a question, nothing that was cut off is entered again.
+        if !self.stopping {
+            self.resume().await;
+        }
         let mut inputs = Vec::new();
         loop {
             let now = self.parts.clock.now();
@@ -220,6 +232,7 @@ impl Scheduler {
                     Report::Phase(phase) => Event::PhaseEntered { task, attempt, phase },
                     Report::Checkpoint(name) => Event::CheckpointPassed { task, attempt, name },
                     Report::Plan(plan) => Event::PlanMade { task, attempt, plan },
+                    Report::EarlyPlan(task, plan) => Event::PlanMade { task, attempt: Attempt::FIRST, plan },
                 };
                 self.record(run, event, turn);
                 turn.answers.push(Box::new(move |written| {
@@ -230,6 +243,17 @@ impl Scheduler {
             }
             Input::Cancel { run, actor, reason, now, answer } => {
                 self.cancel(run, actor, reason, now, answer, turn)
+            }
+            Input::Asked { run, task, attempt, ask, plans } => {
+                self.asked(run, task, attempt, ask, plans, turn);
+            }
+            Input::Hold { run, task, answer, actor, comment, reply } => {
+                let event = self.hold_answer(run, task, answer, &actor, comment);
+                self.answer_person(run, event, reply, turn);
+            }
+            Input::Consent { run, task, agrees, actor, comment, reply } => {
+                let event = self.consent(run, task, agrees, actor, comment);
+                self.answer_person(run, event, reply, turn);
             }
             Input::View { run, answer } => {
                 let _ = answer.send(self.runs.get(&run).map(|run| self.view(run)));
@@ -312,6 +336,110 @@ impl Scheduler {
         }));
     }
 
+    /// The plans are on disk: from now on people decide.
+    fn asked(
+        &mut self,
+        id: RunId,
+        task: TaskName,
+        attempt: Attempt,
+        ask: Ask,
+        plans: BTreeMap<TaskName, Digest>,
+        turn: &mut Turn,
+    ) {
+        self.live.remove(&(id, task.clone()));
+        let Some(run) = self.runs.get(&id) else { return };
+        if !run.is_current(&task, attempt) {
+            let answer = "people could be asked".to_owned();
+            return self.record(id, Event::AnswerIgnored { task, attempt, answer }, turn);
+        }
+        let expires = self.parts.clock.now().plus(ask.expires);
+        self.record(id, Event::ApprovalAsked { task, attempt, ask, plans, expires }, turn);
+    }
+
+    /// Tells somebody what became of their answer, once it is on disk.
+    fn answer_person(
+        &mut self,
+        id: RunId,
+        event: Result<Event, PersonAnswer>,
+        reply: oneshot::Sender<PersonAnswer>,
+        turn: &mut Turn,
+    ) {
+        match event {
+            Err(refused) => {
+                let _ = reply.send(refused);
+            }
+            Ok(event) => {
+                let task = event.task().cloned();
+                self.record(id, event, turn);
+                turn.answers.push(Box::new(move |written| {
+                    let answered = match (written, task) {
+                        (Err(error), _) => PersonAnswer::Broken(error.clone()),
+                        (Ok(()), Some(task)) => PersonAnswer::Taken(task),
+                        (Ok(()), None) => PersonAnswer::NotWaiting,
+                    };
+                    let _ = reply.send(answered);
+                }));
+            }
+        }
+    }
+
+    /// The task of a run that waits for people in the way that is asked for: the named one, or the only one.
+    fn waiting(
+        &self,
+        id: RunId,
+        task: Option<TaskName>,
+        fits: impl Fn(&WaitingFor) -> bool,
+    ) -> Result<(&Run, TaskName, &WaitingFor), PersonAnswer> {
+        let run = self.runs.get(&id).ok_or(PersonAnswer::NotWaiting)?;
+        if matches!(run.state, RunState::Cancelling { .. }) {
+            return Err(PersonAnswer::NotWaiting);
+        }
+        let mut found = run.tasks().filter_map(|(node, entry)| match &entry.state {
+            TaskState::Waiting { on, .. }
+                if fits(on) && task.as_ref().is_none_or(|task| *task == node.name) =>
+            {
+                Some((node.name.clone(), on))
+            }
+            _ => None,
+        });
+        let (name, on) = found.next().ok_or(PersonAnswer::NotWaiting)?;
+        let others: Vec<TaskName> = found.map(|(name, _)| name).collect();
+        if others.is_empty() {
+            return Ok((run, name, on));
+        }
+        Err(PersonAnswer::Several([vec![name], others].concat()))
+    }
+
+    fn hold_answer(
+        &self,
+        id: RunId,
+        task: Option<TaskName>,
+        answer: HoldAnswer,
+        actor: &Actor,
+        comment: Option<String>,
+    ) -> Result<Event, PersonAnswer> {
+        let (_, task, _) = self.waiting(id, task, |on| matches!(on, WaitingFor::Hold { .. }))?;
+        Ok(Event::HoldAnswered { task, answer, actor: actor.name.clone(), comment })
+    }
+
+    fn consent(
+        &self,
+        id: RunId,
+        task: Option<TaskName>,
+        agrees: bool,
+        actor: Actor,
+        comment: Option<String>,
+    ) -> Result<Event, PersonAnswer> {
+        let (run, task, on) = self.waiting(id, task, |on| matches!(on, WaitingFor::Approval { .. }))?;
+        let WaitingFor::Approval { ask, given, .. } = on else { return Err(PersonAnswer::NotWaiting) };
+        if let Some(why) = refusal(run, ask, given, &actor, agrees) {
+            return Err(PersonAnswer::Refused(why));
+        }
+        let at = self.parts.clock.now();
+        let consent = Consent { actor: actor.name, comment, authenticated: actor.authenticated, at };
+        Ok(if agrees { Event::Approved { task, consent } } else { Event::Rejected { task, consent } })
+    }
+
     fn attempt_ended(
         &mut self,
         id: RunId,
@@ -357,6 +485,12 @@ impl Scheduler {
         }
         let error = if timed_out { timed_out_error(node, deadline.since(*since), error) } else { error };
         let again = error.kind == ErrorKind::Transient && node.retry.allows_after(attempt) && !cancelled;
+        // Nobody is asked while the run ends, or while it is taken back.
+        let asks = !matches!(run.state, RunState::Cancelling { .. }) && !run.is_undo();
+        if !again && asks && (error.kind == ErrorKind::Hold || node.on_failure == OnFailure::Hold) {
+            let expires = now.plus(HOLD_EXPIRES);
+            return Event::TaskHeld { task: task.clone(), attempt, error, expires };
+        }
         let retry_at = again.then(|| now.plus(node.retry.delay_after(attempt, self.parts.clock.random())));
         Event::AttemptFailed { task: task.clone(), attempt, error, retry_at }
     }
@@ -388,15 +522,17 @@ impl Scheduler {
                 Command::StopAttempt { task, .. } => turn.effects.push(Effect::Stop { run: id, task }),
                 Command::AbandonAttempt { task, attempt } => self.abandon(id, task, attempt, turn),
                 Command::CancelTask { task, error } => {
-                    self.record(id, Event::TaskCancelled { task, error: Some(error) }, turn);
+                    self.record(id, Event::TaskCancelled { task, error }, turn);
                 }
-
+                Command::ExpireWait { task } => self.record(id, Event::WaitExpired { task }, turn),
                 Command::SkipTask { task, reason } => {
                     self.record(id, Event::TaskSkipped { task, reason }, turn)
                 }
                 Command::FailTask { task, error } => self.record(id, Event::TaskFailed { task, error }, turn),
                 Command::TimeOutRun => self.record(id, Event::RunTimedOut, turn),
-                Command::FinishRun { outcome, reason } => self.finish_run(id, outcome, reason, turn),
+                Command::FinishRun { outcome, reason, undo } => {
+                    self.finish_run(id, outcome, reason, undo, now, turn);
+                }
                 Command::WakeAt(at) => {
                     let wake = self.wakes.entry(id).or_insert(at);
                     *wake = (*wake).min(at);
@@ -433,14 +569,46 @@ impl Scheduler {
         turn.effects.push(Effect::Abort { run: id, task });
     }
 
-    fn finish_run(&mut self, id: RunId, outcome: Outcome, reason: Option<String>, turn: &mut Turn) {
+    fn finish_run(
+        &mut self,
+        id: RunId,
+        outcome: Outcome,
+        reason: Option<String>,
+        undo: bool,
+        now: Timestamp,
+        turn: &mut Turn,
+    ) {
         let Some(run) = self.runs.get(&id) else { return };
         let reason = reason.or_else(|| match &run.state {
             RunState::Cancelling { ending, .. } => Some(view::ending_words(ending)),
             _ => None,
         });
-        self.record(id, Event::RunFinished { outcome, reason }, turn);
+        let undo = if undo { self.begin_undo(run, now) } else { None };
+        let undone_by = undo.as_ref().map(|(run, _)| run.id);
+        self.record(id, Event::RunFinished { outcome, reason, undone_by }, turn);
         turn.effects.push(Effect::Forget { run: id });
+        if let Some((run, record)) = undo {
+            // In the same write, and admitted at once: nobody comes between the run and what takes it back.
+            let undo = run.id;
+            if let Some(bundle) = self.bundles.get(&id) {
+                self.bundles.insert(undo, Arc::clone(bundle));
+            }
+            self.runs.insert(undo, run);
+            turn.records.push(record);
+            self.record(undo, Event::RunAdmitted, turn);
+        }
+    }
+
+    fn begin_undo(&self, run: &Run, now: Timestamp) -> Option<(Run, Record)> {
+        let event = run.undo(Trigger::Undo, "graylane".into(), false).ok()?;
+        let record = Record { run: handle::new_id(&self.parts, now), seq: Seq(1), at: now, event };
+        match Run::begin(Arc::new(run.graph.reversed()), &record) {
+            Ok(undo) => Some((undo, record)),
+            Err(illegal) => {
+                tracing::error!(%illegal, "the run that takes another one back cannot begin");
+                None
+            }
+        }
     }
 
     /// Adds one event: the run changes now, and everybody learns of it when it is on disk.
@@ -456,6 +624,8 @@ impl Scheduler {
             Event::RunFinished { .. }
             | Event::AttemptSucceeded { .. }
             | Event::AttemptFailed { .. }
+            | Event::TaskHeld { .. }
+            | Event::ApprovalAsked { .. }
             | Event::TaskCancelled { .. } => true,
             Event::RunSubmitted { .. }
             | Event::RunAdmitted
@@ -468,6 +638,10 @@ impl Scheduler {
             | Event::CheckpointPassed { .. }
             | Event::TaskSkipped { .. }
             | Event::TaskFailed { .. }
+            | Event::HoldAnswered { .. }
+            | Event::Approved { .. }
+            | Event::Rejected { .. }
+            | Event::WaitExpired { .. }
             | Event::AnswerIgnored { .. } => false,
         };
         if frees {
@@ -509,7 +683,7 @@ impl Scheduler {
 
     fn publish(&self, records: &[Record]) {
         for record in records {
-            if let Event::RunFinished { outcome, reason } = &record.event {
+            if let Event::RunFinished { outcome, reason, .. } = &record.event {
                 let workflow = self.runs.get(&record.run).map(|run| run.graph.name.as_str());
                 let reason = reason.as_deref().unwrap_or("");
                 match outcome {
@@ -525,9 +699,12 @@ impl Scheduler {
                 }
             }
         }
+        if self.shared.updates.receiver_count() == 0 {
+            return;
+        }
         for record in records {
             // Nobody may be watching.
-            let _ = self.shared.updates.send(Update::Record(record.clone()));
+            let _ = self.shared.updates.send(Update::Record(Arc::new(record.clone())));
         }
     }
 
@@ -571,28 +748,59 @@ impl Scheduler {
             logs: self.parts.logs.clone(),
             updates: self.shared.updates.clone(),
         };
-        let spec = run.resolved(node);
-        let context = spec.map(|spec| TaskContext {
-            run: id,
-            workflow: run.graph.name.clone(),
-            task: task.clone(),
-            attempt,
-            spec,
-            bundle: Arc::clone(bundle),
-            clock: Arc::clone(&self.parts.clock),
-            cancel: cancel.clone(),
-            checkpoints: entry.checkpoints.clone(),
-            assumed: Vec::new(),
-            reporter: Arc::new(reports.clone()),
-            secrets: Arc::clone(&self.parts.secrets),
-        });
+        let context_of = |node: &TaskNode, attempt: Attempt| {
+            let checkpoints = run.task(&node.name).map(|entry| entry.checkpoints.clone()).unwrap_or_default();
+            run.resolved(node).map(|spec| TaskContext {
+                run: id,
+                workflow: run.graph.name.clone(),
+                task: node.name.clone(),
+                attempt,
+                spec,
+                bundle: Arc::clone(bundle),
+                clock: Arc::clone(&self.parts.clock),
+                cancel: cancel.clone(),
+                checkpoints,
+                force: matches!(run.submitted.origin, Some(Origin::Undo { force: true, .. })),
+                assumed: Vec::new(),
+                reporter: Arc::new(reports.clone()),
+                secrets: Arc::clone(&self.parts.secrets),
+            })
+        };
+        let work = if run.is_undo() {
+            Work::Undo
+        } else if node.is_approval() {
+            Work::Ask(self.guarded(run, node, &context_of))
+        } else {
+            Work::Run
+        };
+        let context = context_of(node, attempt);
         let kind = (*node.kind).clone();
         let plan = entry.plan.clone();
         let journal = Arc::clone(&self.parts.journal);
         let span = tracing::info_span!("attempt", run = %id, %task, %attempt);
-        let work = attempt::carry_out(kind, context, plan, journal, reports);
+        let work = attempt::carry_out(kind, context, plan, work, journal, reports);
         let handle = self.attempts.spawn(tracing::Instrument::instrument(work, span));
         self.live.insert((id, task), Live { cancel, attempt, abort: handle.abort_handle() });
+    }
+
+    /// The tasks whose plans an approval guards, as far as they may still begin.
+    fn guarded(
+        &self,
+        run: &Run,
+        approval: &TaskNode,
+        context_of: &dyn Fn(&TaskNode, Attempt) -> Result<TaskContext, TaskError>,
+    ) -> Vec<Guarded> {
+        let names = run.guarded_by(approval);
+        let nodes = names.iter().filter_map(|name| run.graph.task(name));
+        nodes
+            .filter(|node| matches!(run.task_state(&node.name), TaskState::Pending) && !node.is_approval())
+            .map(|node| Guarded {
+                kind: (*node.kind).clone(),
+                task: node.name.clone(),
+                context: context_of(node, Attempt::FIRST),
+                plan: run.task(&node.name).and_then(|task| task.plan.clone()),
+            })
+            .collect()
     }
 
     /// Gives running attempts a moment to get to the end of what they write; they are entered again on the next start.
@@ -620,6 +828,36 @@ impl Scheduler {
         };
         view::of(run, &waits)
     }
+}
+
+/// Why somebody may not answer an approval; `None` where they may.
+fn refusal(run: &Run, ask: &Ask, given: &[Consent], actor: &Actor, agrees: bool) -> Option<String> {
+    let named = |name: &String| match name.strip_prefix(ROLE) {
+        Some(role) => actor.roles.iter().any(|own| own == role),
+        None => *name == actor.name,
+    };
+    if !ask.from.is_empty() && !ask.from.iter().any(named) {
+        return Some(format!("{} may not answer: it is up to {}", actor.name, ask.from.join(", ")));
+    }
+    if let Some(environment) = &ask.protected
+        && !actor.authenticated
+    {
+        return Some(format!(
+            "the environment `{environment}` is protected: only who has proved who they are may answer, and `{}` is only a name here",
+            actor.name
+        ));
+    }
+    // Whoever started a run may always say no to it.
+    if !agrees {
+        return None;
+    }
+    if !ask.allow_initiator && run.submitted.actor == actor.name {
+        return Some(format!("{} started the run: somebody else must agree", actor.name));
+    }
+    given
+        .iter()
+        .any(|consent| consent.actor == actor.name)
+        .then(|| format!("{} has agreed already", actor.name))
 }
 
 fn timed_out_error(node: &TaskNode, after: Duration, inner: TaskError) -> TaskError {

@@ -65,6 +65,45 @@ pub trait Task: Send + Sync + 'static {
     /// # Errors
     /// As [`Task::plan`].
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError>;
+
+    /// Takes back what `run` did with this plan. Entered again after a crash, as `run` is. What cannot be taken back
+    /// is told in the report; a type that changes nothing has nothing to do.
+    ///
+    /// # Errors
+    /// As [`Task::run`].
+    async fn undo(&self, _cx: &TaskContext, _plan: &Plan) -> Result<Outputs, TaskError> {
+        Ok(Outputs { report: vec!["it had changed nothing".into()], ..Outputs::default() })
+    }
+
+    /// What people are asked for where this type lets them decide: its attempt makes the plans of the tasks that
+    /// it guards, and then waits. `None` for every type that acts by itself.
+    fn ask(&self, _spec: &Value) -> Option<Ask> {
+        None
+    }
+}
+
+/// Who must agree before a run goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ask {
+    /// How many.
+    pub approvals: u32,
+    /// Who may: names, and roles as `role:NAME`. Empty for everybody.
+    #[serde(default)]
+    pub from: Vec<String>,
+    /// Whether whoever started the run may be among them.
+    #[serde(default)]
+    pub allow_initiator: bool,
+    /// What they are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The tasks whose plans they agree to; empty for those that need the approval directly.
+    #[serde(default)]
+    pub guards: Vec<TaskName>,
+    /// How long they have.
+    pub expires: std::time::Duration,
+    /// The protected environment that a guarded plan writes to: only who has proved who they are may agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protected: Option<String>,
 }
 
 /// What a static check can see besides the spec.
@@ -90,6 +129,16 @@ pub struct Plan {
     /// The outputs as far as they are known beforehand: what `graylane plan` shows to the tasks after this one.
     #[serde(default)]
     pub expected: Map<String, Value>,
+    /// The environment that it writes to, where that one is protected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protected: Option<String>,
+}
+
+impl Plan {
+    /// Whether there is nothing in it that an attempt could need: then it need not be kept.
+    pub fn is_empty(&self) -> bool {
+        *self == Plan::default()
+    }
 }
 
 /// One thing that a plan changes or looks at.
@@ -154,6 +203,8 @@ pub enum ErrorKind {
     Transient,
     /// It will not: a refusal, a mistake in the spec, a missing right.
     Permanent,
+    /// Only a person can tell: the plan does not fit what is there any more. The task is held.
+    Hold,
 }
 
 impl TaskError {
@@ -165,6 +216,11 @@ impl TaskError {
     /// An error that no later attempt will mend.
     pub fn permanent(message: impl Into<String>) -> Self {
         TaskError { kind: ErrorKind::Permanent, message: message.into(), details: Vec::new(), hint: None }
+    }
+
+    /// An error on which a person is to say how it goes on.
+    pub fn hold(message: impl Into<String>) -> Self {
+        TaskError { kind: ErrorKind::Hold, message: message.into(), details: Vec::new(), hint: None }
     }
 
     /// The same, with more lines.
@@ -236,6 +292,8 @@ pub struct TaskContext {
     pub cancel: CancellationToken,
     /// Checkpoints of earlier attempts.
     pub checkpoints: BTreeSet<String>,
+    /// For [`Task::undo`]: also where an object is not as the run left it.
+    pub force: bool,
     /// The plans of tasks before this one, where nothing is run and a plan is only shown.
     pub assumed: Vec<Plan>,
     /// Where reports go.

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::id::{Digest, TaskName};
+use crate::id::{Digest, RunId, TaskName};
 pub use crate::run::RunSummary;
-use crate::run::{Ending, Outcome, Run, RunState, TaskRun, TaskState};
+use crate::run::{Consent, Ending, Origin, Outcome, Run, RunState, TaskRun, TaskState, WaitingFor};
 use crate::task::{Outputs, TaskError};
 
 /// Everything about a run.
@@ -32,6 +32,12 @@ pub struct RunView {
     /// Why it is as it is, where the tasks do not say it: for whom it waits, who cancelled it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The run that it follows on, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// The run that takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undone_by: Option<RunId>,
     /// Its inputs.
     pub inputs: BTreeMap<String, Value>,
     /// Its tasks, each after those that it needs.
@@ -75,6 +81,38 @@ pub struct TaskView {
     /// The digest of its plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Digest>,
+    /// Whether it was done by the run that this one follows on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
+    /// What it asks people for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asks: Option<AskView>,
+}
+
+/// What a task asks people for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AskView {
+    /// `hold` or `approval`.
+    pub kind: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it is decided without them: a hold has failed then, an approval is rejected.
+    pub expires: Timestamp,
+    /// For an approval: how many must agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<u32>,
+    /// For an approval: who may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
+    /// For an approval: what they are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// For an approval: the plans that they agree to, by task.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plans: BTreeMap<TaskName, Digest>,
+    /// For an approval: who has agreed so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<Consent>,
 }
 
 /// Tells a run; `waits` says for whom tasks and the run itself wait, which only all runs together know.
@@ -83,35 +121,24 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
         RunState::Queued => waits.run.clone(),
         RunState::Cancelling { ending, .. } => Some(ending_words(ending)),
         RunState::Finished { reason, .. } => reason.clone(),
-        RunState::Running { .. } | RunState::Waiting { .. } => None,
+        RunState::Running { .. } => None,
     };
     if reason.is_none() && matches!(run.state, RunState::Queued) {
         reason = Some("about to start".into());
     }
-    let (outcome, ended_at) = match &run.state {
-        RunState::Finished { outcome, at, .. } => (Some(*outcome), Some(*at)),
-        RunState::Queued
-        | RunState::Running { .. }
-        | RunState::Waiting { .. }
-        | RunState::Cancelling { .. } => (None, None),
+    let outcome = match &run.state {
+        RunState::Finished { outcome, .. } => Some(*outcome),
+        RunState::Queued | RunState::Running { .. } | RunState::Cancelling { .. } => None,
     };
     RunView {
-        summary: RunSummary {
-            id: run.id,
-            workflow: run.graph.name.clone(),
-            status: run.state.word().to_owned(),
-            actor: run.submitted.actor.clone(),
-            trigger: run.submitted.trigger.kind().to_owned(),
-            environments: run.submitted.environments.clone(),
-            tags: run.submitted.tags.clone(),
-            submitted_at: run.submitted.at,
-            ended_at,
-        },
+        summary: RunSummary::of(run),
         revision: run.graph.revision.clone(),
         bundle: run.submitted.bundle.clone(),
         admitted_at: run.admitted(),
         outcome,
         reason,
+        origin: run.submitted.origin.clone(),
+        undone_by: run.undone_by,
         inputs: run.submitted.inputs.clone(),
         tasks: run
             .tasks()
@@ -154,6 +181,8 @@ fn task_view(name: &TaskName, type_name: &str, task: &TaskRun, waits: Option<&St
         error: None,
         outputs: None,
         plan: task.plan.clone(),
+        kept: task.kept,
+        asks: None,
     };
     match &task.state {
         TaskState::Pending => view.reason = waits.cloned(),
@@ -167,9 +196,33 @@ fn task_view(name: &TaskName, type_name: &str, task: &TaskRun, waits: Option<&St
             view.error = Some(error.clone());
             view.reason = waits.cloned();
         }
-        TaskState::Waiting { .. } => {}
-        TaskState::Succeeded { attempt, outputs } => {
+        TaskState::Waiting { on, attempt, since, expires } => {
             view.attempt = Some(attempt.0);
+            let mut asks = AskView {
+                kind: "hold".into(),
+                since: *since,
+                expires: *expires,
+                approvals: None,
+                from: Vec::new(),
+                message: None,
+                plans: BTreeMap::new(),
+                given: Vec::new(),
+            };
+            match on {
+                WaitingFor::Hold { error } => view.error = Some(error.clone()),
+                WaitingFor::Approval { ask, plans, given } => {
+                    asks.kind = "approval".into();
+                    asks.approvals = Some(ask.approvals);
+                    asks.from.clone_from(&ask.from);
+                    asks.message.clone_from(&ask.message);
+                    asks.plans.clone_from(plans);
+                    asks.given.clone_from(given);
+                }
+            }
+            view.asks = Some(asks);
+        }
+        TaskState::Succeeded { attempt, outputs } => {
+            view.attempt = (!task.kept).then_some(attempt.0);
             view.outputs = Some(outputs.clone());
         }
         TaskState::Failed { attempt, error } => {

@@ -173,6 +173,8 @@ pub enum MissedFile {
 pub enum UndoFile {
     /// What it changed stays as it is.
     Never,
+    /// A run of its own takes back what the tasks that started have changed, in the reverse order.
+    OnFailure,
 }
 
 /// One task.
@@ -233,4 +235,6 @@ pub enum OnFailureFile {
     Stop,
     /// The task is shown failed, and counts as passed.
     Continue,
+    /// The run waits for a person to say how it goes on: retry, skip, fail or undo.
+    Hold,
 }

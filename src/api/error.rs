@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use graylane_engine::scheduler::SubmitError;
+use graylane_engine::scheduler::{FollowUpError, SubmitError};
 use graylane_engine::task::{ErrorKind, TaskError};
 
 use super::wire::Problem;
@@ -39,6 +39,14 @@ impl ApiError {
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", detail)
     }
 
+    pub(crate) fn conflict(code: &str, detail: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    pub(crate) fn not_allowed(detail: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::FORBIDDEN, "not-allowed", detail)
+    }
+
     pub(crate) fn store(detail: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "store", detail)
     }
@@ -69,10 +77,22 @@ impl From<SubmitError> for ApiError {
     }
 }
 
+impl From<FollowUpError> for ApiError {
+    fn from(error: FollowUpError) -> ApiError {
+        let detail = error.to_string();
+        match error {
+            FollowUpError::Unknown(_) => ApiError::not_found(detail),
+            FollowUpError::Follow(_) => ApiError::refused(detail),
+            FollowUpError::Read(_) => ApiError::store(detail),
+            FollowUpError::Submit(error) => error.into(),
+        }
+    }
+}
+
 impl From<TaskError> for ApiError {
     fn from(error: TaskError) -> ApiError {
         let mut answer = match error.kind {
-            ErrorKind::Permanent => ApiError::refused(error.message),
+            ErrorKind::Permanent | ErrorKind::Hold => ApiError::refused(error.message),
             ErrorKind::Transient => ApiError::new(StatusCode::BAD_GATEWAY, "cluster", error.message),
         };
         answer.problem.details = error.details;

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use graylane_engine::id::TaskName;
 use graylane_engine::journal::{PAGE, Query};
 use graylane_engine::logs::LogLine;
 use graylane_engine::preview::{TaskPreview, Verdict};
-use graylane_engine::run::Record;
+use graylane_engine::run::{HoldAnswer, Record};
 use graylane_engine::task::{Plan, Progress, TaskError};
 use graylane_engine::view::RunView;
 use graylane_tasks::mse_gray_deploy::RenderRequest;
@@ -33,6 +34,9 @@ pub(crate) struct Submit {
     pub(crate) only: Vec<String>,
     #[serde(default)]
     pub(crate) skip: Vec<String>,
+    /// The run whose outputs stand for those of tasks that are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<String>,
     pub(crate) actor: String,
     #[serde(default)]
     pub(crate) vars: BTreeMap<String, Value>,
@@ -146,6 +150,61 @@ pub(crate) struct Cancelled {
     pub(crate) answer: String,
 }
 
+/// How a held task goes on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<String>,
+    pub(crate) answer: HoldAnswer,
+    pub(crate) actor: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) comment: Option<String>,
+}
+
+/// Somebody's word on an approval.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Consent {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<String>,
+    pub(crate) agrees: bool,
+    pub(crate) actor: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) comment: Option<String>,
+}
+
+/// An answer that is on disk.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Answered {
+    /// The task that it holds for.
+    pub(crate) task: TaskName,
+}
+
+/// A run that follows on one that is over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FollowUp {
+    #[serde(flatten)]
+    pub(crate) how: How,
+    pub(crate) actor: String,
+}
+
+/// How it follows.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case")]
+pub(crate) enum How {
+    /// It takes back what the other one changed.
+    Undo {
+        #[serde(default)]
+        force: bool,
+    },
+    /// It does what the other one did not get done.
+    Retry {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+    },
+    /// It does all of it once more.
+    Rerun,
+}
+
 /// What to look at in an environment.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Look {
@@ -202,7 +261,7 @@ impl From<TaskPreview> for Preview {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Update {
     /// A record that is on disk.
-    Record(Record),
+    Record(Box<Record>),
     /// How far a task is.
     Progress {
         task: String,
@@ -218,7 +277,7 @@ pub(crate) enum Update {
 /// An error, as RFC 9457 shapes it, with a code that does not change.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Problem {
-    /// `invalid-workflow`, `invalid-inputs`, `busy`, `not-found`, `store`, `cluster`, `refused`, `bad-request`.
+    /// `invalid-workflow`, `invalid-inputs`, `busy`, `not-waiting`, `not-allowed`, `not-found`, `store`, `cluster`, `refused`, `bad-request`.
     pub(crate) code: String,
     pub(crate) detail: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,7 +1,9 @@
 //! Following a run to its end: shared by `run`, `resume`, `cancel` and `runs follow`.
 
+use std::io::IsTerminal as _;
+
 use graylane_engine::journal::Page;
-use graylane_engine::run::Outcome;
+use graylane_engine::run::{Event, Outcome};
 use graylane_engine::scheduler::Mode;
 use graylane_engine::view::{RunSummary, RunView};
 
@@ -9,7 +11,7 @@ use super::{Context, EXIT_FAILED, EXIT_SURROUNDINGS, EXIT_WAITS, Failure, Output
 use crate::access::Access;
 use crate::api::wire::{Cancel, Cancelled, Update};
 use crate::client::Client;
-use crate::progress::Progress;
+use crate::progress::{Progress, next_steps};
 
 /// How following ended.
 pub(crate) struct Ended {
@@ -20,7 +22,20 @@ pub(crate) struct Ended {
 
 /// Follows a run; Ctrl-C cancels it, a second one leaves it to be resumed. Closes the store at the end.
 pub(crate) async fn follow(context: &Context, access: Access, run: &str) -> Result<Ended, Failure> {
-    let ended = follow_open(context, &access, run).await;
+    let mut ended = follow_open(context, &access, run).await;
+    // What takes it back belongs to it.
+    if let Ok(Ended { view: Some(view), code }) = &ended
+        && let Some(undo) = view.undone_by
+    {
+        let code = *code;
+        note(&format!("what it changed is taken back by run {undo}"));
+        match follow_open(context, &access, &undo.to_string()).await {
+            // The run has failed, however well it was taken back.
+            Ok(Ended { view: Some(_), .. }) => {}
+            Ok(left) => ended = Ok(Ended { code: code.max(left.code), view: None }),
+            Err(error) => ended = Err(error),
+        }
+    }
     if let Ok(Ended { view: Some(_), .. }) = &ended {
         // Others may have submitted to us meanwhile.
         stay_for_others(&access).await;
@@ -36,11 +51,31 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
     let mut progress = Progress::new(quiet, context.colours);
     let mut updates = client.follow(run).await?;
     let mut interrupts = 0;
+    let mut asked = false;
     let view = loop {
         tokio::select! {
             update = updates.next() => match update {
                 Ok(Some(Update::Ended(view))) => break view,
-                Ok(Some(update)) => progress.show(&update),
+                Ok(Some(update)) => {
+                    progress.show(&update);
+                    asked |= asks(&update);
+                    if asked && matches!(update, Update::Record(_)) {
+                        let view: RunView = client.get(&format!("/api/v1/runs/{run}")).await?;
+                        if view.summary.status == "waiting" {
+                            asked = false;
+                            for line in next_steps(&view) {
+                                progress.note(&line);
+                            }
+                            if !std::io::stdin().is_terminal() {
+                                progress.end();
+                                if quiet {
+                                    print(&super::json(&view));
+                                }
+                                return Ok(Ended { code: EXIT_WAITS, view: None });
+                            }
+                        }
+                    }
+                }
                 Ok(None) => {
                     progress.end();
                     note(&format!("the process that held the store has ended before run {run}; `graylane resume` goes on with it"));
@@ -80,6 +115,12 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
     Ok(Ended { code: code_of(&view), view: Some(*view) })
 }
 
+/// Whether a person may be needed now.
+fn asks(update: &Update) -> bool {
+    let Update::Record(record) = update else { return false };
+    matches!(record.event, Event::TaskHeld { .. } | Event::ApprovalAsked { .. })
+}
+
 /// Ends when our own journal has; never where another process holds it.
 async fn broken(access: &Access) {
     match &access.holder {
@@ -103,7 +144,9 @@ async fn stay_for_others(access: &Access) {
     let mut updates = holder.engine.watch();
     let mut told = false;
     loop {
-        let active = holder.engine.unfinished();
+        // What waits for people may wait for long: whoever is asked knows how to go on.
+        let mut active = holder.engine.unfinished();
+        active.retain(|run| run.status != "waiting");
         if active.is_empty() {
             return;
         }

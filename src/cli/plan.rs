@@ -2,7 +2,7 @@
 
 use clap::Args;
 use graylane_engine::scheduler::Mode;
-use graylane_engine::task::Action;
+use graylane_engine::task::{Action, Plan};
 
 use super::{Context, EXIT_REFUSED, Failure, Output, WorkflowArgs, json, print, submission, tell};
 use crate::access::Access;
@@ -63,7 +63,19 @@ fn shown(preview: &Preview, diffs: bool, colours: bool) -> String {
             out.push_str(&format!("    hint: {hint}\n"));
         }
     }
-    for change in preview.plan.iter().flat_map(|plan| &plan.changes) {
+    if let Some(plan) = &preview.plan {
+        out.push_str(&changes(plan, diffs, colours));
+    }
+    out
+}
+
+/// What a plan changes, and what is worth knowing of it.
+pub(crate) fn changes(plan: &Plan, diffs: bool, colours: bool) -> String {
+    let paint = |code: &'static str, text: &str| {
+        if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    };
+    let mut out = String::new();
+    for change in &plan.changes {
         let (sign, colour) = match change.action {
             Action::Create => ("+ create", "32"),
             Action::Update => ("~ update", "33"),
@@ -86,7 +98,7 @@ fn shown(preview: &Preview, diffs: bool, colours: bool) -> String {
             }
         }
     }
-    for warning in preview.plan.iter().flat_map(|plan| &plan.warnings) {
+    for warning in &plan.warnings {
         out.push_str(&format!("  {} {warning}\n", paint("33", "note:")));
     }
     out

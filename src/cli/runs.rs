@@ -3,9 +3,11 @@
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use graylane_engine::clock::show_duration;
+use graylane_engine::id::Digest;
 use graylane_engine::journal::Page;
 use graylane_engine::logs::LogLine;
 use graylane_engine::scheduler::Mode;
+use graylane_engine::task::Plan;
 use graylane_engine::view::{RunSummary, RunView};
 
 use super::follow::follow;
@@ -23,6 +25,15 @@ pub(crate) enum RunsCommand {
     Logs(RunArg),
     /// Follow an unfinished run to its end
     Follow(RunArg),
+    /// A plan that is on disk: what people agree to, and what a task carries out
+    Plan(PlanArg),
+}
+
+/// A stored plan.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArg {
+    /// Its digest, as `runs show` gives it
+    digest: String,
 }
 
 /// Which runs.
@@ -118,6 +129,15 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
                     Err(error.into())
                 }
             }
+        }
+        RunsCommand::Plan(args) => {
+            let digest: Digest = args.digest.parse().map_err(|error| Failure::refused(format!("{error}")))?;
+            let plan: Plan = look(context, format!("/api/v1/plans/{digest}")).await?;
+            match context.output {
+                Output::Json => print(&json(&plan)),
+                Output::Text => print(&super::plan::changes(&plan, true, context.colours)),
+            }
+            Ok(0)
         }
         RunsCommand::List(args) => {
             let path = args.path()?;

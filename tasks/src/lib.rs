@@ -31,6 +31,7 @@ use self::secret::DigestKey;
 
 /// Adds every task type to a registry.
 pub fn register(registry: &mut Registry, clusters: &Arc<Clusters>, key: &DigestKey) {
+    registry.add(graylane_engine::approval::Approval);
     registry.add(mse_gray_deploy::MseGrayDeploy::new(Arc::clone(clusters), key.clone()));
     registry.add(generic_verify::GenericVerify::new(Arc::clone(clusters)));
     registry.add(prod_deploy::ProdDeploy::new(Arc::clone(clusters), key.clone()));

@@ -32,12 +32,15 @@ fn record(run: u128, seq: u64) -> Record {
             actor: ["ann", "bob"][run as usize % 2].into(),
             left_out: BTreeSet::new(),
             environments: BTreeSet::from([["production", "staging"][run as usize / 2 % 2].to_owned()]),
+            origin: None,
+            kept: std::collections::BTreeMap::new(),
             tags: BTreeSet::from(["gray".to_owned(), format!("tag-{}", run % 5)]),
         },
         2 => Event::RunAdmitted,
         LAST => Event::RunFinished {
             outcome: if run.is_multiple_of(4) { Outcome::Failed } else { Outcome::Succeeded },
             reason: Some(format!("{run}/{seq}")),
+            undone_by: None,
         },
         _ => Event::PhaseEntered {
             task: "deploy".parse().expect("a name"),

@@ -28,6 +28,8 @@ fn submitted(run: u64, actor: &str) -> Record {
         left_out: BTreeSet::new(),
         environments: BTreeSet::new(),
         tags: BTreeSet::new(),
+        origin: None,
+        kept: BTreeMap::new(),
     };
     Record { run: id(run), seq: Seq(1), at: Timestamp::from_millis(run), event }
 }
@@ -39,7 +41,7 @@ fn phase(run: u64, seq: u64) -> Record {
 }
 
 fn ended(run: u64, seq: u64) -> Record {
-    let event = Event::RunFinished { outcome: Outcome::Succeeded, reason: None };
+    let event = Event::RunFinished { outcome: Outcome::Succeeded, reason: None, undone_by: None };
     Record { run: id(run), seq: Seq(seq), at: Timestamp::from_millis(run + seq), event }
 }
 
@@ -78,7 +80,7 @@ async fn a_history_with_all_hashes_recomputed_is_found_by_a_head_that_was_kept()
     let edits: [(&str, Edit); 8] = [
         ("another actor", |records| records[0] = submitted(1, "eve")),
         ("another outcome", |records| {
-            records[4].event = Event::RunFinished { outcome: Outcome::Failed, reason: None }
+            records[4].event = Event::RunFinished { outcome: Outcome::Failed, reason: None, undone_by: None }
         }),
         ("a record removed", |records| {
             records.remove(2);

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use super::event::Outcome;
-use super::state::{Ending, RunState, Skipped, TaskState};
+use super::state::{Ending, RunState, Skipped, TaskState, WaitingFor};
 use super::{ROLLBACK, Run, TaskRun};
 use crate::clock::Timestamp;
-use crate::graph::{OnFailure, TaskNode};
+use crate::graph::{OnFailure, TaskNode, Undo};
 use crate::id::{Attempt, TaskName};
 use crate::task::TaskError;
 
@@ -43,12 +43,17 @@ pub enum Command {
         /// The attempt.
         attempt: Attempt,
     },
-    /// A task that waits for its next attempt ends here.
+    /// A task that waits, for its next attempt or for people, ends here.
     CancelTask {
         /// The task.
         task: TaskName,
-        /// Why its last attempt failed.
-        error: TaskError,
+        /// Why its last attempt failed, if it did.
+        error: Option<TaskError>,
+    },
+    /// Nobody answered in time.
+    ExpireWait {
+        /// The task.
+        task: TaskName,
     },
     /// A task never begins.
     SkipTask {
@@ -72,6 +77,8 @@ pub enum Command {
         outcome: Outcome,
         /// Why, where the tasks do not say it.
         reason: Option<String>,
+        /// Whether another run begins that takes back what this one changed.
+        undo: bool,
     },
     /// Decide again at this moment.
     WakeAt(Timestamp),
@@ -81,10 +88,9 @@ pub enum Command {
 pub fn decide(run: &Run, now: Timestamp) -> Vec<Command> {
     let mut commands = Vec::new();
     match &run.state {
-        RunState::Queued | RunState::Waiting { .. } | RunState::Finished { .. } => return commands,
-        RunState::Running { since } => {
-            if let Some(timeout) = run.graph.timeout {
-                let end = since.plus(timeout);
+        RunState::Queued | RunState::Finished { .. } => return commands,
+        RunState::Running { .. } => {
+            if let Some(end) = run.time_is_up_at() {
                 if now >= end {
                     return vec![Command::TimeOutRun];
                 }
@@ -93,43 +99,91 @@ pub fn decide(run: &Run, now: Timestamp) -> Vec<Command> {
         }
         RunState::Cancelling { .. } => {}
     }
-    let failed = run.tasks().any(|(node, task)| {
-        matches!(task.state, TaskState::Failed { .. }) && node.on_failure == OnFailure::Stop
-    });
-    let mut all_final = true;
-    for (node, task) in run.tasks() {
-        all_final &= task.state.is_final();
-        match &task.state {
-            TaskState::Pending => pending(run, node, failed, &mut commands),
-            TaskState::Running { .. } => running(run, node, task, now, &mut commands),
-            TaskState::Retrying { attempt, at, error, cleans_up } => {
-                if stops(&run.state, *cleans_up) {
-                    commands.push(Command::CancelTask { task: node.name.clone(), error: error.clone() });
-                } else if now >= *at {
-                    commands.push(Command::StartAttempt { task: node.name.clone(), attempt: attempt.next() });
-                } else {
-                    commands.push(Command::WakeAt(*at));
-                }
-            }
-            TaskState::Waiting { .. }
-            | TaskState::Succeeded { .. }
-            | TaskState::Failed { .. }
-            | TaskState::Cancelled { .. }
-            | TaskState::Skipped(_) => {}
+    if run.tally.open == 0 {
+        return vec![finish(run)];
+    }
+    let failed = run.tally.failed > 0;
+    if failed || matches!(run.state, RunState::Cancelling { .. }) {
+        // What has not begun may end here, whatever it waits for.
+        for (node, task) in run.tasks().filter(|(_, task)| !task.state.is_final()) {
+            one(run, node, task, failed, now, &mut commands);
+        }
+    } else {
+        for (node, task) in run.ready() {
+            one(run, node, task, failed, now, &mut commands);
         }
     }
-    if all_final {
-        let (outcome, reason) = match &run.state {
-            RunState::Cancelling { ending: Ending::Cancelled { .. }, .. } => (Outcome::Cancelled, None),
-            RunState::Cancelling { ending: Ending::TimedOut, .. } => {
-                (Outcome::Failed, Some("the run took longer than its timeout".into()))
-            }
-            _ if failed => (Outcome::Failed, None),
-            _ => (Outcome::Succeeded, None),
-        };
-        return vec![Command::FinishRun { outcome, reason }];
-    }
     commands
+}
+
+/// What follows for one task that is not final.
+fn one(
+    run: &Run,
+    node: &TaskNode,
+    task: &TaskRun,
+    failed: bool,
+    now: Timestamp,
+    commands: &mut Vec<Command>,
+) {
+    let name = &node.name;
+    match &task.state {
+        TaskState::Pending => pending(run, node, failed, commands),
+        TaskState::Running { .. } => running(run, node, task, now, commands),
+        TaskState::Retrying { attempt, at, error, cleans_up } => {
+            if stops(&run.state, *cleans_up) {
+                commands.push(Command::CancelTask { task: name.clone(), error: Some(error.clone()) });
+            } else if now >= *at {
+                commands.push(Command::StartAttempt { task: name.clone(), attempt: attempt.next() });
+            } else {
+                commands.push(Command::WakeAt(*at));
+            }
+        }
+        TaskState::Waiting { on, expires, .. } => {
+            if matches!(run.state, RunState::Cancelling { .. }) {
+                let error = match on {
+                    WaitingFor::Hold { error } => Some(error.clone()),
+                    WaitingFor::Approval { .. } => None,
+                };
+                commands.push(Command::CancelTask { task: name.clone(), error });
+            } else if now >= *expires {
+                commands.push(Command::ExpireWait { task: name.clone() });
+            } else {
+                commands.push(Command::WakeAt(*expires));
+            }
+        }
+        TaskState::Succeeded { .. }
+        | TaskState::Failed { .. }
+        | TaskState::Cancelled { .. }
+        | TaskState::Skipped(_) => {}
+    }
+}
+
+/// How a run ends whose tasks are all final.
+fn finish(run: &Run) -> Command {
+    // What could not be taken back held up nothing, but it is no success.
+    let failed = run.tally.failed > 0 || (run.is_undo() && run.tally.failed_any);
+    let (outcome, reason) = match &run.state {
+        RunState::Cancelling { ending: Ending::Cancelled { .. }, .. } => (Outcome::Cancelled, None),
+        RunState::Cancelling { ending: Ending::TimedOut, .. } => {
+            (Outcome::Failed, Some("the run took longer than its timeout".into()))
+        }
+        _ if failed => (Outcome::Failed, None),
+        _ => (Outcome::Succeeded, None),
+    };
+    Command::FinishRun { outcome, reason, undo: is_taken_back(run, outcome) }
+}
+
+/// Whether the end of a run begins an undo: where its workflow or an answer says so, and something may have been
+/// written. Never after `cancel --now`, and never where a hold expired because nobody looked.
+fn is_taken_back(run: &Run, outcome: Outcome) -> bool {
+    let at_once =
+        matches!(run.state, RunState::Cancelling { ending: Ending::Cancelled { now: true, .. }, .. });
+    outcome != Outcome::Succeeded
+        && (run.graph.undo == Undo::OnFailure || run.tally.undo_wanted)
+        && !at_once
+        && !run.tally.hold_expired
+        && !run.is_undo()
+        && !run.to_take_back().is_empty()
 }
 
 fn pending(run: &Run, node: &TaskNode, failed: bool, commands: &mut Vec<Command>) {
@@ -146,7 +200,7 @@ fn pending(run: &Run, node: &TaskNode, failed: bool, commands: &mut Vec<Command>
     if failed && !cleans_up {
         let upstream = run.graph.ancestors(&node.name).into_iter().any(|before| {
             let failed = matches!(run.task_state(&before.name), TaskState::Failed { .. });
-            failed && before.on_failure == OnFailure::Stop
+            failed && before.on_failure != OnFailure::Continue
         });
         return commands.push(skip(if upstream { Skipped::Upstream } else { Skipped::Ending }));
     }
@@ -171,10 +225,7 @@ fn stops(state: &RunState, cleans_up: bool) -> bool {
         RunState::Cancelling { ending, .. } => {
             !cleans_up || matches!(ending, Ending::Cancelled { now: true, .. })
         }
-        RunState::Queued
-        | RunState::Running { .. }
-        | RunState::Waiting { .. }
-        | RunState::Finished { .. } => false,
+        RunState::Queued | RunState::Running { .. } | RunState::Finished { .. } => false,
     }
 }
 

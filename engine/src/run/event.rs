@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::state::Skipped;
 use crate::clock::Timestamp;
 use crate::id::{Attempt, Digest, RunId, Seq, TaskName, WorkflowName};
-use crate::task::{Outputs, TaskError};
+use crate::task::{Ask, Outputs, TaskError};
 
 /// One entry of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,12 @@ pub enum Event {
         /// Tasks that were not selected.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         left_out: BTreeSet<TaskName>,
+        /// The run that it follows on, and how.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<Origin>,
+        /// What it takes over from that run, by task.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        kept: BTreeMap<TaskName, Kept>,
         /// The environments that its tasks name, as far as inputs say it: lists are filtered by them.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         environments: BTreeSet<String>,
@@ -82,6 +88,9 @@ pub enum Event {
         /// Why, where the tasks do not say it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// The run that takes back what this one changed; it begins in the same write.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        undone_by: Option<RunId>,
     },
     /// An attempt begins.
     AttemptStarted {
@@ -171,6 +180,61 @@ pub enum Event {
         /// Why.
         error: TaskError,
     },
+    /// An attempt did not succeed, and a person is to say how it goes on.
+    TaskHeld {
+        /// The task.
+        task: TaskName,
+        /// The attempt.
+        attempt: Attempt,
+        /// Why it did not.
+        error: TaskError,
+        /// When the task fails without an answer.
+        expires: Timestamp,
+    },
+    /// A person said how a held task goes on.
+    HoldAnswered {
+        /// The task.
+        task: TaskName,
+        /// What they said.
+        answer: HoldAnswer,
+        /// Who.
+        actor: String,
+        /// Why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<String>,
+    },
+    /// The plans that people are to agree to are on disk; now they are asked.
+    ApprovalAsked {
+        /// The task.
+        task: TaskName,
+        /// The attempt that made the plans.
+        attempt: Attempt,
+        /// Who must agree.
+        ask: Ask,
+        /// What they agree to, by task.
+        plans: BTreeMap<TaskName, Digest>,
+        /// When it is rejected without them.
+        expires: Timestamp,
+    },
+    /// Somebody agreed. With the last one that is needed, the task has succeeded.
+    Approved {
+        /// The task.
+        task: TaskName,
+        /// Who, and what they said.
+        consent: Consent,
+    },
+    /// Somebody did not agree: the task has failed.
+    Rejected {
+        /// The task.
+        task: TaskName,
+        /// Who, and what they said.
+        consent: Consent,
+    },
+    /// Nobody answered in time: a hold has failed, an approval is rejected.
+    WaitExpired {
+        /// The task.
+        task: TaskName,
+    },
     /// An answer came from an attempt that does not count any more.
     AnswerIgnored {
         /// The task.
@@ -183,6 +247,34 @@ pub enum Event {
 }
 
 impl Event {
+    /// The task that it is about; `None` for an event of the whole run.
+    pub fn task(&self) -> Option<&TaskName> {
+        match self {
+            Event::RunSubmitted { .. }
+            | Event::RunAdmitted
+            | Event::CancelRequested { .. }
+            | Event::RunTimedOut
+            | Event::RunFinished { .. } => None,
+            Event::AttemptStarted { task, .. }
+            | Event::AttemptResumed { task, .. }
+            | Event::PlanMade { task, .. }
+            | Event::PhaseEntered { task, .. }
+            | Event::CheckpointPassed { task, .. }
+            | Event::AttemptSucceeded { task, .. }
+            | Event::AttemptFailed { task, .. }
+            | Event::TaskHeld { task, .. }
+            | Event::HoldAnswered { task, .. }
+            | Event::ApprovalAsked { task, .. }
+            | Event::Approved { task, .. }
+            | Event::Rejected { task, .. }
+            | Event::WaitExpired { task }
+            | Event::TaskCancelled { task, .. }
+            | Event::TaskSkipped { task, .. }
+            | Event::TaskFailed { task, .. }
+            | Event::AnswerIgnored { task, .. } => Some(task),
+        }
+    }
+
     /// The event's name, as it is stored.
     pub fn name(&self) -> &'static str {
         match self {
@@ -201,6 +293,12 @@ impl Event {
             Event::TaskCancelled { .. } => "task-cancelled",
             Event::TaskSkipped { .. } => "task-skipped",
             Event::TaskFailed { .. } => "task-failed",
+            Event::TaskHeld { .. } => "task-held",
+            Event::HoldAnswered { .. } => "hold-answered",
+            Event::ApprovalAsked { .. } => "approval-asked",
+            Event::Approved { .. } => "approved",
+            Event::Rejected { .. } => "rejected",
+            Event::WaitExpired { .. } => "wait-expired",
             Event::AnswerIgnored { .. } => "answer-ignored",
         }
     }
@@ -235,6 +333,104 @@ impl Outcome {
 pub enum Trigger {
     /// A person.
     Manual,
+    /// The end of a run whose workflow says that a failure is taken back, or an answer that says so.
+    Undo,
+}
+
+/// How a run follows on another one, which is final.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Origin {
+    /// It does what the other one did not get done.
+    Retry {
+        /// The other run.
+        of: RunId,
+    },
+    /// It does the same once more.
+    Rerun {
+        /// The other run.
+        of: RunId,
+    },
+    /// It takes the outputs of tasks that it leaves out from the other one.
+    From {
+        /// The other run.
+        of: RunId,
+    },
+    /// It takes back what the other one changed, in the reverse order.
+    Undo {
+        /// The other run.
+        of: RunId,
+        /// Also where an object is not as that run left it.
+        #[serde(default)]
+        force: bool,
+    },
+}
+
+impl Origin {
+    /// The other run.
+    pub fn of(&self) -> RunId {
+        match self {
+            Origin::Retry { of } | Origin::Rerun { of } | Origin::From { of } | Origin::Undo { of, .. } => {
+                *of
+            }
+        }
+    }
+
+    /// In words, before the run's id.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Origin::Retry { .. } => "retry of",
+            Origin::Rerun { .. } => "rerun of",
+            Origin::From { .. } => "with outputs of",
+            Origin::Undo { .. } => "undo of",
+        }
+    }
+}
+
+/// What a run takes over for a task from the run that it follows on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The task is done and is not done again.
+    #[serde(default)]
+    pub done: bool,
+    /// What it put out.
+    #[serde(default)]
+    pub outputs: Outputs,
+    /// Its plan: what was to be written, over what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Digest>,
+    /// Points that it had passed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub checkpoints: BTreeSet<String>,
+}
+
+/// How a held task goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldAnswer {
+    /// One more attempt, with the same plan.
+    Retry,
+    /// It is left out and counts as passed.
+    Skip,
+    /// It has failed.
+    Fail,
+    /// It has failed, and the run is taken back.
+    Undo,
+}
+
+/// Somebody's word on an approval.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Consent {
+    /// Who.
+    pub actor: String,
+    /// Why, in their words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Whether they proved who they are; without it the name is only what they said.
+    #[serde(default)]
+    pub authenticated: bool,
+    /// When.
+    pub at: Timestamp,
 }
 
 impl Trigger {
@@ -242,6 +438,7 @@ impl Trigger {
     pub fn kind(&self) -> &'static str {
         match self {
             Trigger::Manual => "manual",
+            Trigger::Undo => "undo",
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The states of runs and tasks. Variants own their data: nothing is "only set when".
 
-use crate::clock::Timestamp;
-use crate::id::Attempt;
-use crate::task::{Outputs, TaskError};
+use std::collections::BTreeMap;
 
-use super::event::Outcome;
+use crate::clock::Timestamp;
+use crate::id::{Attempt, Digest, TaskName};
+use crate::task::{Ask, Outputs, TaskError};
+
+use super::event::{Consent, Outcome};
 
 /// Where a run is.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,11 +17,6 @@ pub enum RunState {
     Running {
         /// When it was admitted.
         since: Timestamp,
-    },
-    /// Only people can move it on.
-    Waiting {
-        /// When it was admitted.
-        admitted: Timestamp,
     },
     /// It ends early: attempts go to a safe point, then clean-up runs.
     Cancelling {
@@ -54,7 +51,6 @@ impl RunState {
         match self {
             RunState::Queued => "queued",
             RunState::Running { .. } => "running",
-            RunState::Waiting { .. } => "waiting",
             RunState::Cancelling { .. } => "cancelling",
             RunState::Finished { outcome, .. } => outcome.word(),
         }
@@ -113,6 +109,10 @@ pub enum TaskState {
     Waiting {
         /// For what.
         on: WaitingFor,
+        /// The attempt that led here.
+        attempt: Attempt,
+        /// Since when.
+        since: Timestamp,
         /// When it is decided without them.
         expires: Timestamp,
     },
@@ -140,12 +140,22 @@ pub enum TaskState {
 }
 
 /// What people are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum WaitingFor {
     /// That they agree.
-    Approval,
+    Approval {
+        /// Who must agree, and to what.
+        ask: Ask,
+        /// The plans that they agree to, by task.
+        plans: BTreeMap<TaskName, Digest>,
+        /// Who has agreed so far.
+        given: Vec<Consent>,
+    },
     /// How it goes on.
-    Hold,
+    Hold {
+        /// Why the attempt did not succeed.
+        error: TaskError,
+    },
 }
 
 /// Why a task never began.
@@ -160,6 +170,8 @@ pub enum Skipped {
     Upstream,
     /// The run was ending.
     Ending,
+    /// A person said so when it was held; counts as passed.
+    Answered,
 }
 
 impl TaskState {
@@ -214,6 +226,7 @@ impl Skipped {
             Skipped::When => "its `when` did not hold",
             Skipped::Upstream => "something before it did not succeed",
             Skipped::Ending => "the run was ending",
+            Skipped::Answered => "a person skipped it",
         }
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! Folded from records alone, without the graph, so that the journal can keep lists by itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, Record};
+use super::event::{Event, HoldAnswer, Record};
 use super::state::RunState;
 use crate::clock::Timestamp;
-use crate::id::{RunId, WorkflowName};
+use crate::id::{RunId, TaskName, WorkflowName};
 
 /// A line in a list of runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,12 @@ pub struct RunSummary {
     /// When it became final.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+    /// What is under way; only while the run is followed.
+    #[serde(skip)]
+    moving: BTreeSet<TaskName>,
+    /// What waits for people, and for how many of them.
+    #[serde(skip)]
+    asking: BTreeMap<TaskName, u32>,
 }
 
 fn manual() -> String {
@@ -56,6 +62,8 @@ impl RunSummary {
                 tags: tags.clone(),
                 submitted_at: record.at,
                 ended_at: None,
+                moving: BTreeSet::new(),
+                asking: BTreeMap::new(),
             }),
             _ => None,
         }
@@ -70,7 +78,61 @@ impl RunSummary {
                 self.status = outcome.word().to_owned();
                 self.ended_at = Some(record.at);
             }
-            _ => {}
+            Event::AttemptStarted { task, .. }
+            | Event::HoldAnswered { task, answer: HoldAnswer::Retry, .. } => {
+                self.asking.remove(task);
+                self.moving.insert(task.clone());
+            }
+            Event::TaskHeld { task, .. } => self.asks(task, 1),
+            Event::ApprovalAsked { task, ask, .. } => self.asks(task, ask.approvals),
+            Event::Approved { task, .. } => {
+                if let Some(wanted) = self.asking.get_mut(task) {
+                    *wanted = wanted.saturating_sub(1);
+                }
+                self.asking.retain(|_, wanted| *wanted > 0);
+            }
+            // Another attempt follows.
+            Event::AttemptFailed { retry_at: Some(_), .. } => {}
+            Event::AttemptSucceeded { task, .. }
+            | Event::AttemptFailed { task, retry_at: None, .. }
+            | Event::HoldAnswered { task, .. }
+            | Event::Rejected { task, .. }
+            | Event::WaitExpired { task }
+            | Event::TaskCancelled { task, .. } => {
+                self.moving.remove(task);
+                self.asking.remove(task);
+            }
+            _ => return,
+        }
+        if matches!(self.status.as_str(), "running" | "waiting") {
+            let waits = self.moving.is_empty() && !self.asking.is_empty();
+            self.status = if waits { "waiting" } else { "running" }.into();
+        }
+    }
+
+    fn asks(&mut self, task: &TaskName, people: u32) {
+        self.moving.remove(task);
+        self.asking.insert(task.clone(), people);
+    }
+
+    /// The line of a run that is known as a whole.
+    pub fn of(run: &super::Run) -> RunSummary {
+        let ended_at = match &run.state {
+            RunState::Finished { at, .. } => Some(*at),
+            RunState::Queued | RunState::Running { .. } | RunState::Cancelling { .. } => None,
+        };
+        RunSummary {
+            id: run.id,
+            workflow: run.graph.name.clone(),
+            status: run.word().to_owned(),
+            actor: run.submitted.actor.clone(),
+            trigger: run.submitted.trigger.kind().to_owned(),
+            environments: run.submitted.environments.clone(),
+            tags: run.submitted.tags.clone(),
+            submitted_at: run.submitted.at,
+            ended_at,
+            moving: BTreeSet::new(),
+            asking: BTreeMap::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! It never decides what a result means: that is the scheduler's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,12 +14,31 @@ use crate::clock::Clock;
 use crate::id::{Attempt, Digest, RunId, TaskName};
 use crate::journal::Journal;
 use crate::logs::{LogLine, Logs};
-use crate::task::{Plan, Progress, Reporter, Task, TaskContext, TaskError, plan_digest};
+use crate::task::{Ask, Outputs, Plan, Progress, Reporter, Task, TaskContext, TaskError, plan_digest};
+
+/// What an attempt does.
+pub(super) enum Work {
+    /// Carries out the plan.
+    Run,
+    /// Takes back what was done with it.
+    Undo,
+    /// Makes the plans of these tasks, so that people can agree to them.
+    Ask(Vec<Guarded>),
+}
+
+/// A task whose plan people are to agree to.
+pub(super) struct Guarded {
+    pub(super) kind: Arc<dyn Task>,
+    pub(super) task: TaskName,
+    pub(super) context: Result<TaskContext, TaskError>,
+    pub(super) plan: Option<Digest>,
+}
 
 pub(super) async fn carry_out(
     kind: Arc<dyn Task>,
     context: Result<TaskContext, TaskError>,
     plan: Option<Digest>,
+    work: Work,
     journal: Arc<dyn Journal>,
     reports: Reports,
 ) {
@@ -26,11 +46,28 @@ pub(super) async fn carry_out(
         let reports = reports.clone();
         async move {
             let context = context?;
+            match work {
+                Work::Ask(guarded) => {
+                    let mut ask = kind
+                        .ask(&context.spec)
+                        .ok_or_else(|| TaskError::permanent("nobody is to be asked here"))?;
+                    let plans = plans_of(guarded, journal, &reports, &mut ask.protected).await?;
+                    return Ok(Done::Asks(Box::new(ask), plans));
+                }
+                Work::Undo => {
+                    let plan = match plan {
+                        Some(digest) => stored_plan(journal, digest).await?,
+                        None => Plan::default(),
+                    };
+                    return kind.undo(&context, &plan).await.map(Done::Outputs);
+                }
+                Work::Run => {}
+            }
             let plan = match plan {
                 Some(digest) => stored_plan(journal, digest).await?,
                 None => make_plan(kind.as_ref(), &context, journal, &reports).await?,
             };
-            kind.run(&context, &plan).await
+            kind.run(&context, &plan).await.map(Done::Outputs)
         }
     };
     // A task of its own, so that a panic is an answer; aborting this attempt aborts it too.
@@ -48,8 +85,59 @@ pub(super) async fn carry_out(
         Err(_) => Err(TaskError::transient("the attempt was cut off")),
     };
     let Reports { run, task, attempt, inbox, .. } = reports;
+    let result = match result {
+        Ok(Done::Asks(ask, plans)) => {
+            let _ = inbox.send(Input::Asked { run, task, attempt, ask: *ask, plans }).await;
+            return;
+        }
+        Ok(Done::Outputs(outputs)) => Ok(outputs),
+        Err(error) => Err(error),
+    };
     // The loop is gone only when the daemon stops: the attempt is entered again on the next start.
     let _ = inbox.send(Input::AttemptEnded { run, task, attempt, result }).await;
+}
+
+/// How an attempt ended that did not fail.
+enum Done {
+    Outputs(Outputs),
+    Asks(Box<Ask>, BTreeMap<TaskName, Digest>),
+}
+
+/// Makes the plans of guarded tasks; those that were made before a crash stay.
+async fn plans_of(
+    guarded: Vec<Guarded>,
+    journal: Arc<dyn Journal>,
+    reports: &Reports,
+    protected: &mut Option<String>,
+) -> Result<BTreeMap<TaskName, Digest>, TaskError> {
+    let mut plans = BTreeMap::new();
+    for Guarded { kind, task, context, plan } in guarded {
+        let of = |mut error: TaskError| {
+            error.message = format!("the plan of `{task}` cannot be made: {}", error.message);
+            error
+        };
+        let (plan, digest) = match plan {
+            Some(digest) => (stored_plan(Arc::clone(&journal), digest.clone()).await?, digest),
+            None => {
+                let context = context.map_err(of)?;
+                let plan = planned(kind.as_ref(), &context).await.map_err(of)?;
+                if plan.is_empty() {
+                    continue;
+                }
+                let digest = keep(&plan, Arc::clone(&journal)).await?;
+                reports.send(Report::EarlyPlan(task.clone(), digest.clone())).await?;
+                (plan, digest)
+            }
+        };
+        if plan.protected.is_some() {
+            protected.clone_from(&plan.protected);
+        }
+        for warning in &plan.warnings {
+            reports.log(format!("warning: {task}: {warning}"));
+        }
+        plans.insert(task, digest);
+    }
+    Ok(plans)
 }
 
 struct Abort<T>(tokio::task::JoinHandle<T>);
@@ -69,27 +157,39 @@ async fn stored_plan(journal: Arc<dyn Journal>, digest: Digest) -> Result<Plan, 
         .map_err(|error| TaskError::permanent(format!("the plan cannot be read: {error}")))
 }
 
-/// The plan is on disk, and known to the run, before anything is written with it.
+/// The plan is on disk, and known to the run, before anything is written with it. An empty one seals nothing.
 async fn make_plan(
     kind: &dyn Task,
     context: &TaskContext,
     journal: Arc<dyn Journal>,
     reports: &Reports,
 ) -> Result<Plan, TaskError> {
-    let plan = tokio::select! {
-        plan = kind.plan(context) => plan?,
-        () = context.cancel.cancelled() => return Err(TaskError::transient("stopped before anything was written")),
-    };
-    let (digest, bytes) = plan_digest(&plan);
-    let stored = tokio::task::spawn_blocking(move || journal.put(&bytes)).await;
-    stored
-        .map_err(|error| TaskError::transient(error.to_string()))?
-        .map_err(|error| TaskError::transient(format!("the plan cannot be stored: {error}")))?;
+    let plan = planned(kind, context).await?;
+    if plan.is_empty() {
+        return Ok(plan);
+    }
+    let digest = keep(&plan, journal).await?;
     reports.send(Report::Plan(digest)).await?;
     for warning in &plan.warnings {
         reports.log(format!("warning: {warning}"));
     }
     Ok(plan)
+}
+
+async fn planned(kind: &dyn Task, context: &TaskContext) -> Result<Plan, TaskError> {
+    tokio::select! {
+        plan = kind.plan(context) => plan,
+        () = context.cancel.cancelled() => Err(TaskError::transient("stopped before anything was written")),
+    }
+}
+
+async fn keep(plan: &Plan, journal: Arc<dyn Journal>) -> Result<Digest, TaskError> {
+    let (digest, bytes) = plan_digest(plan);
+    let stored = tokio::task::spawn_blocking(move || journal.put(&bytes)).await;
+    stored
+        .map_err(|error| TaskError::transient(error.to_string()))?
+        .map_err(|error| TaskError::transient(format!("the plan cannot be stored: {error}")))?;
+    Ok(digest)
 }
 
 /// Where an attempt's reports go.

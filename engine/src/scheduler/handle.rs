@@ -19,7 +19,7 @@ use crate::id::{Digest, RunId, Seq, TaskName};
 use crate::input::complete;
 use crate::journal::{self, Page, Query};
 use crate::logs::LogLine;
-use crate::run::{Event, IllegalEvent, Record, Run, Trigger};
+use crate::run::{Event, FollowError, HoldAnswer, IllegalEvent, Kept, Origin, Record, Run, Trigger};
 use crate::schema::nearest;
 use crate::task::{Plan, Registry, Site};
 use crate::view::{self, RunSummary, RunView, Waits};
@@ -36,6 +36,8 @@ pub struct Submission {
     pub only: Vec<String>,
     /// Tasks to leave out.
     pub skip: Vec<String>,
+    /// The run whose outputs stand for those of tasks that are left out.
+    pub from: Option<RunId>,
     /// Who asks.
     pub actor: String,
     /// What asks.
@@ -80,6 +82,67 @@ pub enum CancelAnswer {
     Broken(journal::Error),
 }
 
+/// Somebody who answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// Their name.
+    pub name: String,
+    /// Their roles, as the operator's settings say.
+    pub roles: Vec<String>,
+    /// Whether they have proved that the name is theirs.
+    pub authenticated: bool,
+}
+
+/// What became of a person's answer.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum PersonAnswer {
+    /// It is on disk, and holds for this task.
+    Taken(TaskName),
+    /// Nothing waits for such an answer.
+    NotWaiting,
+    /// More than one task does: say which.
+    Several(Vec<TaskName>),
+    /// They may not answer.
+    Refused(String),
+    /// It could not be recorded.
+    Broken(journal::Error),
+}
+
+/// Why no run follows on another one.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowUpError {
+    /// There is no such run.
+    #[error("there is no run {0}")]
+    Unknown(RunId),
+    /// What it was does not allow it.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] StartError),
+    /// The new run was not taken.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+/// How a run shall follow on another one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FollowUp {
+    /// Take back what it changed; `force` also where an object is not as it left it.
+    Undo {
+        /// Over what others changed since.
+        force: bool,
+    },
+    /// Do what it did not get done, or this task and all that comes after it.
+    Retry {
+        /// The first task to do again.
+        from: Option<TaskName>,
+    },
+    /// Do all of it once more.
+    Rerun,
+}
+
 /// Why the engine could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -111,6 +174,8 @@ pub enum Mode {
     Begin,
     /// Only this run goes on, to be ended; others stay as they are.
     End(RunId),
+    /// Somebody answers what a run asks, or cancels one that waits: that is recorded, and nothing goes on.
+    Answer,
     /// Unfinished runs stay as they are: somebody only wants to see them.
     Look,
 }
@@ -131,7 +196,7 @@ impl Engine {
     pub async fn start(parts: Parts, mode: Mode) -> Result<Engine, StartError> {
         let mut unfinished = parts.journal.unfinished();
         match mode {
-            Mode::Work => {}
+            Mode::Work | Mode::Answer => {}
             Mode::Look => unfinished.clear(),
             Mode::End(run) => unfinished.retain(|summary| summary.id == run),
             Mode::Begin if unfinished.is_empty() => {}
@@ -161,7 +226,7 @@ impl Engine {
             changed: BTreeSet::new(),
             blocked: BTreeMap::new(),
             wakes: BTreeMap::new(),
-            stopping: false,
+            stopping: mode == Mode::Answer,
         };
         tokio::spawn(scheduler.run(receiver));
         Ok(Engine { parts, shared, inbox })
@@ -178,23 +243,101 @@ impl Engine {
     /// What is wrong with it, before anything is recorded.
     pub async fn submit(&self, submission: Submission) -> Result<RunId, SubmitError> {
         let now = self.parts.clock.now();
-        let random = u128::from(self.parts.clock.random()) << 64 | u128::from(self.parts.clock.random());
-        let id = RunId::new(now.millis(), random);
+        let id = new_id(&self.parts, now);
         let bundle = Arc::new(submission.bundle.clone());
         let parts = self.parts.clone();
         // Parsing and storing are not for the threads that serve others.
         let made = tokio::task::spawn_blocking(move || seal(&parts, submission, id, now)).await;
         let (run, record) = made.map_err(|error| SubmitError::Inputs(vec![error.to_string()]))??;
+        self.enter(run, record, bundle, PolicyFile::Latest).await
+    }
+
+    async fn enter(
+        &self,
+        run: Run,
+        record: Record,
+        bundle: Arc<Bundle>,
+        default: PolicyFile,
+    ) -> Result<RunId, SubmitError> {
         let (answer, answered) = oneshot::channel();
-        let input = Input::Submit {
-            run: Box::new(run),
-            record: Box::new(record),
-            bundle,
-            default: PolicyFile::Latest,
-            answer,
-        };
+        let (run, record) = (Box::new(run), Box::new(record));
+        let input = Input::Submit { run, record, bundle, default, answer };
         self.inbox.send(input).await.map_err(|_| self.stopping())?;
         answered.await.map_err(|_| self.stopping())?
+    }
+
+    /// Begins a run that follows on one that is over; when this returns, it is on disk.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn follow_up(&self, of: RunId, how: FollowUp, actor: String) -> Result<RunId, FollowUpError> {
+        let now = self.parts.clock.now();
+        let id = new_id(&self.parts, now);
+        let default = match how {
+            // It waits its turn; nothing newer pushes it aside.
+            FollowUp::Undo { .. } => PolicyFile::Queue,
+            FollowUp::Retry { .. } | FollowUp::Rerun => PolicyFile::Latest,
+        };
+        let parts = self.parts.clone();
+        let made = tokio::task::spawn_blocking(move || -> Result<_, FollowUpError> {
+            let (old, bundle) = load(&parts, of)?.ok_or(FollowUpError::Unknown(of))?;
+            if !old.state.is_final() {
+                return Err(FollowError::Unfinished(of).into());
+            }
+            let (event, graph) = match how {
+                FollowUp::Undo { force } => {
+                    if let Some(by) = old.undone_by
+                        && !force
+                        && load(&parts, by)?.is_some_and(|(run, _)| run.succeeded())
+                    {
+                        return Err(FollowError::Undone(of, by).into());
+                    }
+                    (old.undo(Trigger::Manual, actor, force)?, Arc::new(old.graph.reversed()))
+                }
+                FollowUp::Retry { from } => (old.retry(actor, from.as_ref())?, Arc::clone(&old.graph)),
+                FollowUp::Rerun => (old.rerun(actor)?, Arc::clone(&old.graph)),
+            };
+            let record = Record { run: id, seq: Seq(1), at: now, event };
+            let run = Run::begin(graph, &record).map_err(StartError::Illegal)?;
+            Ok((run, record, bundle))
+        });
+        let made =
+            made.await.map_err(|error| StartError::Journal(journal::Error::Damaged(error.to_string())));
+        let (run, record, bundle) = made??;
+        Ok(self.enter(run, record, bundle, default).await?)
+    }
+
+    /// Says how a held task goes on; when this returns, the answer is on disk.
+    pub async fn answer_hold(
+        &self,
+        run: RunId,
+        task: Option<TaskName>,
+        answer: HoldAnswer,
+        actor: Actor,
+        comment: Option<String>,
+    ) -> PersonAnswer {
+        let (reply, answered) = oneshot::channel();
+        self.ask(Input::Hold { run, task, answer, actor, comment, reply }, answered).await
+    }
+
+    /// Agrees to what comes next, or does not; when this returns, that is on disk.
+    pub async fn approve(
+        &self,
+        run: RunId,
+        task: Option<TaskName>,
+        agrees: bool,
+        actor: Actor,
+        comment: Option<String>,
+    ) -> PersonAnswer {
+        let (reply, answered) = oneshot::channel();
+        self.ask(Input::Consent { run, task, agrees, actor, comment, reply }, answered).await
+    }
+
+    async fn ask(&self, input: Input, answered: oneshot::Receiver<PersonAnswer>) -> PersonAnswer {
+        match self.inbox.send(input).await {
+            Ok(()) => answered.await.unwrap_or(PersonAnswer::NotWaiting),
+            Err(_) => self.broken().map_or(PersonAnswer::NotWaiting, PersonAnswer::Broken),
+        }
     }
 
     fn stopping(&self) -> SubmitError {
@@ -237,11 +380,7 @@ impl Engine {
         }
         let parts = self.parts.clone();
         let folded = tokio::task::spawn_blocking(move || {
-            let records = parts.journal.read(run)?;
-            if records.is_empty() {
-                return Ok(None);
-            }
-            fold(&parts, &records).map(|(run, _)| Some(view::of(&run, &Waits::default())))
+            Ok(load(&parts, run)?.map(|(run, _)| view::of(&run, &Waits::default())))
         });
         folded
             .await
@@ -311,7 +450,21 @@ fn fold(parts: &Parts, records: &[Record]) -> Result<(Run, Arc<Bundle>), StartEr
         run: *run,
         problem: problems.first().map(ToString::to_string).unwrap_or_default(),
     })?;
+    let undo = matches!(&records[0].event, Event::RunSubmitted { origin: Some(Origin::Undo { .. }), .. });
+    let graph = if undo { graph.reversed() } else { graph };
     Ok((Run::fold(Arc::new(graph), records)?, Arc::new(bundle)))
+}
+
+/// A run from its records; `None` for one that is not known.
+pub(super) fn load(parts: &Parts, run: RunId) -> Result<Option<(Run, Arc<Bundle>)>, StartError> {
+    let records = parts.journal.read(run)?;
+    if records.is_empty() { Ok(None) } else { fold(parts, &records).map(Some) }
+}
+
+/// A new run's id: it sorts by the time of the submission.
+pub(super) fn new_id(parts: &Parts, now: crate::clock::Timestamp) -> RunId {
+    let random = u128::from(parts.clock.random()) << 64 | u128::from(parts.clock.random());
+    RunId::new(now.millis(), random)
 }
 
 fn graph_of(bundle: &Bundle, registry: &Registry, known: &Known) -> Result<Graph, Vec<Problem>> {
@@ -334,7 +487,10 @@ pub(crate) fn seal(
         Known { vars: submission.vars.keys().cloned().collect(), secrets: submission.secrets.clone() };
     let graph = graph_of(&submission.bundle, &parts.registry, &known).map_err(SubmitError::Invalid)?;
     let inputs = complete(&graph.inputs, submission.inputs).map_err(SubmitError::Inputs)?;
-    let left_out = select(&graph, &submission.only, &submission.skip).map_err(SubmitError::Inputs)?;
+    let supplied = supplied(parts, submission.from)?;
+    let left_out =
+        select(&graph, &submission.only, &submission.skip, &supplied).map_err(SubmitError::Inputs)?;
+    let kept = supplied.into_iter().filter(|(name, _)| left_out.contains(name)).collect();
     let bundle = parts.journal.put(&submission.bundle.to_bytes())?;
     let graph = Arc::new(graph);
     let mut event = Event::RunSubmitted {
@@ -347,6 +503,8 @@ pub(crate) fn seal(
         trigger: submission.trigger,
         actor: submission.actor,
         left_out,
+        origin: submission.from.map(|of| Origin::From { of }),
+        kept,
         environments: BTreeSet::new(),
         tags: BTreeSet::new(),
     };
@@ -367,11 +525,32 @@ pub(crate) fn seal(
     begin(&event)
 }
 
-/// The tasks that are left out by `only` and `skip`.
+/// What another run's tasks have put out, for tasks that are left out here.
+fn supplied(parts: &Parts, from: Option<RunId>) -> Result<BTreeMap<TaskName, Kept>, SubmitError> {
+    let Some(from) = from else { return Ok(BTreeMap::new()) };
+    let unreadable = |error: StartError| SubmitError::Inputs(vec![format!("run {from}: {error}")]);
+    let found = load(parts, from).map_err(unreadable)?;
+    let (run, _) = found.ok_or_else(|| SubmitError::Inputs(vec![format!("there is no run {from}")]))?;
+    let mut supplied = run.submitted.kept.clone();
+    for (node, task) in run.tasks() {
+        if let Some(outputs) = task.outputs() {
+            let outputs = outputs.clone();
+            supplied.insert(node.name.clone(), Kept { outputs, ..Kept::default() });
+        }
+    }
+    Ok(supplied)
+}
+
+/// The tasks that are left out by `only` and `skip`; `supplied` are those whose outputs another run has.
 ///
 /// # Errors
 /// Names that are not in the graph; a selected task that reads what a left-out one would put out.
-fn select(graph: &Graph, only: &[String], skip: &[String]) -> Result<BTreeSet<TaskName>, Vec<String>> {
+fn select(
+    graph: &Graph,
+    only: &[String],
+    skip: &[String],
+    supplied: &BTreeMap<TaskName, Kept>,
+) -> Result<BTreeSet<TaskName>, Vec<String>> {
     let mut wrong = Vec::new();
     for name in only.iter().chain(skip) {
         if !graph.tasks().any(|node| node.name.as_str() == name) {
@@ -394,9 +573,10 @@ fn select(graph: &Graph, only: &[String], skip: &[String]) -> Result<BTreeSet<Ta
     }
     for node in graph.tasks().filter(|node| !left_out.contains(&node.name)) {
         for name in outputs_read(&node.with) {
-            if left_out.iter().any(|left| *left.as_str() == name) {
+            let known = supplied.keys().any(|task| task.as_str() == name);
+            if !known && left_out.iter().any(|left| *left.as_str() == name) {
                 wrong.push(format!(
-                    "task `{}` reads the outputs of `{name}`, which is left out: select both, or leave both out",
+                    "task `{}` reads the outputs of `{name}`, which is left out: select both, leave both out, or take its outputs from another run with --from",
                     node.name
                 ));
             }

@@ -1,14 +1,15 @@
 //! Everything that wakes the scheduler. To know what can happen, read this enum; time is the only other cause.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::handle::{CancelAnswer, SubmitError};
+use super::handle::{Actor, CancelAnswer, PersonAnswer, SubmitError};
 use crate::bundle::Bundle;
 use crate::id::{Attempt, Digest, RunId, TaskName};
-use crate::run::{Record, Run};
-use crate::task::{Outputs, TaskError};
+use crate::run::{HoldAnswer, Record, Run};
+use crate::task::{Ask, Outputs, TaskError};
 use crate::view::RunView;
 use crate::workflow::PolicyFile;
 
@@ -40,6 +41,26 @@ pub(super) enum Input {
         now: bool,
         answer: oneshot::Sender<CancelAnswer>,
     },
+    /// The plans that people are to agree to are made.
+    Asked { run: RunId, task: TaskName, attempt: Attempt, ask: Ask, plans: BTreeMap<TaskName, Digest> },
+    /// Somebody says how a held task goes on.
+    Hold {
+        run: RunId,
+        task: Option<TaskName>,
+        answer: HoldAnswer,
+        actor: Actor,
+        comment: Option<String>,
+        reply: oneshot::Sender<PersonAnswer>,
+    },
+    /// Somebody agrees to what comes next, or does not.
+    Consent {
+        run: RunId,
+        task: Option<TaskName>,
+        agrees: bool,
+        actor: Actor,
+        comment: Option<String>,
+        reply: oneshot::Sender<PersonAnswer>,
+    },
     /// Somebody wants to see an active run.
     View { run: RunId, answer: oneshot::Sender<Option<RunView>> },
     /// The daemon stops: what runs is cut off, and entered again on the next start.
@@ -50,4 +71,6 @@ pub(super) enum Report {
     Phase(String),
     Checkpoint(String),
     Plan(Digest),
+    /// The plan of a task that has not begun, for those who are to agree to it.
+    EarlyPlan(TaskName, Digest),
 }

@@ -8,13 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::bundle::WORKFLOW_FILE;
-use crate::claim::{Claim, Mode};
+use crate::claim::{self, Claim};
 use crate::clock::TestClock;
 use crate::document::Finding;
 use crate::id::Digest;
 use crate::journal::MemoryJournal;
 use crate::run::{ROLLBACK, Trigger};
 use crate::task::{Plan, Site, Task};
+
+mod control;
 
 /// A task that does what its spec says, and keeps a diary.
 #[derive(Default)]
@@ -42,6 +44,7 @@ impl Task for Probe {
     fn schema(&self) -> Value {
         json!({ "type": "object", "properties": {
             "does": { "type": "string" }, "lane": { "type": "string" }, "service": { "type": "string" }, "value": true, "token": { "type": "string" },
+            "undoes": { "type": "string" }, "protected": { "type": "string" },
         }, "additionalProperties": false })
     }
 
@@ -50,7 +53,7 @@ impl Task for Probe {
     }
 
     fn claims(&self, spec: &Value) -> Vec<Claim> {
-        let lane = spec["lane"].as_str().map(|tag| Claim::lane("e", tag, Mode::Write));
+        let lane = spec["lane"].as_str().map(|tag| Claim::lane("e", tag, claim::Mode::Write));
         let service = spec["service"].as_str().map(|name| Claim::service("e", name));
         lane.into_iter().chain(service).collect()
     }
@@ -70,7 +73,27 @@ impl Task for Probe {
     async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
         let number = self.plans.fetch_add(1, Ordering::SeqCst);
         self.note(format!("{} plan", cx.task));
-        Ok(Plan { body: json!({ "number": number, "spec": cx.spec }), ..Plan::default() })
+        let protected = cx.spec["protected"].as_str().map(str::to_owned);
+        Ok(Plan { body: json!({ "number": number, "spec": cx.spec }), protected, ..Plan::default() })
+    }
+
+    async fn undo(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
+        self.note(format!(
+            "{} undo plan {}{}",
+            cx.task,
+            plan.body["number"],
+            if cx.force { " by force" } else { "" }
+        ));
+        match cx.spec["undoes"].as_str().unwrap_or("succeed") {
+            "succeed" => Ok(Outputs::default()),
+            "take" => {
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_secs(60)) => Ok(Outputs::default()),
+                    () = cx.cancel.cancelled() => Err(TaskError::transient("stopped before the next object")),
+                }
+            }
+            _ => Err(TaskError::permanent("told not to undo")),
+        }
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
@@ -84,6 +107,10 @@ impl Task for Probe {
             }
             ("trip", _) => {}
             ("panic", _) => panic!("told to panic"),
+            ("hold", times) if cx.attempt.0 <= times.parse().unwrap_or(1) => {
+                return Err(TaskError::hold("what is there is not what was planned for"));
+            }
+            ("hold", _) => {}
             ("take", seconds) => {
                 let span = Duration::from_secs(seconds.parse().unwrap_or(1));
                 cx.phase("taking its time").await?;
@@ -125,6 +152,7 @@ impl SecretSource for TestSecrets {
 
 struct World {
     engine: Engine,
+    parts: Parts,
     journal: Arc<MemoryJournal>,
     diary: Arc<Mutex<Vec<String>>>,
 }
@@ -141,23 +169,24 @@ impl World {
 
     /// The same, started so long after the first.
     async fn later(journal: Arc<MemoryJournal>, after: Duration) -> World {
+        World::start(journal, after, Mode::Work).await
+    }
+
+    async fn start(journal: Arc<MemoryJournal>, after: Duration, mode: Mode) -> World {
         let probe = Probe::default();
         let diary = Arc::clone(&probe.diary);
         let mut registry = Registry::default();
         registry.add(probe);
-        let engine = Engine::start(
-            Parts {
-                journal: journal.clone(),
-                registry: Arc::new(registry),
-                clock: Arc::new(TestClock::new(7).later(after)),
-                secrets: Arc::new(TestSecrets),
-                logs: Logs::none(),
-            },
-            crate::scheduler::Mode::Work,
-        )
-        .await
-        .expect("started");
-        World { engine, journal, diary }
+        registry.add(crate::approval::Approval);
+        let parts = Parts {
+            journal: journal.clone(),
+            registry: Arc::new(registry),
+            clock: Arc::new(TestClock::new(7).later(after)),
+            secrets: Arc::new(TestSecrets),
+            logs: Logs::none(),
+        };
+        let engine = Engine::start(parts.clone(), mode).await.expect("started");
+        World { engine, parts, journal, diary }
     }
 
     fn submission(yaml: &str) -> Submission {
@@ -168,6 +197,7 @@ impl World {
             inputs: Map::new(),
             only: Vec::new(),
             skip: Vec::new(),
+            from: None,
             actor: "ann".into(),
             trigger: Trigger::Manual,
             vars: BTreeMap::new(),
@@ -193,9 +223,30 @@ impl World {
 
     async fn until(&self, run: RunId, seen: impl Fn(&RunView) -> bool) {
         let mut updates = self.engine.watch();
-        while !seen(&self.engine.view(run).await.expect("readable").expect("known")) {
+        loop {
+            let view = self.view(run).await;
+            if seen(&view) {
+                return;
+            }
+            assert!(view.outcome.is_none(), "it ended before: {}", told(&view));
             let _ = tokio::time::timeout(Duration::from_secs(3600), updates.recv()).await;
         }
+    }
+
+    async fn view(&self, run: RunId) -> RunView {
+        self.engine.view(run).await.expect("readable").expect("known")
+    }
+
+    /// Until only people can move the run on.
+    async fn until_waiting(&self, run: RunId) -> RunView {
+        self.until(run, |view| view.summary.status == "waiting").await;
+        self.view(run).await
+    }
+
+    /// The run that takes this one back, at its end.
+    async fn undone(&self, run: RunId) -> Option<RunView> {
+        let undo = self.finish(run).await.undone_by?;
+        Some(self.finish(undo).await)
     }
 
     fn diary(&self) -> Vec<String> {
@@ -350,7 +401,7 @@ async fn cancel_now_waits_for_nobody_and_a_rollback_may_take_its_time() {
             "name: w\ntasks:\n  a: {{ type: probe, timeout: 1h, with: {{ does: {does} }} }}\n  clean: {{ type: probe, needs: [a], when: \"${{{{ always() }}}}\" }}\n"
         );
         let run = world.submit(&yaml).await;
-        world.until(run, |view| view.tasks[0].status == "running").await;
+        world.until(run, |view| view.tasks[0].plan.is_some()).await;
         let _ = world.engine.cancel(run, "bob".into(), None, now).await;
         assert_eq!(told(&world.finish(run).await), expected, "{does}");
     }
@@ -526,7 +577,7 @@ async fn a_rollback_is_not_lost_to_a_stop_that_took_longer_than_its_time() {
     let run = world
         .submit("name: w\ntasks:\n  a: { type: probe, timeout: 1h, with: { does: rollback 5 } }\n")
         .await;
-    world.until(run, |view| view.tasks[0].status == "running").await;
+    world.until(run, |view| view.tasks[0].plan.is_some()).await;
     let _ = world.engine.cancel(run, "bob".into(), None, false).await;
     world.engine.shutdown().await;
     let again = World::later(journal, Duration::from_secs(7200)).await;
