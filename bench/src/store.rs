@@ -11,6 +11,7 @@ use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
 use graylane_engine::claim::Claim;
 use graylane_engine::clock::{Clock as _, Timestamp, WallClock};
 use graylane_engine::document::Finding;
+use graylane_engine::graph::Graphs;
 use graylane_engine::id::{Attempt, Digest, RunId, Seq, TaskName};
 use graylane_engine::journal::{DiskJournal, Journal as _, Query};
 use graylane_engine::logs::Logs;
@@ -132,47 +133,68 @@ async fn events(folder: &Path) -> Result<Value, String> {
     let bytes = Arc::new(AtomicU64::new(0));
     let mut rows = Vec::new();
     for at_once in [1, 8, AT_ONCE, 256] {
-        let before = journal.statistics().batches;
-        let span = Duration::from_secs(8);
-        let begin = Instant::now();
+        let (mut seconds, mut batches, mut times) = (0.0, 0, Vec::new());
+        let (mut raw, mut raw_median) = (Vec::new(), Vec::new());
         bytes.store(0, Ordering::Relaxed);
-        let mut writers = Vec::new();
-        for writer in 0..at_once {
-            let (journal, bundle, bytes) = (Arc::clone(&journal), bundle.clone(), Arc::clone(&bytes));
-            writers.push(tokio::spawn(async move {
-                let mut times = Vec::new();
-                let mut run = at_once * 1_000_000_000 + writer;
-                while begin.elapsed() < span {
-                    for record in turns(run, &bundle)?.into_iter().flatten() {
-                        let size = serde_json::to_vec(&record).map_or(0, |json| json.len() as u64);
-                        bytes.fetch_add(size, Ordering::Relaxed);
-                        let start = Instant::now();
-                        journal.append(vec![record]).await.map_err(|error| error.to_string())?;
-                        times.push(start.elapsed());
-                    }
-                    run += at_once;
-                }
-                Ok::<_, String>(times)
-            }));
+        // In turns, so that whatever else the machine does meets both.
+        for round in 0..4 {
+            let before = journal.statistics().batches;
+            let begin = Instant::now();
+            times.extend(write_events(&journal, &bundle, &bytes, at_once, round).await?);
+            seconds += begin.elapsed().as_secs_f64();
+            batches += journal.statistics().batches - before;
+            let in_a_batch = bytes.load(Ordering::Relaxed) / batches;
+            let (a_second, median) = raw_appends(folder, in_a_batch as usize, Duration::from_secs(1))?;
+            raw.push(a_second);
+            raw_median.push(median);
         }
-        let mut times = Vec::new();
-        for writer in writers {
-            times.extend(writer.await.map_err(|error| error.to_string())??);
-        }
-        let seconds = begin.elapsed().as_secs_f64();
-        let batches = journal.statistics().batches - before;
         let batch = times.len() as f64 / batches as f64;
-        let event = bytes.load(Ordering::Relaxed) as f64 / times.len() as f64;
-        let (raw, raw_median) = raw_appends(folder, (event * batch) as usize, Duration::from_secs(3))?;
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         rows.push(json!({
-            "at_once": at_once, "events": times.len() as f64 / seconds, "batch": batch, "event_bytes": event,
+            "at_once": at_once, "events": times.len() as f64 / seconds, "batch": batch,
+            "event_bytes": bytes.load(Ordering::Relaxed) as f64 / times.len() as f64,
             "p50": percentile(&mut times, 50.0), "p99": percentile(&mut times, 99.0),
-            "raw_events": raw * batch, "raw_p50": raw_median,
+            "raw_events": mean(&raw) * batch, "raw_p50": mean(&raw_median),
         }));
     }
     drop(journal);
     std::fs::remove_dir_all(&data).map_err(|error| error.to_string())?;
     Ok(Value::Array(rows))
+}
+
+/// Events for two seconds; how long each was waited for.
+async fn write_events(
+    journal: &Arc<DiskJournal>,
+    bundle: &Digest,
+    bytes: &Arc<AtomicU64>,
+    at_once: u64,
+    round: u64,
+) -> Result<Vec<Duration>, String> {
+    let begin = Instant::now();
+    let mut writers = Vec::new();
+    for writer in 0..at_once {
+        let (journal, bundle, bytes) = (Arc::clone(journal), bundle.clone(), Arc::clone(bytes));
+        writers.push(tokio::spawn(async move {
+            let mut times = Vec::new();
+            let mut run = (at_once * 10 + round) * 1_000_000_000 + writer;
+            while begin.elapsed() < Duration::from_secs(2) {
+                for record in turns(run, &bundle)?.into_iter().flatten() {
+                    let size = serde_json::to_vec(&record).map_or(0, |json| json.len() as u64);
+                    bytes.fetch_add(size, Ordering::Relaxed);
+                    let start = Instant::now();
+                    journal.append(vec![record]).await.map_err(|error| error.to_string())?;
+                    times.push(start.elapsed());
+                }
+                run += at_once;
+            }
+            Ok::<_, String>(times)
+        }));
+    }
+    let mut times = Vec::new();
+    for writer in writers {
+        times.extend(writer.await.map_err(|error| error.to_string())??);
+    }
+    Ok(times)
 }
 
 /// A small history, opened: how fast it is ready, and what it costs while nothing happens.
@@ -386,6 +408,7 @@ pub(crate) async fn engine(journal: Arc<DiskJournal>, first: Arc<Notify>) -> Res
         clock: Arc::new(WallClock::default()),
         secrets: Arc::new(NoSecrets),
         logs: Logs::none(),
+        graphs: Graphs::default(),
     };
     Engine::start(parts, Mode::Work).await.map_err(|error| error.to_string())
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use super::query::{Page, Query};
-use super::segment::{Row, Segment, Walk};
+use super::segment::{Lines, Row, Segment, Walk};
 use crate::id::{RunId, Seq};
 use crate::run::{Record, RunSummary};
 
@@ -139,8 +139,8 @@ pub(super) fn list(live: Vec<RunSummary>, segments: &[Arc<Segment>], query: &Que
 
 /// The runs of one segment that a query asks for, newest first.
 struct Cursor<'s> {
-    segment: &'s Segment,
     walks: Vec<Walk<'s>>,
+    lines: Lines<'s>,
     low: u32,
     /// The present run is at this place, the next one before it.
     bound: u32,
@@ -163,7 +163,7 @@ impl<'s> Cursor<'s> {
         let walks = walks.into_iter().map(|(_, walk)| walk).collect();
         let low = segment.before(from)?;
         let bound = end.map_or(Ok(segment.about.runs), |end| segment.before(end))?;
-        Ok(Some(Cursor { segment, walks, low, bound }))
+        Ok(Some(Cursor { walks, lines: Lines::new(segment), low, bound }))
     }
 
     /// Goes to the next run that has every term; gives its id.
@@ -183,13 +183,13 @@ impl<'s> Cursor<'s> {
                     return Ok(None);
                 }
                 self.bound = found;
-                return self.segment.row(found).map(|row| Some(row.id));
+                return self.lines.id(found).map(Some);
             }
             self.bound = found + 1;
         }
     }
 
-    fn summary(&self) -> Result<RunSummary, String> {
-        self.segment.summary(self.bound)
+    fn summary(&mut self) -> Result<RunSummary, String> {
+        self.lines.summary(self.bound)
     }
 }

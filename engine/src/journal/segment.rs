@@ -15,6 +15,7 @@
 //! The manifest in sled names the SHA-256 of the directory, and the directory those of the blocks: no byte can change
 //! unseen. A run that is looked for costs a few small reads, wherever it is. Nothing here knows which segments there are.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -35,7 +36,7 @@ const BLOCK: usize = 64 * 1024;
 const RUN_BYTES: usize = 64;
 /// How many runs or postings one block holds.
 const RUNS_A_BLOCK: usize = 256;
-const SUMMARIES_A_BLOCK: usize = 64;
+const SUMMARIES_A_BLOCK: usize = 32;
 const POSTINGS_A_BLOCK: usize = 4096;
 /// The largest block that is believed; a longer one is damage.
 const MAX_BLOCK: u32 = 256 * 1024 * 1024;
@@ -277,6 +278,18 @@ impl Segment {
         rows.get(index as usize % RUNS_A_BLOCK).copied().ok_or_else(|| self.wrong("a run is missing"))
     }
 
+    /// The lines of all runs, in the order of ids.
+    fn summaries(&self) -> Result<Vec<RunSummary>, String> {
+        let mut all = Vec::with_capacity(self.about.runs as usize);
+        for index in 0..self.blocks[Stream::Summaries as usize].len() {
+            let block = self.block(Stream::Summaries, index)?;
+            for json in summaries_in(&block) {
+                all.push(serde_json::from_slice(json).map_err(|error| self.wrong(error))?);
+            }
+        }
+        Ok(all)
+    }
+
     /// The run of this id.
     pub(super) fn find(&self, id: RunId) -> Result<Option<Row>, String> {
         if id < self.about.first || id > self.about.last {
@@ -310,14 +323,6 @@ impl Segment {
             return Err(self.wrong(format_args!("run {}: a record was changed, or one is missing", row.id)));
         }
         Ok(stored)
-    }
-
-    /// The line of the run at this place.
-    pub(super) fn summary(&self, index: u32) -> Result<RunSummary, String> {
-        let block = self.block(Stream::Summaries, index as usize / SUMMARIES_A_BLOCK)?;
-        let json = nth_summary(&block, index as usize % SUMMARIES_A_BLOCK)
-            .ok_or_else(|| self.wrong("a summary is missing"))?;
-        serde_json::from_slice(json).map_err(|error| self.wrong(error))
     }
 
     /// The runs that have a term; none where no run has it.
@@ -428,18 +433,51 @@ impl<'s> Walk<'s> {
     }
 }
 
-fn nth_summary(block: &[u8], nth: usize) -> Option<&[u8]> {
+/// Lines of runs, read one near the other: remembers the blocks that it read last.
+pub(super) struct Lines<'s> {
+    segment: &'s Segment,
+    rows: Option<(usize, Vec<Row>)>,
+    summaries: Option<(usize, Vec<u8>)>,
+}
+
+impl<'s> Lines<'s> {
+    pub(super) fn new(segment: &'s Segment) -> Lines<'s> {
+        Lines { segment, rows: None, summaries: None }
+    }
+
+    /// The id of the run at this place.
+    pub(super) fn id(&mut self, index: u32) -> Result<RunId, String> {
+        let block = index as usize / RUNS_A_BLOCK;
+        if self.rows.as_ref().is_none_or(|(number, _)| *number != block) {
+            self.rows = Some((block, self.segment.rows(block)?));
+        }
+        let row = self.rows.as_ref().and_then(|(_, rows)| rows.get(index as usize % RUNS_A_BLOCK));
+        row.map(|row| row.id).ok_or_else(|| self.segment.wrong("a run is missing"))
+    }
+
+    /// The line of the run at this place.
+    pub(super) fn summary(&mut self, index: u32) -> Result<RunSummary, String> {
+        let block = index as usize / SUMMARIES_A_BLOCK;
+        if self.summaries.as_ref().is_none_or(|(number, _)| *number != block) {
+            self.summaries = Some((block, self.segment.block(Stream::Summaries, block)?));
+        }
+        let bytes = self.summaries.as_ref().map_or(&[][..], |(_, bytes)| bytes);
+        let json = summaries_in(bytes).nth(index as usize % SUMMARIES_A_BLOCK);
+        let json = json.ok_or_else(|| self.segment.wrong("a summary is missing"))?;
+        serde_json::from_slice(json).map_err(|error| self.segment.wrong(error))
+    }
+}
+
+/// The summaries of a block, as JSON.
+fn summaries_in(block: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = block;
-    for skip in 0..=nth {
+    std::iter::from_fn(move || {
         let (length, after) = rest.split_at_checked(4)?;
         let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
         let (json, after) = after.split_at_checked(length)?;
-        if skip == nth {
-            return Some(json);
-        }
         rest = after;
-    }
-    None
+        Some(json)
+    })
 }
 
 fn read_directory(bytes: &[u8]) -> Option<(About, [Vec<Block>; 6])> {
@@ -493,7 +531,10 @@ pub(super) struct Builder {
     /// Records that do not fill a block yet, and the position of the first of them.
     pending: Vec<u8>,
     written: u64,
-    rows: Vec<(Row, Vec<u8>, Vec<Vec<u8>>)>,
+    /// Each with its summary.
+    rows: Vec<(Row, Vec<u8>)>,
+    /// Which rows, in the order in which they were added, have a term.
+    terms: BTreeMap<Vec<u8>, Vec<u32>>,
     records: u64,
     from: Head,
     to: Head,
@@ -516,6 +557,7 @@ impl Builder {
             pending: Vec::new(),
             written: 0,
             rows: Vec::new(),
+            terms: BTreeMap::new(),
             records: 0,
             from,
             to: from,
@@ -548,8 +590,12 @@ impl Builder {
 
     fn row(&mut self, row: Row, summary: &RunSummary) -> Result<(), String> {
         let json = serde_json::to_vec(summary).map_err(|error| error.to_string())?;
+        let index = u32::try_from(self.rows.len()).map_err(|_| "too many runs for a segment".to_owned())?;
         self.records += u64::from(row.count);
-        self.rows.push((row, json, terms_of(summary)));
+        self.rows.push((row, json));
+        for term in terms_of(summary) {
+            self.terms.entry(term).or_default().push(index);
+        }
         Ok(())
     }
 
@@ -570,9 +616,11 @@ impl Builder {
             self.written = copied.start + u64::from(copied.raw);
             self.blocks[Stream::Records as usize].push(copied);
         }
+        let summaries = segment.summaries()?;
         for (index, row) in segment.in_order()? {
-            let summary = segment.summary(index)?;
-            self.row(Row { place: base + row.place, ..row }, &summary)?;
+            let summary =
+                summaries.get(index as usize).ok_or_else(|| segment.wrong("a summary is missing"))?;
+            self.row(Row { place: base + row.place, ..row }, summary)?;
         }
         for entry in segment.audit()? {
             self.entry(&entry);
@@ -618,27 +666,32 @@ impl Builder {
     /// name it yet.
     pub(super) fn finish(mut self, number: u64) -> Result<Segment, String> {
         self.flush_records()?;
-        self.rows.sort_by_key(|(row, _, _)| row.id);
         let rows = std::mem::take(&mut self.rows);
-        let (Some((first, ..)), Some((last, ..))) = (rows.first(), rows.last()) else {
+        let mut order: Vec<u32> = (0..).take(rows.len()).collect();
+        order.sort_by_key(|index| rows[*index as usize].0.id);
+        let mut place_of = vec![0_u32; rows.len()];
+        for (place, index) in (0_u32..).zip(&order) {
+            place_of[*index as usize] = place;
+        }
+        let mut terms = std::mem::take(&mut self.terms);
+        for runs in terms.values_mut() {
+            runs.iter_mut().for_each(|index| *index = place_of[*index as usize]);
+            runs.sort_unstable();
+        }
+        let rows: Vec<&(Row, Vec<u8>)> = order.iter().map(|index| &rows[*index as usize]).collect();
+        let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) else {
             return Err("a segment without a run".into());
         };
         let (first, last) = (first.id, last.id);
-        let mut terms: std::collections::BTreeMap<&[u8], Vec<u32>> = std::collections::BTreeMap::new();
-        for (index, (_, _, of_run)) in (0_u32..).zip(&rows) {
-            for term in of_run {
-                terms.entry(term).or_default().push(index);
-            }
-        }
         for (number, rows) in rows.chunks(RUNS_A_BLOCK).enumerate() {
-            let bytes: Vec<u8> = rows.iter().flat_map(|(row, ..)| row.to_bytes()).collect();
-            let key = rows.first().map(|(row, ..)| row.id.to_bytes().to_vec()).unwrap_or_default();
+            let bytes: Vec<u8> = rows.iter().flat_map(|(row, _)| row.to_bytes()).collect();
+            let key = rows.first().map(|(row, _)| row.id.to_bytes().to_vec()).unwrap_or_default();
             self.block(Stream::Runs, (number * RUNS_A_BLOCK * RUN_BYTES) as u64, key, &bytes)?;
         }
         let mut start = 0;
         for rows in rows.chunks(SUMMARIES_A_BLOCK) {
             let mut bytes = Vec::new();
-            for (_, json, _) in rows {
+            for (_, json) in rows {
                 bytes.extend_from_slice(&u32::try_from(json.len()).unwrap_or(u32::MAX).to_be_bytes());
                 bytes.extend_from_slice(json);
             }
@@ -662,12 +715,12 @@ impl Builder {
         self.close(number, about)
     }
 
-    fn terms(&mut self, terms: &std::collections::BTreeMap<&[u8], Vec<u32>>) -> Result<(), String> {
+    fn terms(&mut self, terms: &BTreeMap<Vec<u8>, Vec<u32>>) -> Result<(), String> {
         let mut place = 0;
         let (mut block, mut key, mut start) = (Vec::new(), Vec::new(), 0);
         for (term, runs) in terms {
             if block.is_empty() {
-                key = term.to_vec();
+                key.clone_from(term);
             }
             block.extend_from_slice(&u16::try_from(term.len()).unwrap_or(u16::MAX).to_be_bytes());
             block.extend_from_slice(term);
