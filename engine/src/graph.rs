@@ -52,7 +52,10 @@ pub struct Graph {
 
 /// Graphs that were checked lately, with their bundles: what runs again and again is read once.
 #[derive(Debug, Clone, Default)]
-pub struct Graphs(Arc<Mutex<HashMap<String, (Arc<Bundle>, Arc<Graph>)>>>);
+pub struct Graphs(Arc<Mutex<HashMap<String, Read>>>);
+
+/// A bundle and the graph of its workflow.
+type Read = (Arc<Bundle>, Arc<Graph>);
 
 /// How many graphs are remembered; then all are forgotten, which is simpler than to know the oldest.
 const GRAPHS: usize = 64;
@@ -68,7 +71,7 @@ impl Graphs {
         registry: &Registry,
         known: &Known,
         bundle: impl FnOnce() -> Result<Bundle, Vec<Problem>>,
-    ) -> Result<(Arc<Bundle>, Arc<Graph>), Vec<Problem>> {
+    ) -> Result<Read, Vec<Problem>> {
         let key = format!("{digest} {:?} {:?}", known.vars, known.secrets);
         if let Some(found) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(found.clone());

@@ -12,7 +12,7 @@ use super::input::Input;
 use super::{Parts, Scheduler, Shared, Update};
 use crate::bundle::Bundle;
 use crate::concurrency::{ActiveRuns, Blocker};
-use crate::document::{Problem, Severity};
+use crate::document::Problem;
 use crate::expression::{self, Part};
 use crate::graph::{Graph, Known};
 use crate::id::{Digest, RunId, Seq, TaskName};
@@ -21,7 +21,7 @@ use crate::journal::{self, Page, Query};
 use crate::logs::LogLine;
 use crate::run::{Event, FollowError, HoldAnswer, IllegalEvent, Kept, Origin, Record, Run, Trigger};
 use crate::schema::nearest;
-use crate::task::{Plan, Registry, Site};
+use crate::task::{Plan, Registry};
 use crate::view::{self, RunSummary, RunView, Waits};
 use crate::workflow::PolicyFile;
 
