@@ -294,6 +294,56 @@ fn a_store_that_is_held_damaged_or_newer_is_code_3() {
 }
 
 #[test]
+fn a_store_is_checked_backed_up_and_restored_and_every_refusal_is_a_sentence() {
+    let home = Home::new();
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "tag=Gray"]).expect(1);
+    let checked = home.graylane(&["store", "check"]).expect(0);
+    assert!(checked.stdout.starts_with("whole: 1 runs"), "{}", checked.stdout);
+    home.graylane(&["store", "compact"]).expect(0);
+    let backed = home.graylane(&["store", "backup", "b.backup", "-o", "json"]).expect(0).json();
+    assert_eq!((&backed["runs"], &backed["entries"]), (&1.into(), &2.into()));
+    home.graylane(&["store", "backup", "b.backup"]).expect(2);
+    home.graylane(&["store", "restore", "b.backup"]).expect(2);
+    let elsewhere = |arguments: &[&str]| {
+        let output = home.command(arguments).env("GRAYLANE_DATA", home.path("new")).output().expect("ran");
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let restored = elsewhere(&["store", "import", "b.backup"]);
+    assert_eq!(restored.0, Some(0), "{}", restored.1);
+    let shown = home.graylane(&["runs", "show", "latest", "-o", "json"]).expect(0).stdout;
+    assert_eq!(elsewhere(&["runs", "show", "latest", "-o", "json"]).1, shown);
+
+    // What stands in the way of a store, and the words for it.
+    let file = home.path("file");
+    fs::write(&file, "x").expect("written");
+    let foreign = home.path("foreign");
+    fs::create_dir(&foreign).expect("made");
+    fs::write(foreign.join("letter.txt"), "dear").expect("written");
+    for (data, words) in [
+        (&file, "cannot be used"),
+        (&foreign, "it holds `letter.txt`, and no store of graylane"),
+        (&home.path("file/below"), "cannot be used"),
+    ] {
+        for command in [&["runs", "list"][..], &["store", "check"], &["audit", "verify"]] {
+            let output = home.command(command).env("GRAYLANE_DATA", data).output().expect("ran");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(3), "{command:?}: {said}");
+            assert!(said.contains(words) && said.contains("hint:") && !said.contains("panicked"), "{said}");
+        }
+    }
+    fs::write(home.data().join("sentinel"), 999_u64.to_be_bytes()).expect("written");
+    let short = home.graylane(&["runs", "list"]).expect(3);
+    assert!(
+        short.stderr.contains("acknowledged writes are missing") && short.stderr.contains("--accept-loss"),
+        "{}",
+        short.stderr
+    );
+    let accepted = home.graylane(&["store", "check", "--accept-loss"]).expect(0);
+    assert!(accepted.stderr.contains("acknowledged writes are lost"), "{}", accepted.stderr);
+    home.graylane(&["runs", "list"]).expect(0);
+}
+
+#[test]
 fn a_foreign_object_under_a_lanes_name_is_left_alone() {
     let home = Home::new();
     let rehearsal = home.rehearsal("fast");
