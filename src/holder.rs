@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use graylane_engine::clock::WallClock;
+use graylane_engine::graph::Graphs;
 use graylane_engine::id::Digest;
 use graylane_engine::journal::{DiskJournal, OpenError};
 use graylane_engine::logs::Logs;
@@ -70,6 +71,7 @@ impl Holder {
             clock: Arc::new(WallClock::default()),
             secrets: Arc::new(settings.clone()),
             logs: Logs::in_folder(&settings.data),
+            graphs: Graphs::default(),
         };
         let engine = Engine::start(parts.clone(), mode).await?;
         let socket = socket_path(&settings.data);

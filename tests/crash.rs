@@ -155,18 +155,13 @@ async fn a_resumed_promotion_leaves_a_hot_fix_alone() {
     let patch = kube::api::Patch::Strategic(patch);
     deployments.patch("spring-cloud-c", &kube::api::PatchParams::default(), &patch).await.expect("patched");
 
-    let resumed = home.graylane(&["resume"]).expect(1);
-    let words = "refused: Deployment spring-cloud-c was changed by somebody else since it was planned";
-    assert!(
-        resumed.stdout.contains(words) && resumed.stdout.contains("start a new run"),
-        "{}",
-        resumed.stdout
-    );
-    assert!(
-        resumed.stdout.contains("was changed by somebody else meanwhile, and is left as it is"),
-        "{}",
-        resumed.stdout
-    );
+    let held = home.graylane(&["resume"]).expect(4);
+    let words = "Deployment spring-cloud-c was changed by somebody else since it was planned";
+    assert!(held.stderr.contains(words), "{held:?}");
+    assert!(held.stderr.contains("graylane answer") && held.stderr.contains("retry"), "{held:?}");
+    home.graylane(&["answer", "latest", "fail", "--comment", "the hot fix stays"]).expect(0);
+    let runs = home.graylane(&["runs", "list", "-o", "json"]).expect(0).json();
+    assert_eq!(runs[0]["status"], "failed");
     let live = deployments.get("spring-cloud-c").await.expect("there");
     let image =
         live.spec.and_then(|spec| spec.template.spec).and_then(|spec| spec.containers[0].image.clone());

@@ -5,6 +5,7 @@
 mod audit;
 mod cluster;
 mod commands;
+mod control;
 mod crash;
 mod leak;
 mod story;

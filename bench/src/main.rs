@@ -6,6 +6,7 @@
 mod measure;
 mod report;
 mod store;
+mod tasks;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -77,7 +78,7 @@ fn all(asked: &Asked) -> Result<(), String> {
     clear(&folder)?;
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let mut measured = serde_json::Map::new();
-    for part in store::PARTS {
+    for part in tasks::PARTS.iter().chain(store::PARTS) {
         say(&format!("bench: {part}"));
         measured.insert((*part).to_owned(), child(part, &folder, asked.runs)?);
     }

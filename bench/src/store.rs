@@ -11,6 +11,7 @@ use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
 use graylane_engine::claim::Claim;
 use graylane_engine::clock::{Clock as _, Timestamp, WallClock};
 use graylane_engine::document::Finding;
+use graylane_engine::graph::Graphs;
 use graylane_engine::id::{Attempt, Digest, RunId, Seq, TaskName};
 use graylane_engine::journal::{DiskJournal, Journal as _, Query};
 use graylane_engine::logs::Logs;
@@ -43,12 +44,12 @@ pub(crate) fn run(part: &str, folder: &Path, runs: u64) -> Result<Value, String>
             "activate" => activate(folder, runs).await,
             "open" => open(folder).await,
             "lists" => lists(folder, runs),
-            _ => Err(format!("there is no part {part}")),
+            other => crate::tasks::run(other, folder).await,
         }
     })
 }
 
-fn opened(folder: &Path) -> Result<DiskJournal, String> {
+pub(crate) fn opened(folder: &Path) -> Result<DiskJournal, String> {
     DiskJournal::open(folder).map_err(|error| error.to_string())
 }
 
@@ -393,15 +394,21 @@ fn lists(folder: &Path, runs: u64) -> Result<Value, String> {
     Ok(Value::Array(rows))
 }
 
-async fn engine(journal: Arc<DiskJournal>, first: Arc<Notify>) -> Result<Engine, String> {
+/// The one task type of all measurements.
+pub(crate) fn registry(first: Arc<Notify>) -> Registry {
     let mut registry = Registry::default();
     registry.add(Noop { first });
+    registry
+}
+
+pub(crate) async fn engine(journal: Arc<DiskJournal>, first: Arc<Notify>) -> Result<Engine, String> {
     let parts = Parts {
         journal,
-        registry: Arc::new(registry),
+        registry: Arc::new(registry(first)),
         clock: Arc::new(WallClock::default()),
         secrets: Arc::new(NoSecrets),
         logs: Logs::none(),
+        graphs: Graphs::default(),
     };
     Engine::start(parts, Mode::Work).await.map_err(|error| error.to_string())
 }

@@ -13,8 +13,8 @@ use std::str::FromStr;
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Timestamp;
-use crate::id::{InvalidName, RunId, Seq, hex};
-use crate::run::{Event, HoldAnswer};
+use crate::id::{InvalidName, RunId, Seq, TaskName, hex};
+use crate::run::{Consent, Event, HoldAnswer};
 
 /// A SHA-256 over a record or an entry and everything before it.
 pub type Chain = [u8; 32];
@@ -54,42 +54,41 @@ pub fn is_audited(event: &Event) -> bool {
 pub fn words(event: &Event) -> (Option<&str>, String) {
     match event {
         Event::RunSubmitted { workflow, actor, trigger, origin, .. } => {
-            let follows = origin
-                .as_ref()
-                .map_or(String::new(), |origin| format!(", {} {}", origin.words(), origin.of()));
-            (Some(actor), format!("submitted {workflow} ({}{follows})", trigger.kind()))
-        }
-        Event::HoldAnswered { task, answer, actor, comment } => {
-            (Some(actor), with(format!("held task {task}: {}", hold_word(*answer)), comment.as_ref()))
-        }
-        Event::Approved { task, consent } => {
-            (Some(&consent.actor), with(format!("approved {task}"), consent.comment.as_ref()))
-        }
-        Event::Rejected { task, consent } => {
-            (Some(&consent.actor), with(format!("rejected {task}"), consent.comment.as_ref()))
+            let origin =
+                origin.as_ref().map(|from| format!(", {} {}", from.words(), from.of())).unwrap_or_default();
+            (Some(actor), format!("submitted {workflow} ({}{origin})", trigger.kind()))
         }
         Event::CancelRequested { actor, reason, now } => {
             let how = if *now { "cancelled at once" } else { "cancelled" };
-            (Some(actor), with(how.to_owned(), reason.as_ref()))
+            (Some(actor), reason.as_ref().map_or(how.to_owned(), |reason| format!("{how}: {reason}")))
         }
-        Event::RunFinished { outcome, reason, .. } => {
-            (None, with(outcome.word().to_owned(), reason.as_ref()))
+        Event::RunFinished { outcome, reason, undone_by } => {
+            let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let undone = undone_by.map(|run| format!("; taken back by run {run}")).unwrap_or_default();
+            (None, format!("{}{why}{undone}", outcome.word()))
         }
+        Event::HoldAnswered { task, answer, actor, comment } => {
+            let answer = match answer {
+                HoldAnswer::Retry => "retry",
+                HoldAnswer::Skip => "skip",
+                HoldAnswer::Fail => "fail",
+                HoldAnswer::Undo => "undo",
+            };
+            (Some(actor), format!("held {task}: {answer}{}", said(comment.as_deref())))
+        }
+        Event::Approved { task, consent } => (Some(&consent.actor), consented("approved", task, consent)),
+        Event::Rejected { task, consent } => (Some(&consent.actor), consented("rejected", task, consent)),
         other => (None, other.name().to_owned()),
     }
 }
 
-fn hold_word(answer: HoldAnswer) -> &'static str {
-    match answer {
-        HoldAnswer::Retry => "retry",
-        HoldAnswer::Skip => "skip",
-        HoldAnswer::Fail => "fail",
-        HoldAnswer::Undo => "undo",
-    }
+fn consented(what: &str, task: &TaskName, consent: &Consent) -> String {
+    let proof = if consent.authenticated { "" } else { ", unauthenticated" };
+    format!("{what} {task}{proof}{}", said(consent.comment.as_deref()))
 }
 
-fn with(what: String, comment: Option<&String>) -> String {
-    comment.map_or(what.clone(), |comment| format!("{what}: {comment}"))
+fn said(comment: Option<&str>) -> String {
+    comment.map(|comment| format!(": {comment}")).unwrap_or_default()
 }
 
 /// One entry: a record, and the hash that it has in its run.

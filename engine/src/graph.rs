@@ -5,8 +5,8 @@
 
 mod check;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use petgraph::Direction;
@@ -15,11 +15,13 @@ use petgraph::visit::EdgeRef as _;
 use serde_json::{Map, Value};
 
 pub use self::check::{Checked, Known, check, check_names};
+use crate::bundle::{Bundle, WORKFLOW_FILE};
 use crate::clock::parse_duration;
+use crate::document::{Problem, Severity};
 use crate::id::{Digest, TaskName, WorkflowName};
 use crate::input::Input;
 use crate::retry::RetryPolicy;
-use crate::task::{Registry, Task};
+use crate::task::{Registry, Site, Task};
 use crate::workflow::{
     ConcurrencyFile, MissedFile, OnFailureFile, PolicyFile, RetryFile, TaskFile, UndoFile, WorkflowFile,
 };
@@ -46,6 +48,52 @@ pub struct Graph {
     dag: DiGraph<TaskNode, ()>,
     /// Invariant: a node's index is its place in the order of tasks.
     index: BTreeMap<TaskName, NodeIndex>,
+}
+
+/// Graphs that were checked lately, with their bundles: what runs again and again is read once.
+#[derive(Debug, Clone, Default)]
+pub struct Graphs(Arc<Mutex<HashMap<String, Read>>>);
+
+/// A bundle and the graph of its workflow.
+type Read = (Arc<Bundle>, Arc<Graph>);
+
+/// How many graphs are remembered; then all are forgotten, which is simpler than to know the oldest.
+const GRAPHS: usize = 64;
+
+impl Graphs {
+    /// The graph of a bundle, checked now or remembered. It depends on the names of variables and secrets too.
+    ///
+    /// # Errors
+    /// Every problem of the workflow file.
+    pub(crate) fn of(
+        &self,
+        digest: &Digest,
+        registry: &Registry,
+        known: &Known,
+        bundle: impl FnOnce() -> Result<Bundle, Vec<Problem>>,
+    ) -> Result<Read, Vec<Problem>> {
+        let key = format!("{digest} {:?} {:?}", known.vars, known.secrets);
+        if let Some(found) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(found.clone());
+        }
+        let bundle = bundle()?;
+        let bytes = bundle.get(WORKFLOW_FILE).unwrap_or_default();
+        let checked = check(WORKFLOW_FILE, bytes, registry, known, Site { workflow: None, files: &bundle });
+        let graph = checked.graph.ok_or_else(|| {
+            checked
+                .problems
+                .into_iter()
+                .filter(|problem| problem.severity == Severity::Error)
+                .collect::<Vec<_>>()
+        })?;
+        let found = (Arc::new(bundle), Arc::new(graph));
+        let mut graphs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if graphs.len() >= GRAPHS {
+            graphs.clear();
+        }
+        graphs.insert(key, found.clone());
+        Ok(found)
+    }
 }
 
 /// One task of a graph.

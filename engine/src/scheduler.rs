@@ -30,7 +30,7 @@ use crate::approval::ROLE;
 use crate::bundle::Bundle;
 use crate::clock::{Clock, Timestamp, show_duration};
 use crate::concurrency::{ActiveRuns, Arrival, Blocker, admit, arrive, holder, waits_for};
-use crate::graph::{OnFailure, TaskNode};
+use crate::graph::{Graphs, OnFailure, TaskNode};
 use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
 use crate::journal::{self, Journal};
 use crate::logs::{LogLine, Logs};
@@ -65,6 +65,8 @@ pub struct Parts {
     pub secrets: Arc<dyn SecretSource>,
     /// Where logs go.
     pub logs: Logs,
+    /// What was checked lately.
+    pub graphs: Graphs,
 }
 
 /// What happens, for those who watch.

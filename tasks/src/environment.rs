@@ -41,6 +41,9 @@ pub struct Environment {
     /// What is special about single services.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub service_options: BTreeMap<String, ServiceOptions>,
+    /// Whether an approval here counts only from somebody who has proved who they are.
+    #[serde(default)]
+    pub protected: bool,
     /// Who may use the environment, and what it may be used for.
     pub allow: Allow,
     /// Field managers whose fields prod-deploy takes over without being told.

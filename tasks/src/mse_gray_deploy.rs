@@ -2,6 +2,8 @@
 //!
 //! No user enters a lane that is not up. A lane task writes only objects that carry the lane's labels.
 
+mod undo;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -22,7 +24,7 @@ use crate::lane::labels::{
 use crate::lane::leak::{Pods, leaks};
 use crate::lane::route::{self, Entry};
 use crate::lane::{Copy, render};
-use crate::manifest::{ObjectRef, diff, images, kind, map_at, name, texts, uid};
+use crate::manifest::{ObjectRef, clean, diff, images, kind, map_at, name, texts, uid};
 use crate::rollout::{Expect, follow, probed, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
@@ -91,6 +93,9 @@ pub(crate) struct Body {
     removed: Vec<Removed>,
     /// The routes that are new with this deploy: a failure takes these back, and no other.
     new_routes: Vec<ObjectRef>,
+    /// The lane's objects as they were, of those that are changed or removed: what an undo goes back to.
+    #[serde(default)]
+    before: Vec<Value>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -179,6 +184,14 @@ impl Task for MseGrayDeploy {
             Ok(outputs) => Ok(outputs),
             Err(error) => Err(deploy.after_failure(error).await),
         }
+    }
+
+    async fn undo(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
+        let body: Body = spec::body(plan)?;
+        let site = spec::site(cx, &body.environment)?;
+        let cluster = self.clusters.connect(&site).await?;
+        let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body };
+        undo::take_back(&deploy).await
     }
 }
 
@@ -275,6 +288,7 @@ impl Planner<'_> {
         let mut expected_images = Map::new();
         let mut new_routes = Vec::new();
         let mut stamped = Vec::new();
+        let mut before = Vec::new();
         for object in rendered {
             let live = self.live(&object).await?;
             if kind(&object) == "Ingress" && live.is_none() {
@@ -283,6 +297,9 @@ impl Planner<'_> {
             if kind(&object) == "Deployment" {
                 let service = texts(&object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
                 expected_images.insert(service, images_value(&main_images(&object)));
+            }
+            if let Some(live) = &live {
+                before.push(clean(&redact(live, self.key)));
             }
             let object = self.stamp(object, live.as_ref());
             let dry = self.dry_run(&object).await?;
@@ -297,6 +314,8 @@ impl Planner<'_> {
             stamped.push(object);
         }
         let removed = self.removed(&stamped, &lane, &mut plan);
+        let goes = |object: &&Value| removed.iter().any(|removed| removed.at == ObjectRef::of(object));
+        before.extend(lane.iter().filter(goes).map(|object| clean(&redact(object, self.key))));
         let route = stamped.iter().find(|object| kind(object) == "Ingress").map(route::words);
         if self.with.entry.is_none() {
             plan.warnings.push("the lane has no entry: only requests that carry its mark meet it".into());
@@ -314,9 +333,9 @@ impl Planner<'_> {
             objects: stamped,
             removed,
             new_routes,
+            before,
         };
-        plan.body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
-        Ok(plan)
+        spec::seal(plan, &body, self.site)
     }
 
     fn services(&self) -> Result<BTreeMap<String, ServiceWith>, TaskError> {

@@ -36,6 +36,9 @@ impl MseGrayOffline {
     }
 }
 
+/// How long requests under way are waited for where nothing is said.
+pub(crate) const DRAIN: &str = "10s";
+
 /// `with` of a `mse-gray-offline` task.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -68,19 +71,19 @@ enum OnMissing {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Body {
-    environment: String,
-    tag: String,
-    drain_ms: u64,
+pub(crate) struct Body {
+    pub(crate) environment: String,
+    pub(crate) tag: String,
+    pub(crate) drain_ms: u64,
     /// Routes first.
-    objects: Vec<Doomed>,
+    pub(crate) objects: Vec<Doomed>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Doomed {
+pub(crate) struct Doomed {
     #[serde(flatten)]
-    at: ObjectRef,
-    uid: String,
+    pub(crate) at: ObjectRef,
+    pub(crate) uid: String,
 }
 
 #[async_trait]
@@ -131,7 +134,7 @@ impl Task for MseGrayOffline {
         crate::lane::check_tag(&with.tag).map_err(|why| TaskError::permanent(format!("refused: {why}")))?;
         let site = spec::site(cx, &with.environment)?;
         let cluster = self.clusters.connect(&site).await?;
-        let drain = parse_duration(with.drain.as_deref().unwrap_or("10s")).map_err(TaskError::permanent)?;
+        let drain = parse_duration(with.drain.as_deref().unwrap_or(DRAIN)).map_err(TaskError::permanent)?;
         let mut plan = Plan::default();
         let mut found = objects(&cluster, &selector(&with.tag)).await?;
         // What a task before this one would deploy; only where nothing is run.
@@ -171,8 +174,9 @@ impl Task for MseGrayOffline {
         }
         let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
         let body = Body { environment: with.environment, tag: with.tag, drain_ms, objects: doomed };
-        plan.body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
-        Ok(plan)
+        plan.warnings
+            .push("this cannot be undone: a lane that is down is deployed again, not brought back".into());
+        spec::seal(plan, &body, &site)
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
@@ -181,6 +185,12 @@ impl Task for MseGrayOffline {
         let cluster = self.clusters.connect(&site).await?;
         let offline = Offline { cx, cluster: &cluster, body: &body };
         offline.run().await
+    }
+
+    async fn undo(&self, _cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
+        let body: Body = spec::body(plan)?;
+        let report = vec![format!("lane {} is not brought back: deploy it again", body.tag)];
+        Ok(Outputs { report, ..Outputs::default() })
     }
 }
 
@@ -193,14 +203,15 @@ fn assumed(cx: &TaskContext, with: &With) -> Vec<Value> {
     mine.flat_map(|body| body.objects).collect()
 }
 
-struct Offline<'o> {
-    cx: &'o TaskContext,
-    cluster: &'o Cluster,
-    body: &'o Body,
+/// Takes objects of a lane down.
+pub(crate) struct Offline<'o> {
+    pub(crate) cx: &'o TaskContext,
+    pub(crate) cluster: &'o Cluster,
+    pub(crate) body: &'o Body,
 }
 
 impl Offline<'_> {
-    async fn run(&self) -> Result<Outputs, TaskError> {
+    pub(crate) async fn run(&self) -> Result<Outputs, TaskError> {
         let of = |kind: &'static str| self.body.objects.iter().filter(move |doomed| doomed.at.kind == kind);
         let mut removed = Vec::new();
         if of("Ingress").next().is_some() {

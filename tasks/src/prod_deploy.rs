@@ -176,7 +176,7 @@ impl Task for ProdDeploy {
         let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body, wrote };
         if cx.passed(ROLLBACK) {
             // A crash cut a rollback off: going forward again would undo the undoing.
-            let told = deploy.roll_back().await;
+            let told = deploy.roll_back("rolling back", &CancellationToken::new()).await.all();
             return Err(TaskError::permanent(
                 "the deploy had failed or was cancelled when it was cut off; its rollback was finished",
             )
@@ -184,18 +184,50 @@ impl Task for ProdDeploy {
         }
         match deploy.run().await {
             Ok(outputs) => Ok(outputs),
+            // Production is not what was planned over: a person says how it goes on, and until then nothing moves.
+            Err(error) if error.kind == task::ErrorKind::Hold => Err(error.details(deploy.written())),
             Err(error) if body.rollback == Rollback::Never => {
                 let told = ["nothing was taken back: `rollback` is never".to_owned()];
                 Err(error.details(told).details(deploy.lanes_left().await))
             }
             Err(error) => {
                 cx.checkpoint(ROLLBACK).await?;
-                let told = deploy.roll_back().await;
+                // The cancel that brought us here must not stop us; the task's own time does.
+                let told = deploy.roll_back("rolling back", &CancellationToken::new()).await.all();
                 // Trying again is a person's decision: production has just been through a failure.
                 let error = TaskError { kind: task::ErrorKind::Permanent, ..error }.details(told);
                 Err(error.details(deploy.lanes_left().await))
             }
         }
+    }
+
+    async fn undo(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
+        let body: Body = spec::body(plan)?;
+        let site = spec::site(cx, &body.environment)?;
+        let cluster = self.clusters.connect(&site).await?;
+        let wrote = Mutex::new(cx.checkpoints.clone());
+        let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body, wrote };
+        let mut report = deploy.foreign().await?;
+        let done = deploy.roll_back("taking production back", &cx.cancel).await;
+        if done.left.is_empty() {
+            report.extend(done.told);
+            return Ok(Outputs { report, ..Outputs::default() });
+        }
+        Err(TaskError::transient("production was not taken back as a whole").details(done.all()))
+    }
+}
+
+/// What became of taking production back.
+#[derive(Default)]
+struct TakenBack {
+    told: Vec<String>,
+    /// What is not as it was.
+    left: Vec<String>,
+}
+
+impl TakenBack {
+    fn all(self) -> Vec<String> {
+        [self.told, self.left].concat()
     }
 }
 
@@ -250,8 +282,7 @@ impl Planner<'_> {
             rollback: self.with.rollback,
             services: planned,
         };
-        plan.body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
-        Ok(plan)
+        spec::seal(plan, &body, self.site)
     }
 
     /// `images` and `services` as one, in the order of the deploy.
@@ -521,8 +552,10 @@ impl Deploy<'_> {
     /// Refuses where production is neither what was planned over nor what this task wrote: somebody mended it
     /// meanwhile, and yesterday's plan must not be written over that.
     async fn still_as_planned(&self, at: &ObjectRef, before: Option<&Before>) -> Result<(), TaskError> {
-        let changed =
-            |words: &str| Err(TaskError::permanent(format!("refused: {at} {words}")).hint("start a new run"));
+        let changed = |words: &str| {
+            Err(TaskError::hold(format!("{at} {words}"))
+                .hint("mend it and retry, or fail this task and start a new run"))
+        };
         match (self.cluster.get(at).await?, before) {
             (None, None) => Ok(()),
             (None, Some(_)) => changed("was removed since it was planned"),
@@ -601,36 +634,79 @@ impl Deploy<'_> {
         Ok(follow(self.cx, self.cluster, deployment, expect, stop).await?)
     }
 
-    /// Writes back what was recorded, last first; tells what became of it.
-    async fn roll_back(&self) -> Vec<String> {
+    /// What the task has written so far.
+    fn written(&self) -> Option<String> {
+        let wrote = self.wrote.lock().unwrap_or_else(PoisonError::into_inner);
+        let objects: BTreeSet<&str> = wrote
+            .iter()
+            .filter_map(|mark| mark.strip_prefix("wrote ")?.rsplit_once(' '))
+            .map(|(object, _)| object)
+            .collect();
+        let objects: Vec<&str> = objects.into_iter().collect();
+        (!objects.is_empty())
+            .then(|| format!("written before that, and not taken back: {}", objects.join(", ")))
+    }
+
+    /// What somebody else has written since: refused, and with `force` told with what is overwritten.
+    async fn foreign(&self) -> Result<Vec<String>, TaskError> {
+        let mut found = Vec::new();
         let mut told = Vec::new();
-        if let Err(error) = self.cx.phase("rolling back").await {
-            told.push(format!("the phase could not be recorded: {error}"));
+        for write in self.body.services.iter().flat_map(|planned| &planned.objects) {
+            let at = ObjectRef::of(&write.object);
+            let (Some(live), Some(before)) = (self.cluster.get(&at).await?, &write.before) else { continue };
+            let live = redact(&live, self.key);
+            let Some(content) = content(&live) else { continue };
+            let now = digest_of(content);
+            let known = now == digest_of(&before.content) || now == before.written || self.wrote(&at, &live);
+            if known || part(&at.kind).is_none() {
+                continue;
+            }
+            found.push(format!("{at} was changed by somebody else since the run wrote it"));
+            told.push(format!("{at}: somebody else's change is overwritten"));
+            let change = crate::manifest::diff(Some(content), Some(&before.content));
+            told.extend(change.lines().map(|line| format!("  {line}")));
         }
-        // The cancel that brought us here must not stop us; the task's own time does.
-        let never = CancellationToken::new();
+        if self.cx.force || found.is_empty() {
+            return Ok(told);
+        }
+        let first = found.remove(0);
+        Err(TaskError::permanent(format!("refused: {first}"))
+            .details(found)
+            .hint("`graylane undo RUN --force` overwrites it, and shows what it overwrites"))
+    }
+
+    /// Writes back what was recorded, last first; tells what became of it.
+    async fn roll_back(&self, phase: &str, stop: &CancellationToken) -> TakenBack {
+        let mut done = TakenBack::default();
+        if let Err(error) = self.cx.phase(phase).await {
+            done.told.push(format!("the phase could not be recorded: {error}"));
+        }
         for planned in self.body.services.iter().rev() {
             let mut rolled = Vec::new();
             for write in planned.objects.iter().rev() {
-                match self.roll_back_until(write, &mut told).await {
+                let at = ObjectRef::of(&write.object);
+                if stop.is_cancelled() {
+                    done.left.push(format!("{at} was not looked at any more: it was stopped before"));
+                    continue;
+                }
+                match self.roll_back_until(write, &mut done.told, stop).await {
                     Ok(Some(object)) if kind(&object) == "Deployment" => rolled.push(object),
                     Ok(_) => {}
-                    Err(error) => {
-                        told.push(format!("{} was not rolled back: {error}", ObjectRef::of(&write.object)))
-                    }
+                    Err(error) => done.left.push(format!("{at} was not rolled back: {error}")),
                 }
             }
             for deployment in rolled {
                 let at = ObjectRef::of(&deployment);
-                match self.follow(&deployment, &never).await {
+                match self.follow(&deployment, stop).await {
                     Ok(_) => {
-                        told.push(format!("{at} was rolled back to {}", shown_images(&images(&deployment))))
+                        let images = shown_images(&images(&deployment));
+                        done.told.push(format!("{at} was rolled back to {images}"));
                     }
-                    Err(error) => told.push(format!("{at} was rolled back, but is not up: {error}")),
+                    Err(error) => done.left.push(format!("{at} was rolled back, but is not up: {error}")),
                 }
             }
         }
-        told
+        done
     }
 
     /// Lanes that are still up: a release that ends here must not leave one behind untold.
@@ -650,10 +726,11 @@ impl Deploy<'_> {
         &self,
         write: &Write,
         told: &mut Vec<String>,
+        stop: &CancellationToken,
     ) -> Result<Option<Value>, TaskError> {
         loop {
             match self.roll_back_object(write, told).await {
-                Err(error) if error.kind == task::ErrorKind::Transient => {
+                Err(error) if error.kind == task::ErrorKind::Transient && !stop.is_cancelled() => {
                     self.cx.log(format!("rolling back again: {error}"));
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
@@ -682,7 +759,7 @@ impl Deploy<'_> {
             told.push(format!("{at} is not brought back: the values of Secrets are not kept"));
             return Ok(None);
         };
-        if now != before.written && !self.wrote(&at, &live) {
+        if now != before.written && !self.wrote(&at, &live) && !self.cx.force {
             told.push(format!("{at} was changed by somebody else meanwhile, and is left as it is"));
             return Ok(None);
         }

@@ -38,6 +38,16 @@ pub fn site(cx: &TaskContext, name: &str) -> Result<Site, TaskError> {
     Ok(site)
 }
 
+/// A plan with its body, marked where it writes to a protected environment.
+///
+/// # Errors
+/// A body that cannot be stored: a bug.
+pub fn seal(plan: Plan, body: &impl serde::Serialize, site: &Site) -> Result<Plan, TaskError> {
+    let body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
+    let environment = &site.environment;
+    Ok(Plan { body, protected: environment.protected.then(|| environment.name.clone()), ..plan })
+}
+
 /// A text of the spec that holds no expression.
 pub fn plain<'s>(spec: &'s Value, key: &str) -> Option<&'s str> {
     spec.get(key).and_then(Value::as_str).filter(|text| !text.contains("${{"))

@@ -10,18 +10,18 @@ use tokio_util::task::TaskTracker;
 
 use super::input::Input;
 use super::{Parts, Scheduler, Shared, Update};
-use crate::bundle::{Bundle, WORKFLOW_FILE};
+use crate::bundle::Bundle;
 use crate::concurrency::{ActiveRuns, Blocker};
-use crate::document::{Problem, Severity};
+use crate::document::Problem;
 use crate::expression::{self, Part};
-use crate::graph::{Graph, Known, check};
+use crate::graph::{Graph, Known};
 use crate::id::{Digest, RunId, Seq, TaskName};
 use crate::input::complete;
 use crate::journal::{self, Page, Query};
 use crate::logs::LogLine;
 use crate::run::{Event, FollowError, HoldAnswer, IllegalEvent, Kept, Origin, Record, Run, Trigger};
 use crate::schema::nearest;
-use crate::task::{Plan, Registry, Site};
+use crate::task::{Plan, Registry};
 use crate::view::{self, RunSummary, RunView, Waits};
 use crate::workflow::PolicyFile;
 
@@ -443,16 +443,27 @@ fn fold(parts: &Parts, records: &[Record]) -> Result<(Run, Arc<Bundle>), StartEr
     else {
         return Err(StartError::Journal(journal::Error::Damaged("a run without its first record".into())));
     };
-    let bytes = parts.journal.get(bundle)?;
-    let bundle = Bundle::from_bytes(&bytes).map_err(journal::Error::Damaged)?;
     let known = Known { vars: vars.keys().cloned().collect(), secrets: secrets.clone() };
-    let graph = graph_of(&bundle, &parts.registry, &known).map_err(|problems| StartError::Unreadable {
-        run: *run,
-        problem: problems.first().map(ToString::to_string).unwrap_or_default(),
-    })?;
+    let mut unread = None;
+    let found = parts.graphs.of(bundle, &parts.registry, &known, || {
+        let read = parts.journal.get(bundle);
+        let read = read.and_then(|bytes| Bundle::from_bytes(&bytes).map_err(journal::Error::Damaged));
+        read.map_err(|error| {
+            unread = Some(error);
+            Vec::new()
+        })
+    });
+    let (bundle, graph) = match (found, unread) {
+        (Ok(found), _) => found,
+        (Err(_), Some(error)) => return Err(error.into()),
+        (Err(problems), None) => {
+            let problem = problems.first().map(ToString::to_string).unwrap_or_default();
+            return Err(StartError::Unreadable { run: *run, problem });
+        }
+    };
     let undo = matches!(&records[0].event, Event::RunSubmitted { origin: Some(Origin::Undo { .. }), .. });
-    let graph = if undo { graph.reversed() } else { graph };
-    Ok((Run::fold(Arc::new(graph), records)?, Arc::new(bundle)))
+    let graph = if undo { Arc::new(graph.reversed()) } else { graph };
+    Ok((Run::fold(graph, records)?, bundle))
 }
 
 /// A run from its records; `None` for one that is not known.
@@ -467,15 +478,6 @@ pub(super) fn new_id(parts: &Parts, now: crate::clock::Timestamp) -> RunId {
     RunId::new(now.millis(), random)
 }
 
-fn graph_of(bundle: &Bundle, registry: &Registry, known: &Known) -> Result<Graph, Vec<Problem>> {
-    let bytes = bundle.get(WORKFLOW_FILE).unwrap_or_default();
-    let site = Site { workflow: None, files: bundle };
-    let checked = check(WORKFLOW_FILE, bytes, registry, known, site);
-    checked.graph.ok_or_else(|| {
-        checked.problems.into_iter().filter(|problem| problem.severity == Severity::Error).collect()
-    })
-}
-
 /// Checks a submission, puts its bundle on disk, and makes the run and its first record.
 pub(crate) fn seal(
     parts: &Parts,
@@ -485,14 +487,17 @@ pub(crate) fn seal(
 ) -> Result<(Run, Record), SubmitError> {
     let known =
         Known { vars: submission.vars.keys().cloned().collect(), secrets: submission.secrets.clone() };
-    let graph = graph_of(&submission.bundle, &parts.registry, &known).map_err(SubmitError::Invalid)?;
+    let bytes = submission.bundle.to_bytes();
+    let digest = Digest::of(&bytes);
+    let bundle = submission.bundle;
+    let (_, graph) =
+        parts.graphs.of(&digest, &parts.registry, &known, || Ok(bundle)).map_err(SubmitError::Invalid)?;
     let inputs = complete(&graph.inputs, submission.inputs).map_err(SubmitError::Inputs)?;
     let supplied = supplied(parts, submission.from)?;
     let left_out =
         select(&graph, &submission.only, &submission.skip, &supplied).map_err(SubmitError::Inputs)?;
     let kept = supplied.into_iter().filter(|(name, _)| left_out.contains(name)).collect();
-    let bundle = parts.journal.put(&submission.bundle.to_bytes())?;
-    let graph = Arc::new(graph);
+    let bundle = parts.journal.put(&bytes)?;
     let mut event = Event::RunSubmitted {
         workflow: graph.name.clone(),
         revision: graph.revision.clone(),

@@ -11,6 +11,7 @@ use crate::bundle::WORKFLOW_FILE;
 use crate::claim::{self, Claim};
 use crate::clock::TestClock;
 use crate::document::Finding;
+use crate::graph::Graphs;
 use crate::id::Digest;
 use crate::journal::MemoryJournal;
 use crate::run::{ROLLBACK, Trigger};
@@ -184,6 +185,7 @@ impl World {
             clock: Arc::new(TestClock::new(7).later(after)),
             secrets: Arc::new(TestSecrets),
             logs: Logs::none(),
+            graphs: Graphs::default(),
         };
         let engine = Engine::start(parts.clone(), mode).await.expect("started");
         World { engine, parts, journal, diary }

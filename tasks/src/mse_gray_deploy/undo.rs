@@ -1,0 +1,127 @@
+//! Takes a gray deploy back: what it created goes as offline does, what it changed goes back to what it found.
+//!
+//! It touches nothing that another run has written since, unless it is told to.
+
+use graylane_engine::clock::parse_duration;
+use graylane_engine::task::{Outputs, TaskError};
+use serde_json::Value;
+
+use super::{Deploy, rank};
+use crate::inventory::{LANE_KINDS, is_ours};
+use crate::lane::labels::ANNOTATION_RUN;
+use crate::manifest::{ObjectRef, kind, texts, uid};
+use crate::mse_gray_offline::{self, DRAIN, Doomed, Offline};
+
+/// What is to be done, as the cluster is now.
+#[derive(Default)]
+struct Work {
+    /// Created by the deploy, and still there.
+    created: Vec<Doomed>,
+    /// As it was before, of what is not so any more.
+    changed: Vec<Value>,
+    /// Written by somebody else since.
+    foreign: Vec<String>,
+}
+
+impl Work {
+    fn left(&self) -> Vec<String> {
+        let created = self.created.iter().map(|doomed| format!("{} is still there", doomed.at));
+        let changed = self.changed.iter().map(|object| format!("{} is not as it was", ObjectRef::of(object)));
+        created.chain(changed).collect()
+    }
+}
+
+pub(super) async fn take_back(deploy: &Deploy<'_>) -> Result<Outputs, TaskError> {
+    match go(deploy).await {
+        Ok(report) => Ok(Outputs { report, ..Outputs::default() }),
+        Err(error) => {
+            // Whoever stops it, or the cluster, leaves the rest: it is listed.
+            let left = look(deploy).await.map(|work| work.left()).unwrap_or_default();
+            Err(error.details(left))
+        }
+    }
+}
+
+async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
+    let work = look(deploy).await?;
+    if let Some((first, rest)) = work.foreign.split_first()
+        && !deploy.cx.force
+    {
+        return Err(TaskError::permanent(format!("refused: {first}"))
+            .details(rest.to_vec())
+            .hint("`graylane undo RUN --force` takes it back all the same"));
+    }
+    let mut report: Vec<String> =
+        work.foreign.iter().map(|words| format!("{words}, and is taken back")).collect();
+    let tag = &deploy.body.tag;
+    if !work.created.is_empty() {
+        let drain = parse_duration(DRAIN).map_err(TaskError::permanent)?;
+        let mut objects = work.created;
+        objects.sort_by_key(|doomed| LANE_KINDS.iter().position(|(_, kind)| *kind == doomed.at.kind));
+        let count = objects.len();
+        let body = mse_gray_offline::Body {
+            environment: deploy.body.environment.clone(),
+            tag: tag.clone(),
+            drain_ms: u64::try_from(drain.as_millis()).unwrap_or(u64::MAX),
+            objects,
+        };
+        Offline { cx: deploy.cx, cluster: deploy.cluster, body: &body }.run().await?;
+        report.push(format!("lane {tag}: {count} objects that the run had created are gone"));
+    }
+    if !work.changed.is_empty() {
+        deploy.cx.phase("bringing back what the lane was").await?;
+        let mut changed = work.changed;
+        changed.sort_by_key(rank);
+        for object in &changed {
+            let at = ObjectRef::of(object);
+            match deploy.apply(object).await {
+                Ok(applied) if kind(&applied) == "Deployment" => {
+                    deploy.follow(&applied).await?;
+                }
+                Ok(_) => {}
+                Err(_) if kind(object) == "Secret" && !deploy.cx.cancel.is_cancelled() => {
+                    report.push(format!("{at} is not brought back: the values of Secrets are not kept"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        report.push(format!("lane {tag}: {} objects are as they were before the run", changed.len()));
+    }
+    if report.is_empty() {
+        report.push(format!("lane {tag}: nothing was there to take back"));
+    }
+    Ok(report)
+}
+
+async fn look(deploy: &Deploy<'_>) -> Result<Work, TaskError> {
+    let mut work = Work::default();
+    let run = |object: &Value| texts(object, "/metadata/annotations").remove(ANNOTATION_RUN);
+    let before = |at: &ObjectRef| deploy.body.before.iter().find(|object| ObjectRef::of(object) == *at);
+    for planned in &deploy.body.objects {
+        let at = ObjectRef::of(planned);
+        let live = deploy.cluster.get(&at).await?;
+        let was = before(&at);
+        let Some(live) = live else {
+            work.changed.extend(was.cloned());
+            continue;
+        };
+        if !is_ours(&live) || was.is_some_and(|was| run(was) == run(&live)) {
+            // Not a lane's, or as it was already.
+            continue;
+        }
+        if run(&live) != run(planned) {
+            let by = run(&live).unwrap_or_default();
+            work.foreign.push(format!("{at} was written by run {by} since"));
+        }
+        match was {
+            Some(was) => work.changed.push(was.clone()),
+            None => work.created.push(Doomed { at, uid: uid(&live).unwrap_or_default().to_owned() }),
+        }
+    }
+    for removed in &deploy.body.removed {
+        if deploy.cluster.get(&removed.at).await?.is_none() {
+            work.changed.extend(before(&removed.at).cloned());
+        }
+    }
+    Ok(work)
+}
