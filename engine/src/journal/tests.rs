@@ -525,6 +525,78 @@ async fn a_backup_comes_back_as_the_same_history() {
     }
 }
 
+/// A file system of a few MB; unmounted at the end.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(megabytes: u32) -> Option<SmallDisk> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let size = format!("size={megabytes}m");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "graylane-test"])
+            .arg(folder.path())
+            .stderr(std::process::Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(SmallDisk(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: threads of the store may still be closing their files.
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount(24) else {
+        println!("skipped: mounting a small file system needs root");
+        return;
+    };
+    let data = disk.0.path().join("data");
+    let journal = DiskJournal::open(&data).expect("opened");
+    let stuffing = disk.0.path().join("stuffing");
+    fs::write(&stuffing, vec![1; 18 << 20]).expect("written");
+    let mut acknowledged = 0;
+    let failed = loop {
+        match journal.append(whole(acknowledged)).await {
+            Ok(()) => acknowledged += 1,
+            Err(error) => break error,
+        }
+        assert!(acknowledged < 1_000_000, "the disk never fills");
+    };
+    assert!(matches!(failed, Error::Broken(_)), "{failed}");
+    assert!(acknowledged > 10, "{acknowledged}");
+    let again = journal.append(whole(acknowledged + 5)).await;
+    assert!(matches!(again, Err(Error::Broken(_))), "a handle that failed stays dead: {again:?}");
+    let readable = |journal: &DiskJournal| {
+        for run in (0..acknowledged).step_by(37) {
+            assert_eq!(journal.read(id(run)).expect("reads stay alive"), whole(run));
+        }
+        assert_eq!(journal.list(&Query::default()).expect("lists stay alive").runs.len(), 50);
+        assert!(journal.audit(0, 10).expect("read").len() == 10);
+    };
+    readable(&journal);
+    // Opened anew on a full disk it may or may not fail; what was acknowledged is there either way.
+    let reopened = journal.reopen();
+    readable(&journal);
+    fs::remove_file(&stuffing).expect("removed");
+    if let Err(error) = &reopened {
+        assert!(matches!(error, Error::Broken(_)), "{error}");
+    }
+    journal.reopen().expect("there is room again");
+    readable(&journal);
+    for run in acknowledged + 10..acknowledged + 50 {
+        journal.append(whole(run)).await.expect("it goes on");
+    }
+    let known =
+        journal.list(&Query { limit: 1_000_000, ..Query::default() }).expect("listed").runs.len() as u128;
+    // The write that failed may have reached the disk, as in a crash; none before it is missing.
+    assert!((acknowledged + 40..=acknowledged + 41).contains(&known), "{known} of {acknowledged}");
+    assert_eq!(crate::proof::verify(&journal, &[]).expect("readable").problems, Vec::<String>::new());
+}
+
 const KEPT_BACKUP: &[u8] = include_bytes!("testdata/layout-2.backup");
 /// The files of a data folder, as a bundle, LZ4.
 const KEPT_STORE: &[u8] = include_bytes!("testdata/layout-2.store.lz4");
