@@ -67,25 +67,31 @@ impl Access {
     }
 }
 
+/// Why a store cannot be opened, for the person who can mend it.
+pub(crate) fn store_failure(error: &OpenError) -> Failure {
+    let failure = Failure::surroundings(error.to_string());
+    match error {
+        OpenError::Damaged { why, .. } if why.contains("acknowledged writes are missing") => failure.hint(
+            "restore a backup into a new folder with `graylane --data NEW store restore FILE`; or go on without them, for good, with `graylane store check --accept-loss`",
+        ),
+        OpenError::Damaged { .. } => failure.hint(
+            "restore a backup into a new folder with `graylane --data NEW store restore FILE`; nothing was changed",
+        ),
+        OpenError::Newer { .. } => failure.hint("use the version of graylane that wrote it"),
+        OpenError::Io { .. } => failure.hint("name another folder with --data, or mend its rights"),
+        OpenError::Locked { .. } => failure.hint("wait until it has ended, or name another folder with --data"),
+    }
+}
+
 fn held(error: &HoldError) -> Failure {
     let failure = Failure::surroundings(error.to_string());
     match error {
-        HoldError::Store(OpenError::Damaged { .. }) => {
-            failure.hint("restore the data folder from a backup; nothing was changed")
-        }
-        HoldError::Store(OpenError::Newer { .. }) => {
-            failure.hint("use the version of graylane that wrote it")
-        }
-        HoldError::Store(OpenError::Io { .. }) => {
-            failure.hint("name another folder with --data, or mend its rights")
-        }
+        HoldError::Store(error) => store_failure(error),
         HoldError::Start(StartError::Unfinished(runs)) => Failure::waits(error.to_string()).hint(format!(
             "`graylane resume` goes on with {}, `graylane cancel {}` ends it",
             if runs.len() == 1 { "it".to_owned() } else { format!("all {} that are", runs.len()) },
             runs[0].id
         )),
-        HoldError::Store(OpenError::Locked { .. }) | HoldError::Start(_) | HoldError::Surroundings(_) => {
-            failure
-        }
+        HoldError::Start(_) | HoldError::Surroundings(_) => failure,
     }
 }

@@ -4,6 +4,7 @@
 
 mod audit;
 pub(crate) mod error;
+mod store;
 pub(crate) mod wire;
 
 use std::convert::Infallible;
@@ -19,7 +20,7 @@ use axum::routing::{get, post};
 use futures::StreamExt as _;
 use graylane_engine::bundle::Bundle;
 use graylane_engine::id::{Digest, RunId, TaskName};
-use graylane_engine::journal::{Page, Query};
+use graylane_engine::journal::{DiskJournal, Page, Query};
 use graylane_engine::logs::LogLine;
 use graylane_engine::preview::preview;
 use graylane_engine::run::{Event, Record, Trigger};
@@ -46,6 +47,7 @@ const MAX_REQUEST: usize = 64 * 1024 * 1024;
 pub(crate) struct State {
     pub(crate) engine: Engine,
     pub(crate) parts: Parts,
+    pub(crate) journal: Arc<DiskJournal>,
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) working: bool,
@@ -90,6 +92,10 @@ fn router(state: State) -> axum::Router {
         .route("/api/v1/audit", get(audit::entries))
         .route("/api/v1/audit/head", get(audit::head))
         .route("/api/v1/audit/verify", post(audit::verify))
+        .route("/api/v1/store", get(store::statistics))
+        .route("/api/v1/store/check", post(store::check))
+        .route("/api/v1/store/backup", post(store::backup))
+        .route("/api/v1/store/compact", post(store::compact))
         .route("/api/v1/plans/{digest}", get(plan))
         .route("/api/v1/preview", post(preview_run))
         .route("/api/v1/lanes", post(lanes))

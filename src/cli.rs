@@ -13,6 +13,7 @@ mod render;
 mod run;
 mod runs;
 mod schema;
+mod store;
 mod validate;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -120,6 +121,9 @@ enum Command {
     Retry(again::RetryArgs),
     /// Do all of a run once more, with the same files and inputs
     Rerun(again::RerunArgs),
+    /// Check, back up, restore or compact the store
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Go on with the runs that were cut off, and follow them to their end
     Resume,
     /// Print a JSON Schema, as editors and `validate` use it
@@ -162,6 +166,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Render(args) => render::run(&context, args).await,
         Command::Lanes(args) => lanes::run(&context, args).await,
         Command::Runs(command) => runs::run(&context, command).await,
+        Command::Store(command) => store::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
         Command::Cancel(args) => cancel::run(&context, args).await,
         Command::Approve(args) => answer::consent(&context, args, true).await,

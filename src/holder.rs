@@ -97,6 +97,7 @@ impl Holder {
         let state = api::State {
             engine: engine.clone(),
             parts,
+            journal: journal.clone(),
             clusters,
             settings: Arc::new(settings.clone()),
             working: matches!(mode, Mode::Work | Mode::Begin),

@@ -2,6 +2,11 @@
 
 use std::fs;
 
+use graylane_engine::clock::Timestamp;
+use graylane_engine::id::{Digest, RunId, Seq};
+use graylane_engine::journal::{DiskJournal, Journal as _};
+use graylane_engine::run::{Event, Outcome, Record};
+
 use crate::support::{Home, files_below};
 
 #[test]
@@ -291,6 +296,103 @@ fn a_store_that_is_held_damaged_or_newer_is_code_3() {
     fs::write(home.path("data/store/1/db"), b"").expect("written");
     let damaged = home.graylane(&["runs", "list"]).expect(3);
     assert!(damaged.stderr.contains("damaged") && damaged.stderr.contains("restore"), "{}", damaged.stderr);
+}
+
+#[test]
+fn a_store_is_checked_backed_up_and_restored_and_every_refusal_is_a_sentence() {
+    let home = Home::new();
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "tag=Gray"]).expect(1);
+    let checked = home.graylane(&["store", "check"]).expect(0);
+    assert!(checked.stdout.starts_with("whole: 1 runs"), "{}", checked.stdout);
+    home.graylane(&["store", "compact"]).expect(0);
+    let backed = home.graylane(&["store", "backup", "b.backup", "-o", "json"]).expect(0).json();
+    assert_eq!((&backed["runs"], &backed["entries"]), (&1.into(), &2.into()));
+    home.graylane(&["store", "backup", "b.backup"]).expect(2);
+    home.graylane(&["store", "restore", "b.backup"]).expect(2);
+    let elsewhere = |arguments: &[&str]| {
+        let output = home.command(arguments).env("GRAYLANE_DATA", home.path("new")).output().expect("ran");
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let restored = elsewhere(&["store", "import", "b.backup"]);
+    assert_eq!(restored.0, Some(0), "{}", restored.1);
+    let shown = home.graylane(&["runs", "show", "latest", "-o", "json"]).expect(0).stdout;
+    assert_eq!(elsewhere(&["runs", "show", "latest", "-o", "json"]).1, shown);
+
+    // What stands in the way of a store, and the words for it.
+    let file = home.path("file");
+    fs::write(&file, "x").expect("written");
+    let foreign = home.path("foreign");
+    fs::create_dir(&foreign).expect("made");
+    fs::write(foreign.join("letter.txt"), "dear").expect("written");
+    for (data, words) in [
+        (&file, "cannot be used"),
+        (&foreign, "it holds `letter.txt`, and no store of graylane"),
+        (&home.path("file/below"), "cannot be used"),
+    ] {
+        for command in [&["runs", "list"][..], &["store", "check"], &["audit", "verify"]] {
+            let output = home.command(command).env("GRAYLANE_DATA", data).output().expect("ran");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(3), "{command:?}: {said}");
+            assert!(said.contains(words) && said.contains("hint:") && !said.contains("panicked"), "{said}");
+        }
+    }
+    fs::write(home.data().join("sentinel"), 999_u64.to_be_bytes()).expect("written");
+    let short = home.graylane(&["runs", "list"]).expect(3);
+    assert!(
+        short.stderr.contains("acknowledged writes are missing") && short.stderr.contains("--accept-loss"),
+        "{}",
+        short.stderr
+    );
+    let accepted = home.graylane(&["store", "check", "--accept-loss"]).expect(0);
+    assert!(accepted.stderr.contains("acknowledged writes are lost"), "{}", accepted.stderr);
+    home.graylane(&["runs", "list"]).expect(0);
+}
+
+/// A damage in the middle of sled's file can make reading it go round in a circle: that ends too, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_page_is_told_in_time_and_never_a_shorter_history() {
+    let home = Home::new();
+    let runs = 1_500;
+    {
+        let journal = DiskJournal::open(&home.data()).expect("opened");
+        for run in 0..runs {
+            let at = Timestamp::from_millis(1_000 + run);
+            let record = |seq, event| Record { run: RunId::new(at.millis(), 7), seq: Seq(seq), at, event };
+            let submitted = serde_json::from_value(serde_json::json!({
+                "event": "run-submitted", "workflow": "w", "revision": Digest::of(b"r"), "bundle": Digest::of(b"b"),
+                "inputs": { "padding": "x".repeat(200) }, "trigger": { "kind": "manual" }, "actor": "ann",
+            }));
+            let ended = Event::RunFinished { outcome: Outcome::Succeeded, reason: None, undone_by: None };
+            let records = vec![
+                record(1, submitted.expect("an event")),
+                record(2, Event::RunAdmitted),
+                record(3, ended),
+            ];
+            journal.append(records).await.expect("written");
+        }
+    }
+    let whole = fs::read(home.path("data/store/1/db")).expect("read");
+    let used = whole.iter().rposition(|byte| *byte != 0).expect("not empty");
+    let mut told = 0;
+    for part in [1, 2, 3] {
+        let mut damaged = whole.clone();
+        let at = used * part / 4;
+        damaged[at..at + 4096].iter_mut().for_each(|byte| *byte ^= 0xff);
+        fs::write(home.path("data/store/1/db"), damaged).expect("written");
+        let listed = home.graylane(&["runs", "list", "--limit", "1000", "-o", "json"]);
+        if listed.code == 0 {
+            assert_eq!(listed.json().as_array().map(Vec::len), Some(1_000), "part {part}");
+            home.graylane(&["audit", "verify"]).expect(0);
+            continue;
+        }
+        assert_eq!(listed.code, 3, "part {part}: {listed:?}");
+        assert!(
+            listed.stdout.contains("damaged") && !listed.stderr.contains("panicked"),
+            "part {part}: {listed:?}"
+        );
+        told += 1;
+    }
+    assert!(told > 0, "one of them hit what is in use");
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(crate) fn page(measured: &Value, runs: u64, folder: &Path) -> String {
         "Written by `cargo xtask bench`, in a release build. Compare numbers only inside this page: it was measured on\n{}.\n\n",
         machine(folder)
     );
+    tasks(&mut page, measured);
     page.push_str("## The store\n\n### Durable events\n\nOne event a write, so many runs at once. Raw is an append of the same bytes and fdatasync, in the same run.\n\n");
     page.push_str("| runs at once | events/s | events in a batch | wait p50 | p99 | raw events/s | ratio to raw | raw fdatasync p50 |\n|---|---|---|---|---|---|---|---|\n");
     for row in rows(&measured["events"]) {
@@ -95,6 +96,40 @@ pub(crate) fn page(measured: &Value, runs: u64, folder: &Path) -> String {
         );
     }
     page
+}
+
+fn tasks(page: &mut String, measured: &Value) {
+    let (wide, diamonds) = (&measured["wide"], &measured["diamonds"]);
+    let (chain, submit) = (&measured["chain"], &measured["submit"]);
+    // Writing into a String cannot fail.
+    let _ = write!(
+        page,
+        "## Tasks that do nothing, every step durable\n\n| measure | goal | measured | in raw fdatasyncs |\n|---|---|---|---|\n\
+         | 1 -> 500 -> 1: tasks/s (median, slowest) | > 3,000 | {}, {} | |\n\
+         | 200 diamonds of 5 at once: tasks/s, runs lost | > 3,000, none | {}, {} | |\n\
+         | a chain of 100: one step | one fsync a step, < 2 x | {:.2} ms | {:.1} x |\n\
+         | submit to the first task under way, in process: p50, p99 | p99 < 4 x | {:.2} ms, {:.2} ms | {:.1} x |\n",
+        whole(number(wide, "rate")),
+        whole(number(wide, "slowest")),
+        whole(number(diamonds, "rate")),
+        diamonds["lost"],
+        number(chain, "step_ms"),
+        number(chain, "ratio"),
+        number(submit, "p50"),
+        number(submit, "p99"),
+        number(submit, "ratio"),
+    );
+    for row in rows(&measured["large"]) {
+        let _ = writeln!(
+            page,
+            "| 10,000 tasks, {}: validate, whole run, memory | < 0.5 s, < 5 s, < 200 MB | {:.2} s, {:.2} s, {:.0} MB | |",
+            row["of"].as_str().unwrap_or_default(),
+            number(row, "validate_s"),
+            number(row, "run_s"),
+            number(row, "memory_mb"),
+        );
+    }
+    page.push('\n');
 }
 
 fn rows(value: &Value) -> &[Value] {

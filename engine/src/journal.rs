@@ -11,6 +11,7 @@
 
 mod check;
 mod disk;
+mod export;
 mod history;
 mod memory;
 mod objects;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 pub use self::check::Checked;
+pub use self::export::Counted;
 pub use self::memory::MemoryJournal;
 pub use self::query::{PAGE, Page, Query};
 pub use self::record::FORMAT;

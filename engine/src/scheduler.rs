@@ -10,12 +10,13 @@
 mod attempt;
 mod handle;
 mod input;
+mod supervise;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -95,9 +96,8 @@ pub enum Update {
 /// What both the loop and its handles see.
 struct Shared {
     updates: broadcast::Sender<Update>,
-    /// Cancelled when the loop has ended because it could not write.
-    broken: CancellationToken,
-    why_broken: Mutex<Option<journal::Error>>,
+    /// Why nothing can be written, while that is so.
+    broken: watch::Sender<Option<journal::Error>>,
 }
 
 struct Live {
@@ -141,10 +141,12 @@ enum Effect {
 }
 
 impl Scheduler {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
+    /// Runs until it is told to stop, or until a write fails: then it gives back the attempts, which were aborted.
+    async fn run(mut self, inbox: &mut mpsc::Receiver<Input>) -> Option<TaskTracker> {
         // Where somebody only answers a question, nothing that was cut off is entered again.
-        if !self.stopping {
-            self.resume().await;
+        if !self.stopping && !self.resume().await {
+            self.abort_attempts();
+            return Some(self.attempts);
         }
         let mut inputs = Vec::new();
         loop {
@@ -166,7 +168,8 @@ impl Scheduler {
             self.wake_due();
             self.settle(&mut turn);
             if !self.finish(turn).await {
-                break;
+                self.abort_attempts();
+                return Some(self.attempts);
             }
             if stop {
                 self.stop_attempts().await;
@@ -178,10 +181,11 @@ impl Scheduler {
             }
         }
         self.abort_attempts();
+        None
     }
 
     /// Enters again what a stop of the daemon cut off.
-    async fn resume(&mut self) {
+    async fn resume(&mut self) -> bool {
         let now = self.parts.clock.now();
         let mut turn = Turn::default();
         let runs: Vec<RunId> = self.runs.keys().copied().collect();
@@ -204,7 +208,7 @@ impl Scheduler {
             }
         }
         self.settle(&mut turn);
-        self.finish(turn).await;
+        self.finish(turn).await
     }
 
     fn wake_due(&mut self) {
@@ -669,8 +673,7 @@ impl Scheduler {
             for answer in answers {
                 answer(Err(&error));
             }
-            *self.shared.why_broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            self.shared.broken.cancel();
+            self.shared.broken.send_replace(Some(error));
             return false;
         }
         self.publish(&records);

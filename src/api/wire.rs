@@ -1,6 +1,7 @@
 //! What goes over the socket. These types are the API; domain types are converted by hand where they differ.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use graylane_engine::id::TaskName;
 use graylane_engine::journal::{PAGE, Query};
@@ -131,6 +132,12 @@ pub(crate) struct AuditLine {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Anchors {
     pub(crate) heads: Vec<String>,
+}
+
+/// Where a backup is written: an absolute path of this machine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Backup {
+    pub(crate) path: PathBuf,
 }
 
 /// A wish that a run ends.

@@ -1,4 +1,4 @@
-//! What CI runs, as commands that anyone can run: `cargo xtask ci`, `bench`, `deny`.
+//! What CI runs, as commands that anyone can run: `cargo xtask ci`, `long`, `bench`, `deny`.
 //!
 //! It only calls cargo, one call after the other, and stops at the first that fails.
 
@@ -9,6 +9,7 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   ci      format, clippy, the tests, the documents, licences: what CI runs
+  long    kills and power cuts under load, all of them; a report goes to docs/reports
   bench   measurements against the goals, written to docs/BENCHMARKS.md; half an hour
   deny    licences, sources and advisories of everything that is built in (cargo-deny)
 ";
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
     let command = std::env::args().nth(1).unwrap_or_default();
     let done = match command.as_str() {
         "ci" => ci(),
+        "long" => long(),
         "bench" => bench(),
         "deny" => deny(),
         _ => {
@@ -44,7 +46,19 @@ fn ci() -> Done {
         &["doc", "--workspace", "--no-deps", "--locked"],
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
+    torture("dev", &["--kills", "3", "--cuts", "1", "--write", "-"])?;
     deny()
+}
+
+fn long() -> Done {
+    torture("release", &["--kills", "100", "--cuts", "20", "--write", "docs/reports/durability.md"])
+}
+
+/// Kills and power cuts; where loop devices cannot be had, the report says so.
+fn torture(profile: &str, arguments: &[&str]) -> Done {
+    let call = ["run", "--quiet", "--locked", "--package", "graylane-bench", "--bin", "graylane-torture"];
+    let call = [&call[..], &["--profile", profile, "--"], arguments].concat();
+    cargo("kills and power cuts", &call, &[])
 }
 
 /// Every measure, in a release build. Arguments after `bench` are the program's: `--help` names them.

@@ -5,6 +5,8 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
+
 use super::objects::Objects;
 use super::record::Stored;
 use super::store::DiskJournal;
@@ -13,7 +15,7 @@ use crate::id::{Digest, RunId};
 use crate::run::Event;
 
 /// What a check has seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     /// Runs whose records were read.
     pub runs: u64,

@@ -129,6 +129,14 @@ impl Tree {
         &self,
         work: impl FnOnce(&Tree, &AtomicU64) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
+        self.guarded_for(STUCK_AFTER, work)
+    }
+
+    fn guarded_for<T: Send + 'static>(
+        &self,
+        stuck_after: Duration,
+        work: impl FnOnce(&Tree, &AtomicU64) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
         let progress = Arc::new(AtomicU64::new(0));
         let (done, answer) = mpsc::channel();
         let (tree, counter) = (self.clone(), Arc::clone(&progress));
@@ -144,7 +152,7 @@ impl Tree {
             .map_err(|error| error.to_string())?;
         let mut last = 0;
         loop {
-            match answer.recv_timeout(STUCK_AFTER) {
+            match answer.recv_timeout(stuck_after) {
                 Ok(answer) => return answer,
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     return Err("it cannot be read to its end".into());
@@ -224,5 +232,36 @@ impl Generations {
                 tracing::warn!(%error, path = %entry.path().display(), "an old folder of the store stays");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_that_never_ends_or_panics_is_given_up_and_a_slow_one_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tree = Tree::open(&folder.path().join("1")).expect("opened");
+        let soon = Duration::from_millis(100);
+        let slow = tree.guarded_for(soon, |_, progress| {
+            for _ in 0..10 {
+                progress.fetch_add(1, Ordering::Relaxed);
+                thread::park_timeout(Duration::from_millis(40));
+            }
+            Ok(7)
+        });
+        assert_eq!(slow, Ok(7));
+        let (release, held) = mpsc::channel::<()>();
+        let stuck = tree.guarded_for(soon, move |_, progress| {
+            progress.fetch_add(3, Ordering::Relaxed);
+            // Released when the test is over.
+            let _ = held.recv();
+            Ok(())
+        });
+        assert_eq!(stuck, Err("reading it makes no progress after 3 records".into()));
+        drop(release);
+        let panics = tree.guarded_for(soon, |_, _| -> Result<(), String> { panic!("as sled does") });
+        assert_eq!(panics, Err("it cannot be read to its end".into()));
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::query::{Page, Query};
 use super::segment::{Lines, Row, Segment, Walk};
+use crate::audit::Head;
 use crate::id::{RunId, Seq};
 use crate::run::{Record, RunSummary};
 
@@ -25,6 +26,8 @@ pub(super) struct Index {
     pub(super) live: BTreeMap<RunId, Line>,
     /// In the order of the audit log.
     pub(super) segments: Vec<Arc<Segment>>,
+    /// The end of the audit log, with all these records in it.
+    pub(super) head: Head,
 }
 
 /// Where a run is.

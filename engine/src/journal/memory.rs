@@ -24,7 +24,6 @@ struct Inner {
     records: BTreeMap<RunId, Vec<(Record, Chain)>>,
     index: Index,
     audit: Vec<Entry>,
-    head: Head,
     bytes: BTreeMap<Digest, Vec<u8>>,
     fails: bool,
 }
@@ -69,9 +68,9 @@ impl Journal for MemoryJournal {
             let before = before.map(|(_, chain)| *chain).unwrap_or_default();
             let chain = Stored::of(&before, &record).map_err(Error::Broken)?.chain;
             if is_audited(&record.event) {
-                let position = inner.head.position + 1;
+                let position = inner.index.head.position + 1;
                 let entry = Entry { position, at: record.at, run: record.run, seq: record.seq, chain };
-                inner.head = inner.head.after(&entry);
+                inner.index.head = inner.index.head.after(&entry);
                 inner.audit.push(entry);
             }
             inner.records.entry(record.run).or_default().push((record, chain));
@@ -97,7 +96,7 @@ impl Journal for MemoryJournal {
     }
 
     fn head(&self) -> Head {
-        self.inner().head
+        self.inner().index.head
     }
 
     fn head_at(&self, position: u64) -> Result<Option<Head>, Error> {

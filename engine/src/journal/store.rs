@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::thread;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::disk::{Generations, Tree, TreeError};
@@ -96,7 +97,7 @@ impl Default for Limits {
 }
 
 /// What a store holds, in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Statistics {
     /// Batches that were acknowledged, ever.
     pub batches: u64,
@@ -135,7 +136,6 @@ struct Running {
 pub(super) struct Shared {
     pub(super) index: RwLock<Index>,
     pub(super) reads: RwLock<Reads>,
-    pub(super) head: Mutex<Head>,
     pub(super) history: PathBuf,
     acknowledged: AtomicU64,
 }
@@ -208,7 +208,6 @@ impl DiskJournal {
         let shared = Arc::new(Shared {
             index: RwLock::default(),
             reads: RwLock::new(Reads::Tree(opened.tree.clone())),
-            head: Mutex::default(),
             history: folder.join("history"),
             acknowledged: AtomicU64::new(0),
         });
@@ -245,6 +244,48 @@ impl DiskJournal {
 
     pub(super) fn segments(&self) -> Vec<Arc<Segment>> {
         self.shared.segments()
+    }
+
+    /// Everything that is acknowledged at this moment, and where it is.
+    pub(super) fn snapshot(&self) -> Index {
+        self.shared.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Moves the store to a fresh folder of sled now, which gives back what it keeps for what was removed.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn compact(&self) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        let closed = || Error::Broken("the writer has stopped".into());
+        {
+            let running = self.running();
+            running.as_ref().ok_or_else(closed)?.queue.send(Job::Compact(done)).map_err(|_| closed())?;
+        }
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Goes on with a store that is shorter than what was acknowledged: from now on, what is there is all there was.
+    /// Gives how many writes are lost; none where nothing is missing.
+    ///
+    /// # Errors
+    /// A store that is held, or damaged in another way.
+    pub fn accept_loss(folder: &Path) -> Result<u64, OpenError> {
+        if !folder.join("format").exists() {
+            let why = "it holds no store of graylane".into();
+            return Err(OpenError::Io { path: folder.to_owned(), why });
+        }
+        let _lock = take(folder)?;
+        prepare(folder)?;
+        let tree = tree_of(folder)?;
+        let batch = tree.guarded(|tree, _| last_batch(tree)).map_err(|why| damaged(folder, why))?;
+        let path = folder.join("sentinel");
+        let sentinel = Sentinel::open(&path).map_err(io_error(&path))?;
+        let acknowledged = sentinel.read().unwrap_or(batch);
+        if acknowledged > batch {
+            sentinel.write(batch).and_then(|()| sentinel.sync()).map_err(io_error(&path))?;
+        }
+        Ok(acknowledged.saturating_sub(batch))
     }
 
     pub(super) fn objects(&self) -> &Objects {
@@ -290,7 +331,7 @@ impl DiskJournal {
         }
     }
 
-    fn stored(&self, run: RunId) -> Result<Vec<Stored>, Error> {
+    pub(super) fn stored(&self, run: RunId) -> Result<Vec<Stored>, Error> {
         // A run that is sealed or moved while it is read is read again, where it is now.
         let mut short = String::new();
         for _ in 0..5 {
@@ -422,7 +463,7 @@ impl Journal for DiskJournal {
     }
 
     fn head(&self) -> Head {
-        *self.shared.head.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.index.read().unwrap_or_else(PoisonError::into_inner).head
     }
 
     fn head_at(&self, position: u64) -> Result<Option<Head>, Error> {
@@ -518,7 +559,6 @@ pub(super) fn take(folder: &Path) -> Result<File, OpenError> {
 /// Makes sure that a folder holds a store of this layout, and makes an empty one where there is none.
 fn prepare(folder: &Path) -> Result<(), OpenError> {
     let path = folder.join("format");
-    let generations = Generations::new(folder.join("store"));
     match fs::read_to_string(&path) {
         Ok(found) if found.trim() == LAYOUT.to_string() => return Ok(()),
         Ok(found) => {
@@ -540,6 +580,13 @@ fn prepare(folder: &Path) -> Result<(), OpenError> {
     if Sentinel::open(&sentinel).and_then(|sentinel| sentinel.read()).is_ok_and(|batch| batch > 0) {
         return Err(damaged(folder, "its `format` file is missing".into()));
     }
+    make(folder)?;
+    complete(folder, 0)
+}
+
+/// Makes the parts of a new store; it cannot be opened yet.
+pub(super) fn make(folder: &Path) -> Result<(), OpenError> {
+    let generations = Generations::new(folder.join("store"));
     for part in ["store", "history"] {
         let part = folder.join(part);
         // A new store that a crash cut off before it was in use holds nothing.
@@ -553,18 +600,45 @@ fn prepare(folder: &Path) -> Result<(), OpenError> {
     Tree::open(&generations.path(1)).map(drop).map_err(|error| tree_error(folder, error))?;
     let written = (|| {
         generations.switch(1)?;
-        let sentinel = Sentinel::open(&sentinel)?;
+        let sentinel = Sentinel::open(&folder.join("sentinel"))?;
         sentinel.write(0)?;
         sentinel.sync()?;
-        File::open(folder)?.sync_all()?;
+        File::open(folder)?.sync_all()
+    })();
+    written.map_err(io_error(folder))
+}
+
+/// Makes a new store one that can be opened, with so many batches in it.
+pub(super) fn complete(folder: &Path, batches: u64) -> Result<(), OpenError> {
+    let path = folder.join("format");
+    let written = (|| {
+        File::open(folder.join("history"))?.sync_all()?;
         fs::write(&path, format!("{LAYOUT}\n"))?;
         File::open(&path)?.sync_all()?;
         File::open(folder)?.sync_all()?;
-        folder.parent().map_or(Ok(()), |parent| {
-            if parent.as_os_str().is_empty() { Ok(()) } else { File::open(parent)?.sync_all() }
-        })
+        let sentinel = Sentinel::open(&folder.join("sentinel"))?;
+        sentinel.write(batches)?;
+        sentinel.sync()?;
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        parent.map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     })();
     written.map_err(io_error(folder))
+}
+
+/// The sled that is in use.
+pub(super) fn tree_of(folder: &Path) -> Result<Tree, OpenError> {
+    let wrong = |why: String| damaged(folder, why);
+    let (generations, generation) = current(folder)?;
+    if !generations.path(generation).is_dir() {
+        return Err(wrong(format!("its folder `store/{generation}` is missing")));
+    }
+    Tree::open(&generations.path(generation)).map_err(|error| tree_error(folder, error))
+}
+
+fn current(folder: &Path) -> Result<(Generations, u64), OpenError> {
+    let generations = Generations::new(folder.join("store"));
+    let found = generations.current().and_then(|found| found.ok_or("`store/current` is missing".into()));
+    found.map(|number| (generations, number)).map_err(|why| damaged(folder, why))
 }
 
 fn tree_error(folder: &Path, error: TreeError) -> OpenError {
@@ -577,13 +651,8 @@ fn tree_error(folder: &Path, error: TreeError) -> OpenError {
 /// Opens and checks everything that is needed to go on.
 fn open_store(folder: &Path) -> Result<Opened, OpenError> {
     let wrong = |why: String| damaged(folder, why);
-    let generations = Generations::new(folder.join("store"));
-    let generation =
-        generations.current().map_err(wrong)?.ok_or_else(|| wrong("`store/current` is missing".into()))?;
-    if !generations.path(generation).is_dir() {
-        return Err(wrong(format!("its folder `store/{generation}` is missing")));
-    }
-    let tree = Tree::open(&generations.path(generation)).map_err(|error| tree_error(folder, error))?;
+    let (generations, generation) = current(folder)?;
+    let tree = tree_of(folder)?;
     let path = folder.join("sentinel");
     if !path.exists() {
         return Err(wrong("its `sentinel` file is missing".into()));
@@ -741,8 +810,8 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
     };
     let next_segment = segments.iter().map(|segment| segment.listed.number).max().unwrap_or(0) + 1;
     index.segments = segments;
+    index.head = head;
     *shared.index.write().unwrap_or_else(PoisonError::into_inner) = index;
-    *shared.head.lock().unwrap_or_else(PoisonError::into_inner) = head;
     shared.acknowledge(batch);
     let (queue, inbox) = mpsc::channel();
     let (sealer, orders) = mpsc::channel();

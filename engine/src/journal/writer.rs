@@ -67,6 +67,8 @@ pub(super) fn audit_value(entry: &Entry, head: &Head) -> Vec<u8> {
 pub(super) enum Job {
     Write(Write),
     Made(Box<Made>),
+    /// Move to a fresh folder now.
+    Compact(oneshot::Sender<Result<(), Error>>),
     Close,
 }
 
@@ -160,6 +162,7 @@ impl Writer {
             let mut writes = Vec::new();
             let mut records = 0;
             let mut made = None;
+            let mut compact = None;
             let mut close = false;
             let mut next = first;
             // No waiting for more: what came in during the last flush is the batch.
@@ -170,9 +173,10 @@ impl Writer {
                         writes.push(write);
                     }
                     Job::Made(what) => made = Some(what),
+                    Job::Compact(done) => compact = Some(done),
                     Job::Close => close = true,
                 }
-                next = if records < BATCH_RECORDS && made.is_none() && !close {
+                next = if records < BATCH_RECORDS && made.is_none() && compact.is_none() && !close {
                     inbox.try_recv().ok()
                 } else {
                     None
@@ -189,6 +193,10 @@ impl Writer {
             if let Some(made) = made {
                 catch_unwind(AssertUnwindSafe(|| self.take(*made)))
                     .unwrap_or_else(|_| self.break_down("the store panicked".into()));
+            }
+            if let Some(done) = compact {
+                // Whoever asked may be gone.
+                let _ = done.send(self.compact());
             }
             if close {
                 break;
@@ -230,8 +238,7 @@ impl Writer {
         for record in accepted {
             index.follow(record);
         }
-        drop(index);
-        *self.shared.head.lock().unwrap_or_else(PoisonError::into_inner) = self.head;
+        index.head = self.head;
         answers
     }
 
@@ -345,6 +352,15 @@ impl Writer {
                 self.written = 0;
             }
         }
+    }
+
+    fn compact(&mut self) -> Result<(), Error> {
+        if let Some(broken) = &self.broken {
+            return Err(broken.clone());
+        }
+        catch_unwind(AssertUnwindSafe(|| self.rotate()))
+            .unwrap_or_else(|_| Err("the store panicked".into()))
+            .map_err(Error::Broken)
     }
 
     fn order(&mut self, make: impl FnOnce(u64) -> Order) {

@@ -1,14 +1,14 @@
 //! The engine as its users hold it: submit, cancel, look, watch, stop.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::input::Input;
+use super::supervise::supervise;
 use super::{Parts, Scheduler, Shared, Update};
 use crate::bundle::Bundle;
 use crate::concurrency::{ActiveRuns, Blocker};
@@ -194,41 +194,17 @@ impl Engine {
     /// # Errors
     /// A journal that cannot be read to its end.
     pub async fn start(parts: Parts, mode: Mode) -> Result<Engine, StartError> {
-        let mut unfinished = parts.journal.unfinished();
-        match mode {
-            Mode::Work | Mode::Answer => {}
-            Mode::Look => unfinished.clear(),
-            Mode::End(run) => unfinished.retain(|summary| summary.id == run),
-            Mode::Begin if unfinished.is_empty() => {}
-            Mode::Begin => return Err(StartError::Unfinished(unfinished)),
-        }
-        let mut runs = ActiveRuns::new();
-        let mut bundles = HashMap::new();
-        for summary in unfinished {
-            let (run, bundle) = fold(&parts, &parts.journal.read(summary.id)?)?;
-            bundles.insert(run.id, bundle);
-            runs.insert(run.id, run);
+        if mode == Mode::Begin {
+            let unfinished = parts.journal.unfinished();
+            if !unfinished.is_empty() {
+                return Err(StartError::Unfinished(unfinished));
+            }
         }
         let (inbox, receiver) = mpsc::channel(1024);
-        let shared = Arc::new(Shared {
-            updates: broadcast::channel(16 * 1024).0,
-            broken: CancellationToken::new(),
-            why_broken: Mutex::new(None),
-        });
-        let scheduler = Scheduler {
-            parts: parts.clone(),
-            shared: Arc::clone(&shared),
-            sender: inbox.clone(),
-            runs,
-            bundles,
-            live: HashMap::new(),
-            attempts: TaskTracker::new(),
-            changed: BTreeSet::new(),
-            blocked: BTreeMap::new(),
-            wakes: BTreeMap::new(),
-            stopping: mode == Mode::Answer,
-        };
-        tokio::spawn(scheduler.run(receiver));
+        let shared =
+            Arc::new(Shared { updates: broadcast::channel(16 * 1024).0, broken: watch::channel(None).0 });
+        let scheduler = scheduler(&parts, &shared, &inbox, mode)?;
+        tokio::spawn(supervise(scheduler, receiver, mode));
         Ok(Engine { parts, shared, inbox })
     }
 
@@ -419,12 +395,13 @@ impl Engine {
 
     /// Ends when the journal cannot be written any more; gives why.
     pub async fn until_broken(&self) -> journal::Error {
-        self.shared.broken.cancelled().await;
-        self.broken().unwrap_or_else(|| journal::Error::Broken("unknown".into()))
+        let mut broken = self.shared.broken.subscribe();
+        let why = broken.wait_for(Option::is_some).await.map(|why| why.clone());
+        why.ok().flatten().unwrap_or_else(|| journal::Error::Broken("unknown".into()))
     }
 
     fn broken(&self) -> Option<journal::Error> {
-        self.shared.why_broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.broken.borrow().clone()
     }
 
     /// Stops: nothing new starts, attempts are cut off and entered again on the next start.
@@ -435,6 +412,41 @@ impl Engine {
             let _ = done.await;
         }
     }
+}
+
+/// A loop over the runs that are unfinished, as far as they go on in this mode.
+pub(super) fn scheduler(
+    parts: &Parts,
+    shared: &Arc<Shared>,
+    sender: &mpsc::Sender<Input>,
+    mode: Mode,
+) -> Result<Scheduler, StartError> {
+    let mut unfinished = parts.journal.unfinished();
+    match mode {
+        Mode::Work | Mode::Answer | Mode::Begin => {}
+        Mode::Look => unfinished.clear(),
+        Mode::End(run) => unfinished.retain(|summary| summary.id == run),
+    }
+    let mut runs = ActiveRuns::new();
+    let mut bundles = HashMap::new();
+    for summary in unfinished {
+        let (run, bundle) = fold(parts, &parts.journal.read(summary.id)?)?;
+        bundles.insert(run.id, bundle);
+        runs.insert(run.id, run);
+    }
+    Ok(Scheduler {
+        parts: parts.clone(),
+        shared: Arc::clone(shared),
+        sender: sender.clone(),
+        runs,
+        bundles,
+        live: HashMap::new(),
+        attempts: TaskTracker::new(),
+        changed: BTreeSet::new(),
+        blocked: BTreeMap::new(),
+        wakes: BTreeMap::new(),
+        stopping: mode == Mode::Answer,
+    })
 }
 
 /// Folds a run from its records and the bundle that the first one names.

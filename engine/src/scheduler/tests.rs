@@ -1,5 +1,6 @@
 //! Stories of whole runs: a workflow in, what happened out. Time is paused; nothing sleeps.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -526,6 +527,35 @@ async fn nothing_is_acknowledged_and_nothing_starts_when_the_journal_cannot_be_w
     assert!(matches!(world.engine.until_broken().await, journal::Error::Broken(_)));
     assert!(!world.diary().iter().any(|line| line.starts_with("b ")));
     assert!(world.engine.records(run).expect("reads stay alive").len() > 3);
+
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let view = world.engine.view(run).await.expect("reads stay alive").expect("known");
+    assert_eq!((view.summary.status.as_str(), view.tasks[0].status.as_str()), ("running", "running"));
+    let cancel = world.engine.cancel(run, "ann".into(), None, false).await;
+    assert!(matches!(cancel, CancelAnswer::Broken(_)), "{cancel:?}");
+    assert!(!world.diary().iter().any(|line| line.starts_with("b ")));
+
+    world.journal.mend();
+    let view = world.finish(run).await;
+    assert_eq!(told(&view), "succeeded | a: succeeded, b: succeeded");
+    assert_eq!(
+        world.diary(),
+        ["a plan", "a 1 plan 0", "a 1 plan 0", "b plan", "b 1 plan 1"],
+        "the attempt is entered again with its plan, as after a restart"
+    );
+    let later = world.submit("name: v\ntasks:\n  a: { type: probe }\n").await;
+    assert_eq!(world.finish(later).await.summary.status, "succeeded", "every handle goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_cannot_write_stops_when_it_is_told_to() {
+    let world = World::new().await;
+    world.submit("name: w\ntasks:\n  a: { type: probe, with: { does: take 60 } }\n").await;
+    world.journal.fail_writes();
+    world.engine.until_broken().await;
+    world.engine.shutdown().await;
+    let refused = world.engine.submit(World::submission("name: v\ntasks:\n  a: { type: probe }\n")).await;
+    assert!(matches!(refused, Err(SubmitError::Journal(_) | SubmitError::Stopping)), "{refused:?}");
 }
 
 #[tokio::test(start_paused = true)]

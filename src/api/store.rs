@@ -1,0 +1,33 @@
+//! The store over the API: what it holds, a check of all of it, a backup while it is in use.
+
+use axum::Json;
+use axum::extract::State as Given;
+use graylane_engine::journal::{Checked, Counted, Statistics};
+
+use super::State;
+use super::error::ApiError;
+use super::wire::Backup;
+
+pub(super) async fn statistics(Given(state): Given<State>) -> Json<Statistics> {
+    Json(state.journal.statistics())
+}
+
+pub(super) async fn check(Given(state): Given<State>) -> Result<Json<Checked>, ApiError> {
+    let checked = tokio::task::spawn_blocking(move || state.journal.check()).await;
+    checked.map(Json).map_err(|error| ApiError::store(error.to_string()))
+}
+
+/// The file is written by this process: only the owner of the folder can ask for it.
+pub(super) async fn backup(
+    Given(state): Given<State>,
+    Json(asked): Json<Backup>,
+) -> Result<Json<Counted>, ApiError> {
+    let written = tokio::task::spawn_blocking(move || state.journal.export(&asked.path)).await;
+    let written = written.map_err(|error| ApiError::store(error.to_string()))?;
+    written.map(Json).map_err(|error| ApiError::store(error.to_string()))
+}
+
+pub(super) async fn compact(Given(state): Given<State>) -> Result<Json<Statistics>, ApiError> {
+    state.journal.compact().await.map_err(|error| ApiError::store(error.to_string()))?;
+    Ok(Json(state.journal.statistics()))
+}
