@@ -93,9 +93,9 @@ pub struct Submitted {
 struct Tally {
     /// Tasks that are not final.
     open: usize,
-    /// Of these, the ones for which something may be decided: every need is final.
+    /// Of these, the ones for which something may be decided: every need is settled.
     ready: BTreeSet<usize>,
-    /// How many needs of a task are not final.
+    /// How many needs of a task are not settled.
     unmet: Vec<usize>,
     /// Tasks that wait for people.
     waiting: usize,
@@ -128,7 +128,7 @@ pub struct TaskRun {
     pub ended: Option<Timestamp>,
     /// Whether it was done by the run that this one follows on.
     pub kept: bool,
-    /// How everything up to it ended, where all of that was final when it ended.
+    /// How everything up to it ended, once it is settled.
     lineage: Option<Lineage>,
     claims: OnceLock<Vec<Claim>>,
 }
@@ -229,6 +229,8 @@ impl Run {
                     task.finish(record.at, TaskState::Succeeded { attempt: Attempt(0), outputs });
                 }
             }
+        }
+        for place in 0..run.tasks.len() {
             if run.tasks[place].state.is_final() {
                 run.ended(place);
             } else if run.tally.unmet[place] == 0 {
@@ -324,14 +326,36 @@ impl Run {
         if failed && self.graph.at(place).on_failure != OnFailure::Continue {
             self.tally.failed += 1;
         }
-        self.tasks[place].lineage = self.lineage_before(place).map(|before| before.and(self.verdict(place)));
+        self.settle(place);
+    }
+
+    /// A task is settled when it is final and all that it needs is settled: one that was left out, or that ended early,
+    /// lets nothing after it begin before what comes before it is over.
+    fn settle(&mut self, place: usize) {
         let graph = Arc::clone(&self.graph);
-        for after in graph.dependents_of(place) {
-            self.tally.unmet[after] -= 1;
-            if self.tally.unmet[after] == 0 && !self.tasks[after].state.is_final() {
-                self.tally.ready.insert(after);
+        let mut stack = vec![place];
+        while let Some(place) = stack.pop() {
+            if self.tally.unmet[place] > 0 || self.tasks[place].lineage.is_some() {
+                continue;
+            }
+            self.tasks[place].lineage = self.lineage_before(place).map(|before| before.and(self.verdict(place)));
+            for after in graph.dependents_of(place) {
+                self.tally.unmet[after] -= 1;
+                if self.tally.unmet[after] > 0 {
+                    continue;
+                }
+                if self.tasks[after].state.is_final() {
+                    stack.push(after);
+                } else {
+                    self.tally.ready.insert(after);
+                }
             }
         }
+    }
+
+    /// Whether everything before a task is over, so that it can be decided whether it begins.
+    fn is_ready(&self, name: &TaskName) -> bool {
+        self.graph.place(name).is_some_and(|place| self.tally.unmet[place] == 0)
     }
 
     /// The run's own time stands still while only people can move it on.

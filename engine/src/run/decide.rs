@@ -204,7 +204,7 @@ fn pending(run: &Run, node: &TaskNode, failed: bool, commands: &mut Vec<Command>
         });
         return commands.push(skip(if upstream { Skipped::Upstream } else { Skipped::Ending }));
     }
-    if !node.needs.iter().all(|need| run.task_state(need).is_final()) {
+    if !run.is_ready(&node.name) {
         return;
     }
     let ancestors = run.ancestors_of(&node.name);
