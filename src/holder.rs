@@ -31,6 +31,32 @@ pub(crate) enum HoldError {
     Surroundings(String),
 }
 
+/// How many tasks may block their threads before others stand still. API and scheduler have threads of their own.
+const ATTEMPT_THREADS: usize = 8;
+
+/// Where attempts run. One that blocks is not waited for.
+struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Threads {
+    fn new() -> std::io::Result<Threads> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(ATTEMPT_THREADS).thread_name("attempt").enable_all();
+        Ok(Threads(Some(builder.build()?)))
+    }
+
+    fn handle(&self) -> Option<tokio::runtime::Handle> {
+        self.0.as_ref().map(|runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Everything that runs while the store is held.
 pub(crate) struct Holder {
     pub(crate) engine: Engine,
@@ -40,6 +66,7 @@ pub(crate) struct Holder {
     server: tokio::task::JoinHandle<()>,
     notary: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     journal: Arc<DiskJournal>,
+    _threads: Threads,
 }
 
 /// The key of a data folder's digests.
@@ -64,6 +91,8 @@ impl Holder {
         let opened = tokio::task::spawn_blocking(move || DiskJournal::open(&data)).await;
         let journal = Arc::new(opened.map_err(|error| HoldError::Surroundings(error.to_string()))??);
         let key = digest_key(settings).map_err(HoldError::Surroundings)?;
+        let threads = Threads::new()
+            .map_err(|error| HoldError::Surroundings(format!("no threads for tasks: {error}")))?;
         let (registry, clusters, stage) = tasks(settings, &key, tell);
         let parts = Parts {
             journal: journal.clone(),
@@ -72,6 +101,7 @@ impl Holder {
             secrets: Arc::new(settings.clone()),
             logs: Logs::in_folder(&settings.data),
             graphs: Graphs::default(),
+            threads: threads.handle(),
         };
         let engine = Engine::start(parts.clone(), mode).await?;
         let socket = socket_path(&settings.data);
@@ -103,7 +133,7 @@ impl Holder {
             working: matches!(mode, Mode::Work | Mode::Begin),
         };
         let server = tokio::spawn(api::serve(listener, state, stop.clone()));
-        Ok(Holder { engine, stage, socket, stop, server, notary, journal })
+        Ok(Holder { engine, stage, socket, stop, server, notary, journal, _threads: threads })
     }
 
     /// Closes in the reverse order. Unfinished runs go on with the next holder.

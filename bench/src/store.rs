@@ -409,6 +409,7 @@ pub(crate) async fn engine(journal: Arc<DiskJournal>, first: Arc<Notify>) -> Res
         secrets: Arc::new(NoSecrets),
         logs: Logs::none(),
         graphs: Graphs::default(),
+        threads: None,
     };
     Engine::start(parts, Mode::Work).await.map_err(|error| error.to_string())
 }

@@ -338,7 +338,8 @@ impl Run {
             if self.tally.unmet[place] > 0 || self.tasks[place].lineage.is_some() {
                 continue;
             }
-            self.tasks[place].lineage = self.lineage_before(place).map(|before| before.and(self.verdict(place)));
+            self.tasks[place].lineage =
+                self.lineage_before(place).map(|before| before.and(self.verdict(place)));
             for after in graph.dependents_of(place) {
                 self.tally.unmet[after] -= 1;
                 if self.tally.unmet[after] > 0 {

@@ -34,7 +34,7 @@ use crate::concurrency::{ActiveRuns, Arrival, Blocker, admit, arrive, holder, wa
 use crate::graph::{Graphs, OnFailure, TaskNode};
 use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
 use crate::journal::{self, Journal};
-use crate::logs::{LogLine, Logs};
+use crate::logs::{LogLine, Logs, bounded};
 use crate::run::{
     Command, Consent, Event, HoldAnswer, LOOK_AGAIN, Origin, Outcome, Record, Run, RunState, TaskState,
     Trigger, WaitingFor, decide,
@@ -47,6 +47,8 @@ use crate::workflow::PolicyFile;
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// How long a held task waits for an answer.
 pub const HOLD_EXPIRES: Duration = Duration::from_secs(24 * 3600);
+/// The longest comment of a person.
+const COMMENT_BYTES: usize = 4 * 1024;
 /// How many inputs one write may carry.
 const BATCH_INPUTS: usize = 256;
 
@@ -68,6 +70,8 @@ pub struct Parts {
     pub logs: Logs,
     /// What was checked lately.
     pub graphs: Graphs,
+    /// Where attempts run: a task that blocks its thread must not stop those who answer people. Here where none is named.
+    pub threads: Option<tokio::runtime::Handle>,
 }
 
 /// What happens, for those who watch.
@@ -322,6 +326,7 @@ impl Scheduler {
         answer: oneshot::Sender<CancelAnswer>,
         turn: &mut Turn,
     ) {
+        let reason = reason.map(|reason| bounded(reason, COMMENT_BYTES));
         let verdict = match self.runs.get(&id).map(|run| &run.state) {
             None => CancelAnswer::NotActive,
             Some(RunState::Cancelling {
@@ -425,6 +430,7 @@ impl Scheduler {
         comment: Option<String>,
     ) -> Result<Event, PersonAnswer> {
         let (_, task, _) = self.waiting(id, task, |on| matches!(on, WaitingFor::Hold { .. }))?;
+        let comment = comment.map(|comment| bounded(comment, COMMENT_BYTES));
         Ok(Event::HoldAnswered { task, answer, actor: actor.name.clone(), comment })
     }
 
@@ -442,6 +448,7 @@ impl Scheduler {
             return Err(PersonAnswer::Refused(why));
         }
         let at = self.parts.clock.now();
+        let comment = comment.map(|comment| bounded(comment, COMMENT_BYTES));
         let consent = Consent { actor: actor.name, comment, authenticated: actor.authenticated, at };
         Ok(if agrees { Event::Approved { task, consent } } else { Event::Rejected { task, consent } })
     }
@@ -784,7 +791,11 @@ impl Scheduler {
         let journal = Arc::clone(&self.parts.journal);
         let span = tracing::info_span!("attempt", run = %id, %task, %attempt);
         let work = attempt::carry_out(kind, context, plan, work, journal, reports);
-        let handle = self.attempts.spawn(tracing::Instrument::instrument(work, span));
+        let work = tracing::Instrument::instrument(work, span);
+        let handle = match &self.parts.threads {
+            Some(threads) => self.attempts.spawn_on(work, threads),
+            None => self.attempts.spawn(work),
+        };
         self.live.insert((id, task), Live { cancel, attempt, abort: handle.abort_handle() });
     }
 

@@ -13,7 +13,7 @@ use super::input::{Input, Report};
 use crate::clock::Clock;
 use crate::id::{Attempt, Digest, RunId, TaskName};
 use crate::journal::Journal;
-use crate::logs::{LogLine, Logs};
+use crate::logs::{LogLine, Logs, bounded};
 use crate::task::{Ask, Outputs, Plan, Progress, Reporter, Task, TaskContext, TaskError, plan_digest};
 
 /// What an attempt does.
@@ -90,11 +90,48 @@ pub(super) async fn carry_out(
             let _ = inbox.send(Input::Asked { run, task, attempt, ask: *ask, plans }).await;
             return;
         }
-        Ok(Done::Outputs(outputs)) => Ok(outputs),
+        Ok(Done::Outputs(outputs)) => within_bounds(outputs),
         Err(error) => Err(error),
-    };
+    }
+    .map_err(told_briefly);
     // The loop is gone only when the daemon stops: the attempt is entered again on the next start.
     let _ = inbox.send(Input::AttemptEnded { run, task, attempt, result }).await;
+}
+
+/// The most that a task may put out: it becomes part of the journal.
+const OUTPUT_BYTES: usize = 64 * 1024;
+/// The longest line of an error or a report, and how many there may be.
+const LINE_BYTES: usize = 4 * 1024;
+const LINES: usize = 100;
+
+fn within_bounds(outputs: Outputs) -> Result<Outputs, TaskError> {
+    let bytes = serde_json::to_string(&outputs.values).map_or(0, |text| text.len());
+    if bytes > OUTPUT_BYTES {
+        return Err(TaskError::permanent(format!(
+            "the task put out {bytes} bytes, and {OUTPUT_BYTES} are kept"
+        ))
+        .hint("large results belong where they are read from: put out a name or an address"));
+    }
+    Ok(Outputs { report: few(outputs.report), ..outputs })
+}
+
+fn told_briefly(error: TaskError) -> TaskError {
+    TaskError {
+        message: bounded(error.message, LINE_BYTES),
+        details: few(error.details),
+        hint: error.hint.map(|hint| bounded(hint, LINE_BYTES)),
+        kind: error.kind,
+    }
+}
+
+fn few(mut lines: Vec<String>) -> Vec<String> {
+    let more = lines.len().saturating_sub(LINES);
+    lines.truncate(LINES);
+    let mut lines: Vec<String> = lines.into_iter().map(|line| bounded(line, LINE_BYTES)).collect();
+    if more > 0 {
+        lines.push(format!("... and {more} more"));
+    }
+    lines
 }
 
 /// How an attempt ended that did not fail.
@@ -218,7 +255,7 @@ impl Reports {
 #[async_trait]
 impl Reporter for Reports {
     async fn phase(&self, text: String) -> Result<(), TaskError> {
-        self.send(Report::Phase(text)).await
+        self.send(Report::Phase(bounded(text, LINE_BYTES))).await
     }
 
     async fn checkpoint(&self, name: String) -> Result<(), TaskError> {
@@ -226,7 +263,7 @@ impl Reporter for Reports {
     }
 
     fn log(&self, line: String) {
-        let line = LogLine { at: self.clock.now(), task: self.task.clone(), attempt: self.attempt.0, line };
+        let line = LogLine::new(self.clock.now(), self.task.clone(), self.attempt.0, line);
         self.logs.add(self.run, &line);
         let _ = self.updates.send(Update::Log { run: self.run, line });
     }

@@ -490,6 +490,9 @@ pub(super) fn new_id(parts: &Parts, now: crate::clock::Timestamp) -> RunId {
     RunId::new(now.millis(), random)
 }
 
+/// The most that a run may be given: inputs become part of the journal. Manifests do not, and may be larger.
+const INPUT_BYTES: usize = 256 * 1024;
+
 /// Checks a submission, puts its bundle on disk, and makes the run and its first record.
 pub(crate) fn seal(
     parts: &Parts,
@@ -509,6 +512,11 @@ pub(crate) fn seal(
     let left_out =
         select(&graph, &submission.only, &submission.skip, &supplied).map_err(SubmitError::Inputs)?;
     let kept = supplied.into_iter().filter(|(name, _)| left_out.contains(name)).collect();
+    let given = serde_json::to_string(&inputs).map_or(0, |text| text.len());
+    if given > INPUT_BYTES {
+        let words = format!("the inputs are {given} bytes, and {INPUT_BYTES} are taken");
+        return Err(SubmitError::Inputs(vec![words]));
+    }
     let bundle = parts.journal.put(&bytes)?;
     let mut event = Event::RunSubmitted {
         workflow: graph.name.clone(),

@@ -21,6 +21,9 @@ use crate::task::{Plan, Site, Task};
 mod control;
 mod model;
 
+/// While set, tasks that are told to block do so.
+static BLOCKS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);
+
 /// A task that does what its spec says, and keeps a diary.
 #[derive(Default)]
 struct Probe {
@@ -110,6 +113,17 @@ impl Task for Probe {
             }
             ("trip", _) => {}
             ("panic", _) => panic!("told to panic"),
+            ("flood", _) => {
+                let values =
+                    Map::from_iter([("value".to_owned(), Value::from("x".repeat(50 * 1024 * 1024)))]);
+                return Ok(Outputs { values, report: Vec::new() });
+            }
+            ("block", _) => {
+                cx.phase("blocking").await?;
+                while BLOCKS.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+            }
             ("hold", times) if cx.attempt.0 <= times.parse().unwrap_or(1) => {
                 return Err(TaskError::hold("what is there is not what was planned for"));
             }
@@ -175,7 +189,21 @@ impl World {
         World::start(journal, after, Mode::Work).await
     }
 
+    /// One whose attempts have threads of their own.
+    async fn on(threads: tokio::runtime::Handle) -> World {
+        World::with(Arc::new(MemoryJournal::default()), Duration::ZERO, Mode::Work, Some(threads)).await
+    }
+
     async fn start(journal: Arc<MemoryJournal>, after: Duration, mode: Mode) -> World {
+        World::with(journal, after, mode, None).await
+    }
+
+    async fn with(
+        journal: Arc<MemoryJournal>,
+        after: Duration,
+        mode: Mode,
+        threads: Option<tokio::runtime::Handle>,
+    ) -> World {
         let probe = Probe::default();
         let diary = Arc::clone(&probe.diary);
         let mut registry = Registry::default();
@@ -188,6 +216,7 @@ impl World {
             secrets: Arc::new(TestSecrets),
             logs: Logs::none(),
             graphs: Graphs::default(),
+            threads,
         };
         let engine = Engine::start(parts.clone(), mode).await.expect("started");
         World { engine, parts, journal, diary }

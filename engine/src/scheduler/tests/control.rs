@@ -547,3 +547,81 @@ async fn a_rolled_back_task_that_a_person_retries_goes_forward_again() {
     let run = Run::fold(graph, &records).expect("folded");
     assert!(!run.task(&task("a")).expect("there").checkpoints.contains(ROLLBACK));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_for_the_journal_is_told_and_not_kept() {
+    let world = World::new().await;
+    let run = world.submit("name: w\ntasks:\n  a: { type: probe, with: { does: flood x } }\n").await;
+    let view = world.finish(run).await;
+    let error = view.tasks[0].error.clone().expect("failed");
+    assert!(error.message.starts_with("the task put out 52428"), "{}", error.message);
+    let kept = world.engine.records(run).expect("read");
+    let bytes: usize = kept.iter().map(|record| serde_json::to_string(record).expect("json").len()).sum();
+    assert!(bytes < 10_000, "{bytes}");
+
+    let mut submission =
+        World::submission("name: w\ninputs: { x: { type: string } }\ntasks:\n  a: { type: probe }\n");
+    submission.inputs.insert("x".into(), "x".repeat(300_000).into());
+    let refused = world.engine.submit(submission).await.expect_err("refused").to_string();
+    assert!(refused.starts_with("the inputs are 300"), "{refused}");
+
+    let run = world.submit(HELD).await;
+    world.until_waiting(run).await;
+    let long = Some("long ".repeat(1_000_000));
+    let _ = world.engine.answer_hold(run, None, HoldAnswer::Skip, person("bob"), long).await;
+    world.finish(run).await;
+    let kept = serde_json::to_string(&world.engine.records(run).expect("read")).expect("json");
+    assert!(kept.len() < 20_000 && kept.contains("more bytes are left out"), "{}", kept.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_runs_at_once_all_end_and_none_is_lost() {
+    let world = World::new().await;
+    let yaml = "name: w\nconcurrency: { policy: allow }\ntasks:\n  a: { type: probe, with: { does: take 5 } }\n  b: { type: probe, needs: [a], with: { service: a } }\n";
+    let submitted = (0..1_000).map(|_| world.engine.submit(World::submission(yaml)));
+    let runs = futures_of(submitted).await;
+    for run in runs {
+        assert_eq!(world.finish(run.expect("submitted")).await.summary.status, "succeeded");
+    }
+}
+
+/// All at once.
+async fn futures_of<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut all: Vec<_> = all.map(Box::pin).collect();
+    let mut done: Vec<Option<F::Output>> = all.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        for (future, done) in all.iter_mut().zip(&mut done) {
+            if done.is_none()
+                && let std::task::Poll::Ready(output) = future.as_mut().poll(cx)
+            {
+                *done = Some(output);
+            }
+        }
+        if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}
+
+/// Real threads and real time: what blocks must not stop anybody else, who then lets it go.
+#[test]
+fn a_task_that_blocks_its_thread_stops_nobody_else() {
+    let loops = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    loops.block_on(async {
+        let world = World::on(threads.handle().clone()).await;
+        let blocked = world.submit("name: w\ntasks:\n  a: { type: probe, with: { does: block x } }\n").await;
+        world.until(blocked, |view| view.tasks[0].phase.is_some()).await;
+        let other = world.submit("name: v\ntasks:\n  a: { type: probe }\n").await;
+        assert_eq!(world.finish(other).await.summary.status, "succeeded");
+        assert_eq!(world.view(blocked).await.summary.status, "running", "it blocks still");
+        let _ = world.engine.cancel(blocked, "bob".into(), None, true).await;
+        assert_eq!(world.finish(blocked).await.summary.status, "cancelled", "nobody waits for it");
+        BLOCKS.store(false, Ordering::SeqCst);
+    });
+    threads.shutdown_background();
+}

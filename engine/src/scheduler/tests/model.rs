@@ -96,6 +96,11 @@ impl TaskSpec {
         self.does == "approval"
     }
 
+    /// The service that it claims; an approval claims nothing.
+    fn claims(&self) -> Option<&'static str> {
+        self.service.filter(|_| !self.approval())
+    }
+
     fn cleans_up(&self) -> bool {
         self.when.is_some_and(|when| when != "false")
     }
@@ -354,7 +359,7 @@ impl<'w> Judge<'w> {
         }
         if let Event::AttemptStarted { task, .. } = &record.event {
             let task = number(task);
-            let service = self.runs[&record.run].of.tasks[task].service;
+            let service = self.runs[&record.run].of.tasks[task].claims();
             let other = self.runs.iter().find(|(id, other)| {
                 let holds = |(at, mark): (usize, &Mark)| {
                     *mark == Mark::Running && other.of.tasks[at].service == service
@@ -577,6 +582,7 @@ async fn engine(tape: &Arc<Tape>, clock: &Arc<Jumping>) -> Engine {
         secrets: Arc::new(TestSecrets),
         logs: Logs::none(),
         graphs: Graphs::default(),
+        threads: None,
     };
     Engine::start(parts, Mode::Work).await.expect("started")
 }
