@@ -8,6 +8,7 @@ mod commands;
 mod control;
 mod crash;
 mod leak;
+mod matrix;
 mod story;
 mod support;
 mod tidy;
