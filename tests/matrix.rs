@@ -176,10 +176,8 @@ fn plain(object: &mut Value) {
             .retain(|key, _| matches!(key.as_str(), "name" | "labels" | "annotations" | "ownerReferences"));
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.retain(|key, _| {
-                !matches!(
-                    key.as_str(),
-                    "graylane.dev/run" | "graylane.dev/created"
-                ) && !key.starts_with("deployment.kubernetes.io/")
+                !matches!(key.as_str(), "graylane.dev/run" | "graylane.dev/created")
+                    && !key.starts_with("deployment.kubernetes.io/")
             });
         }
     }

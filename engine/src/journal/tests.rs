@@ -552,7 +552,8 @@ impl Drop for SmallDisk {
 async fn a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_room() {
     let Some(disk) = SmallDisk::mount(24) else {
         // Whoever reads the output of tests is to know.
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: a small file system needs root\n");
+        let _ =
+            std::io::Write::write_all(&mut std::io::stderr(), b"skipped: a small file system needs root\n");
         return;
     };
     let data = disk.0.path().join("data");
