@@ -52,9 +52,9 @@ fn the_examples_are_valid_and_a_mistake_is_shown_as_rustc_would() {
     let wrong = home.graylane(&["validate", "workflows"]).expect(1);
     let expected = "\
 error: unknown key `timeot`
-  --> workflows/release.yaml:14:1
+  --> workflows/release.yaml:15:1
    |
-14 | timeot: 2h
+15 | timeot: 2h
    | ^^^^^^ did you mean `timeout`?
    |
    = hint: the workflow knows";
@@ -64,11 +64,11 @@ error: unknown key `timeot`
     let json = home.graylane(&["validate", "workflows", "-o", "json"]).expect(1).json();
     assert_eq!(json["errors"], 1);
     let problem = &json["problems"][0];
-    assert_eq!((&problem["line"], &problem["column"]), (&14.into(), &1.into()));
+    assert_eq!((&problem["line"], &problem["column"]), (&15.into(), &1.into()));
     assert_eq!(problem["label"], "did you mean `timeout`?");
 
     let run = home.graylane(&["run", "workflows/release.yaml"]).expect(2);
-    assert!(run.stderr.contains("workflows/release.yaml:14:1"), "{}", run.stderr);
+    assert!(run.stderr.contains("workflows/release.yaml:15:1"), "{}", run.stderr);
     assert!(!home.path("data-rehearsal").exists(), "nothing was started");
 }
 
