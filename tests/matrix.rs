@@ -557,7 +557,10 @@ async fn killed_anywhere_everything_ends_as_if_it_had_not_been() {
     let words = format!("crash matrix: {total} points, seed {seed}, {} differences", wrong.len());
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{words}\n").as_bytes());
     if let Ok(path) = std::env::var("GRAYLANE_MATRIX_REPORT") {
-        std::fs::write(path, format!("{words}\n\n{report}")).expect("written");
+        let about = "Written by `cargo xtask long`. The program is killed (SIGKILL) at every batch that its journal acknowledges, and at every\n\
+            mutating request of the API server's log, before its answer and after it; then somebody resumes it. Compared with an\n\
+            undisturbed run: how runs and tasks ended, every object, the audit log, and how often the API server changed each object.";
+        std::fs::write(path, format!("# Crash matrix\n\n{about}\n\n{words}.\n\n{report}")).expect("written");
     }
     assert!(wrong.is_empty(), "{words}\n{}", wrong.join("\n"));
 }
