@@ -241,3 +241,18 @@ async fn a_retry_keeps_what_succeeded_and_a_rerun_does_all_of_it() {
     home.graylane(&["rerun", &release, "--latest", "workflows/release.yaml"]).expect(0);
     assert_ne!(image(&rehearsal, "spring-cloud-a").await, OLD);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_at_once_lists_what_stays_and_an_undo_takes_it_back() {
+    let home = Home::new();
+    with_approval(&home);
+    let rehearsal = home.rehearsal("fast");
+    home.graylane(&["run", "workflows/release.yaml"]).expect(4);
+    let cancelled = home.graylane(&["cancel", "latest", "--now"]).expect(0);
+    let words = "Deployment mse-customer/spring-cloud-a-mse-gray was created by deploy";
+    assert!(cancelled.stderr.contains(words) && cancelled.stderr.contains("graylane undo"), "{cancelled:?}");
+    assert!(!cancelled.stderr.contains("safe point"), "{cancelled:?}");
+    assert_eq!(gray_copies(&rehearsal).await.len(), 2, "nothing is taken back");
+    home.graylane(&["undo", "latest"]).expect(0);
+    assert_eq!(gray_copies(&rehearsal).await, Vec::<String>::new());
+}
