@@ -71,6 +71,7 @@ fn torture(profile: &str, arguments: &[&str]) -> Done {
 /// Every measure, in a release build. Arguments after `bench` are the program's: `--help` names them.
 fn bench() -> Done {
     let arguments: Vec<String> = std::env::args().skip(2).collect();
+    cargo("the program", &["build", "--release", "--quiet", "--locked", "--package", "graylane"], &[])?;
     let mut call = vec!["run", "--release", "--quiet", "--locked", "--package", "graylane-bench", "--"];
     call.extend(arguments.iter().map(String::as_str));
     cargo("measurements", &call, &[])

@@ -796,3 +796,48 @@ async fn a_run_that_waits_for_people_does_not_stop_new_ones_from_beginning() {
     assert_eq!(world.finish(fix).await.summary.status, "succeeded");
     assert_eq!(world.view(run).await.summary.status, "waiting");
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_downtime_an_attempt_past_its_deadline_is_entered_once_more_for_a_minute() {
+    for (seconds, expected) in [
+        (50, "succeeded | a: succeeded"),
+        (70, "failed | a: failed (timed out after 2h01m: stopped at a safe point)"),
+    ] {
+        let journal = Arc::new(MemoryJournal::default());
+        let world = World::over(journal.clone()).await;
+        let yaml = format!(
+            "name: w\ntasks:\n  a: {{ type: probe, timeout: 30s, with: {{ does: take {seconds} }} }}\n"
+        );
+        let run = world.submit(&yaml).await;
+        world.until(run, |view| view.tasks[0].phase.is_some()).await;
+        world.engine.shutdown().await;
+        let world = World::later(journal, Duration::from_secs(7_200)).await;
+        assert_eq!(told(&world.finish(run).await), expected, "what is done counts");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_is_kept_as_ignored_and_changes_nothing() {
+    let world = World::new().await;
+    let run = world.submit("name: w\ntasks:\n  a: { type: probe, with: { does: take 900 } }\n").await;
+    world.until(run, |view| view.tasks[0].phase.is_some()).await;
+    world.engine.shutdown().await;
+    let (sender, _inbox) = mpsc::channel(8);
+    let shared =
+        Arc::new(Shared { updates: broadcast::channel(8).0, broken: tokio::sync::watch::channel(None).0 });
+    let mut scheduler = handle::scheduler(&world.parts, &shared, &sender, Mode::Work).expect("folded");
+    let mut answers = async |attempt: u32| {
+        let mut turn = Turn::default();
+        let result = Ok(Outputs::default());
+        let input = Input::AttemptEnded { run, task: task("a"), attempt: Attempt(attempt), result };
+        assert!(scheduler.take(input, &mut turn).is_none());
+        scheduler.settle(&mut turn);
+        assert!(scheduler.finish(turn).await);
+    };
+    answers(7).await;
+    assert_eq!(world.tells(run).last(), Some(&"answer-ignored"));
+    assert_eq!(world.view(run).await.tasks[0].status, "running");
+    // The control: the same answer of the attempt that counts.
+    answers(1).await;
+    assert_eq!(world.view(run).await.summary.status, "succeeded");
+}
