@@ -772,19 +772,6 @@ async fn the_answer_undo_takes_back_also_where_a_failure_counts_as_passed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plan_is_shown_with_the_outputs_of_another_run() {
-    let world = World::new().await;
-    let yaml = RETRIED.replace("DOES", "succeed");
-    let run = world.submit(&yaml).await;
-    world.finish(run).await;
-    let mut submission = World::submission(&yaml);
-    submission.only = vec!["c".into()];
-    submission.from = Some(run);
-    let shown = crate::preview::preview(&world.parts, submission).await.expect("shown");
-    assert!(shown.iter().any(|task| matches!(task.verdict, crate::preview::Verdict::Plan(_))));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_run_that_waits_for_people_does_not_stop_new_ones_from_beginning() {
     let journal = Arc::new(MemoryJournal::default());
     let world = World::over(journal.clone()).await;
