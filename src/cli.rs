@@ -73,20 +73,31 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "GRAYLANE_ENVIRONMENTS", value_name = "FOLDER")]
     environments: Option<PathBuf>,
     /// How results are printed
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
+    output: Format,
     /// When colours are used
     #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto)]
     color: ColorChoice,
 }
 
 /// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     /// For people
     Text,
     /// For programs
     Json,
+}
+
+/// What `-o` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// For code hosts that mark problems in a change (SARIF 2.1.0); only for `validate`
+    Sarif,
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,6 +149,8 @@ enum Command {
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) output: Output,
+    /// Whether JSON is SARIF; only for `validate`.
+    pub(crate) sarif: bool,
     pub(crate) colours: bool,
 }
 
@@ -158,7 +171,13 @@ pub(crate) async fn run(args: Args) -> u8 {
         }
     };
     start_log(&settings, colours);
-    let context = Context { settings, output: global.output, colours };
+    let output = if global.output == Format::Text { Output::Text } else { Output::Json };
+    let sarif = global.output == Format::Sarif;
+    let context = Context { settings, output, sarif, colours };
+    if sarif && !matches!(command, Command::Validate(_)) {
+        complain(&Failure::refused("`-o sarif` is for `graylane validate` alone").hint("use `-o json`"));
+        return EXIT_REFUSED;
+    }
     let done = match command {
         Command::Run(args) => run::run(&context, args).await,
         Command::Plan(args) => plan::run(&context, args).await,

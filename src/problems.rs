@@ -6,6 +6,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use graylane_engine::document::{Problem, Severity};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// A problem as the API and `-o json` tell it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,6 +50,60 @@ fn severity_word(severity: Severity) -> &'static str {
         Severity::Error => "error",
         Severity::Warning => "warning",
     }
+}
+
+/// Problems as a SARIF 2.1.0 log (OASIS: Static Analysis Results Interchange Format), as code hosts read it. Columns
+/// count characters.
+pub(crate) fn sarif(problems: &[Problem]) -> Value {
+    let results: Vec<Value> = problems
+        .iter()
+        .map(|problem| {
+            let mut text = problem.message.clone();
+            for more in std::iter::once(&problem.label).chain(&problem.hints).filter(|more| !more.is_empty())
+            {
+                text.push_str(&format!("; {more}"));
+            }
+            let region = problem
+                .place
+                .as_ref()
+                .map(|place| json!({ "startLine": place.line, "startColumn": place.column }));
+            let mut place = json!({ "artifactLocation": { "uri": uri(&problem.file) } });
+            if let (Some(place), Some(region)) = (place.as_object_mut(), region) {
+                place.insert("region".into(), region);
+            }
+            json!({
+                "ruleId": "workflow-file",
+                "level": severity_word(problem.severity),
+                "message": { "text": text },
+                "locations": [{ "physicalLocation": place }],
+            })
+        })
+        .collect();
+    let rule = json!({ "id": "workflow-file", "shortDescription": { "text": "a file that Graylane cannot use as it stands" } });
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": { "driver": { "name": "graylane", "version": env!("CARGO_PKG_VERSION"), "rules": [rule] } },
+            "columnKind": "unicodeCodePoints",
+            "results": results,
+        }],
+    })
+}
+
+/// A path as a relative reference (RFC 3986): everything but unreserved characters and `/` is escaped.
+fn uri(path: &str) -> String {
+    let path = path.strip_prefix("./").unwrap_or(path);
+    let mut uri = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                uri.push(char::from(byte))
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri
 }
 
 /// The texts of files by name, for the lines that are shown.

@@ -424,3 +424,35 @@ fn a_data_folder_with_a_long_path_works_too() {
     assert_eq!(mode & 0o777, 0o700, "what runs were given is their owner's alone");
     assert!(!files_below(&long).is_empty());
 }
+
+#[test]
+fn a_code_host_gets_problems_as_sarif() {
+    let home = Home::new();
+    home.write(
+        "workflows/灰 度.yaml",
+        "name: w\ntimeot: 2h\ntasks:\n  a: { type: approval, with: { approvals: 2, from: [bob] } }\n",
+    );
+    let log = home.graylane(&["validate", "./workflows", "-o", "sarif"]).expect(1).json();
+    assert_eq!(log["version"], "2.1.0");
+    let results = log["runs"][0]["results"].as_array().expect("results");
+    let told: Vec<String> = results
+        .iter()
+        .map(|result| {
+            let place = &result["locations"][0]["physicalLocation"];
+            format!(
+                "{} {}:{}: {}",
+                result["level"].as_str().expect("a level"),
+                place["artifactLocation"]["uri"].as_str().expect("a place"),
+                place["region"]["startLine"],
+                result["message"]["text"].as_str().expect("a text")
+            )
+        })
+        .collect();
+    let file = "workflows/%E7%81%B0%20%E5%BA%A6.yaml";
+    assert!(told[0].starts_with(&format!("error {file}:2: unknown key `timeot`")), "{told:?}");
+    assert_eq!(told[1], format!("error {file}:4: 2 must agree, but `from` names only 1"));
+    let clean = home.graylane(&["validate", "workflows/release.yaml", "-o", "sarif"]).expect(0).json();
+    assert_eq!(clean["runs"][0]["results"].as_array().map(Vec::len), Some(0));
+    let refused = home.graylane(&["runs", "list", "-o", "sarif"]).expect(2);
+    assert!(refused.stderr.contains("`-o sarif` is for `graylane validate` alone"), "{refused:?}");
+}

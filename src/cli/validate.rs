@@ -63,6 +63,7 @@ pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure>
     let count = |severity: Severity| found.iter().filter(|problem| problem.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     match context.output {
+        Output::Json if context.sarif => print(&json(&problems::sarif(&found))),
         Output::Json => {
             let problems = found.iter().map(WireProblem::from).collect();
             print(&json(&Report { files: files.len(), errors, warnings, problems }));
