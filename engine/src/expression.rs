@@ -677,6 +677,7 @@ fn collect<'v>(value: &'v Value, pointer: String, found: &mut Vec<(String, &'v s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn scope() -> Scope {
@@ -871,5 +872,43 @@ mod tests {
             valid > 200 && evaluated > 50,
             "{valid} valid, {evaluated} evaluated: too few to mean anything"
         );
+    }
+
+    /// Pieces of the language, put together without sense; some of them far beyond the bounds.
+    fn nonsense() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            6 => prop::sample::select(vec![
+                "inputs.n", "inputs.list", "tasks['a-b'].outputs.x", "run", "x", "1", "0", "-1", "1.5", "1u", "9223372036854775807",
+                "'text'", "\"\\u{1F600}\"", "b'\\xff'", "true", "null", "[1, 2]", "{'a': 1}", "(", ")", "[", "]", "{", "}", ",", ".",
+                "?", ":", "+", "-", "*", "/", "%", "==", "!=", "<", ">=", "&&", "||", "!", "in", ".all(x, x > 0)", ".map(y, y)",
+                ".filter(z, true)", ".exists(w, w == 1)", "has(inputs.n)", "size(", "success()", "always(1)", "duration('1h')",
+                "timestamp('2026-01-01T00:00:00Z')", ".matches('a*')", "}}", "${{", "$${{", " ", "\n", "\t", "//", "`", "\\",
+            ]).prop_map(str::to_owned),
+            1 => any::<char>().prop_map(String::from),
+            1 => (prop::sample::select(vec!["(", "[", "-", "1+", ".a", "!", "x?1:"]), 1_usize..400).prop_map(|(part, times)| part.repeat(times)),
+        ];
+        prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_expression_ends_the_process_and_what_is_refused_has_a_message_and_a_place(text in nonsense()) {
+            for text in [text.clone(), format!("${{{{ {text} }}}}"), format!("a ${{{{ {text} }}}} b {text}")] {
+                for part in split(&text).unwrap_or_default() {
+                    let Part::Expression { source, .. } = part else { continue };
+                    if let Err(error) = inspect(&source) {
+                        prop_assert!(!error.to_string().is_empty() && error.bytes.end <= source.len().max(1), "{source:?} {error:?}");
+                    }
+                }
+                if let Err((_, error)) = resolve(&json!({ "with": text }), &scope()) {
+                    prop_assert!(!error.to_string().is_empty());
+                }
+            }
+            if let Err(error) = evaluate(&text, &scope()) {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
     }
 }
