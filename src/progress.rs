@@ -144,6 +144,9 @@ impl Progress {
                 self.line(task.as_str(), &format!("rejected by {}", consent.actor));
             }
             Event::WaitExpired { task } => self.line(task.as_str(), "nobody answered in time"),
+            Event::CancelRequested { actor, now: true, .. } => {
+                self.note(&format!("cancelled at once by {actor}: nothing is rolled back or cleaned up"))
+            }
             Event::CancelRequested { actor, .. } => {
                 self.note(&format!("cancelled by {actor}: attempts go to a safe point"))
             }

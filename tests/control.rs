@@ -231,6 +231,9 @@ async fn a_retry_keeps_what_succeeded_and_a_rerun_does_all_of_it() {
     home.graylane(&["run", "workflows/release.yaml"]).expect(1);
     assert_eq!(gray_copies(&rehearsal).await.len(), 2, "nothing is taken back");
     let release = of(&runs(&home), 0);
+    let only = ["plan", "workflows/release.yaml", "--only", "promote", "--from", &release];
+    let shown = home.graylane(&only).expect(0);
+    assert!(shown.stdout.contains("~ update Deployment mse-customer/spring-cloud-a"), "{shown:?}");
     let retried = home.graylane(&["retry", &release]).expect(1);
     assert!(retried.stderr.contains("kept, and not done again: deploy"), "{retried:?}");
     let list = runs(&home);
@@ -240,4 +243,19 @@ async fn a_retry_keeps_what_succeeded_and_a_rerun_does_all_of_it() {
     home.edit("config/graylane.yaml", "shape: never", "shape: gray");
     home.graylane(&["rerun", &release, "--latest", "workflows/release.yaml"]).expect(0);
     assert_ne!(image(&rehearsal, "spring-cloud-a").await, OLD);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_at_once_lists_what_stays_and_an_undo_takes_it_back() {
+    let home = Home::new();
+    with_approval(&home);
+    let rehearsal = home.rehearsal("fast");
+    home.graylane(&["run", "workflows/release.yaml"]).expect(4);
+    let cancelled = home.graylane(&["cancel", "latest", "--now"]).expect(0);
+    let words = "Deployment mse-customer/spring-cloud-a-mse-gray was created by deploy";
+    assert!(cancelled.stderr.contains(words) && cancelled.stderr.contains("graylane undo"), "{cancelled:?}");
+    assert!(!cancelled.stderr.contains("safe point"), "{cancelled:?}");
+    assert_eq!(gray_copies(&rehearsal).await.len(), 2, "nothing is taken back");
+    home.graylane(&["undo", "latest"]).expect(0);
+    assert_eq!(gray_copies(&rehearsal).await, Vec::<String>::new());
 }

@@ -20,7 +20,11 @@ use crate::measure::{memory, percentile, raw_appends};
 use crate::store::{engine, opened, registry};
 
 /// The parts, in their order.
-pub(crate) const PARTS: &[&str] = &["wide", "diamonds", "chain", "large", "submit"];
+pub(crate) const PARTS: &[&str] =
+    &["wide", "diamonds", "chain", "large-chain", "large-wide", "submit", "api"];
+
+/// The tasks of the large graphs.
+const MANY: usize = 10_000;
 
 /// How often the shorter parts are measured; the median is told.
 const TIMES: usize = 5;
@@ -33,7 +37,9 @@ pub(crate) async fn run(part: &str, folder: &Path) -> Result<Value, String> {
         "wide" => rate(&data, &wide(500), 1, 502).await,
         "diamonds" => rate(&data, &diamond(), 200, 5).await,
         "chain" => chain(&data).await,
-        "large" => large(&data).await,
+        "large-chain" => large(&data, &in_a_row(MANY)).await,
+        "large-wide" => large(&data, &wide(MANY - 2)).await,
+        "api" => crate::api::run(&data),
         "submit" => submit(&data).await,
         _ => Err(format!("there is no part {part}")),
     }
@@ -161,48 +167,43 @@ async fn chain(data: &Path) -> Result<Value, String> {
     Ok(json!({ "step_ms": step, "raw_ms": raw, "ratio": step / raw }))
 }
 
-async fn large(data: &Path) -> Result<Value, String> {
-    let many = 10_000;
-    let mut measured = Vec::new();
-    for (of, yaml) in [("a chain", in_a_row(many)), ("1 -> 9,998 -> 1", wide(many - 2))] {
-        let registry = registry(Arc::new(Notify::new()));
-        let mut times = Vec::new();
-        for _ in 0..3 {
-            let begin = Instant::now();
-            let files = Bundle::default();
-            let site = Site { workflow: None, files: &files };
-            let checked = check("bench.yaml", yaml.as_bytes(), &registry, &Known::default(), site);
-            times.push(begin.elapsed());
-            if checked.graph.is_none() {
-                return Err("the graph is not valid".into());
-            }
-        }
-        let validate = percentile(&mut times, 50.0) / 1_000.0;
-        let engine = open(&data.join(of.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))).await?;
+async fn large(data: &Path, yaml: &str) -> Result<Value, String> {
+    let registry = registry(Arc::new(Notify::new()));
+    let mut times = Vec::new();
+    for _ in 0..3 {
         let begin = Instant::now();
-        let mut updates = engine.watch();
-        let id: RunId = engine.submit(submission(&yaml)).await.map_err(|error| error.to_string())?;
-        loop {
-            match updates.recv().await {
-                Ok(Update::Record(record)) if record.run == id => {
-                    if let Event::RunFinished { outcome, .. } = record.event {
-                        if outcome != Outcome::Succeeded {
-                            return Err("the large run did not succeed".into());
-                        }
-                        break;
-                    }
-                }
-                Ok(_) => {}
-                // More records than the channel holds: its end is still to come.
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                Err(error) => return Err(error.to_string()),
-            }
+        let files = Bundle::default();
+        let site = Site { workflow: None, files: &files };
+        let checked = check("bench.yaml", yaml.as_bytes(), &registry, &Known::default(), site);
+        times.push(begin.elapsed());
+        if checked.graph.is_none() {
+            return Err("the graph is not valid".into());
         }
-        let whole = begin.elapsed().as_secs_f64();
-        engine.shutdown().await;
-        measured.push(json!({ "of": of, "validate_s": validate, "run_s": whole, "memory_mb": memory().1 }));
     }
-    Ok(Value::Array(measured))
+    let validate = percentile(&mut times, 50.0) / 1_000.0;
+    let engine = open(data).await?;
+    let begin = Instant::now();
+    let mut updates = engine.watch();
+    let id: RunId = engine.submit(submission(yaml)).await.map_err(|error| error.to_string())?;
+    loop {
+        match updates.recv().await {
+            Ok(Update::Record(record)) if record.run == id => {
+                if let Event::RunFinished { outcome, .. } = record.event {
+                    if outcome != Outcome::Succeeded {
+                        return Err("the large run did not succeed".into());
+                    }
+                    break;
+                }
+            }
+            Ok(_) => {}
+            // More records than the channel holds: its end is still to come.
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let whole = begin.elapsed().as_secs_f64();
+    engine.shutdown().await;
+    Ok(json!({ "validate_s": validate, "run_s": whole, "memory_mb": memory().1 }))
 }
 
 /// From the call of submit to the first task under way, in process.

@@ -140,10 +140,13 @@ pub enum Arrival {
 /// What follows from submitting `new` beside `runs`.
 pub fn arrive(runs: &ActiveRuns, new: &Run, default: PolicyFile) -> Arrival {
     let written = new.graph.concurrency.as_ref().and_then(|concurrency| concurrency.policy);
-    let policy = written.unwrap_or(default);
+    // What takes a run back waits its turn, whatever the file says of runs that go forward.
+    let policy = if new.is_undo() { default } else { written.unwrap_or(default) };
     let rivals: Vec<&Run> = runs.values().filter(|other| rivals(new, other)).collect();
     let ids = |queued: bool| {
-        let of = rivals.iter().filter(|run| matches!(run.state, RunState::Queued) == queued);
+        // Nothing pushes aside what takes a run back.
+        let of =
+            rivals.iter().filter(|run| !run.is_undo() && matches!(run.state, RunState::Queued) == queued);
         of.map(|run| run.id).collect::<Vec<_>>()
     };
     match policy {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::id::{Attempt, RunId, Seq, TaskName};
 use crate::journal::MemoryJournal;
 use crate::run::{Event, Record, Run, Skipped, TaskState};
-use crate::scheduler::{Parts, Submission, SubmitError, seal};
+use crate::scheduler::{Parts, Submission, SubmitError, seal, supplied};
 use crate::task::{Outputs, Plan, Progress, Reporter, TaskContext, TaskError};
 
 /// What one task would do.
@@ -43,10 +43,11 @@ pub enum Verdict {
 /// # Errors
 /// As a submit.
 pub async fn preview(parts: &Parts, submission: Submission) -> Result<Vec<TaskPreview>, SubmitError> {
+    let supplied = supplied(parts, submission.from)?;
     let parts = Parts { journal: Arc::new(MemoryJournal::default()), ..parts.clone() };
     let now = parts.clock.now();
     let bundle = Arc::new(submission.bundle.clone());
-    let (mut run, _) = seal(&parts, submission, RunId::new(now.millis(), 0), now)?;
+    let (mut run, _) = seal(&parts, submission, supplied, RunId::new(now.millis(), 0), now)?;
     record(&mut run, &parts, Event::RunAdmitted);
     let mut previews = Vec::new();
     let mut assumed = Vec::new();

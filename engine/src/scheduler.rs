@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::attempt::{Guarded, Reports, Work};
-pub(crate) use self::handle::seal;
 pub use self::handle::{
     Actor, CancelAnswer, Engine, FollowUp, FollowUpError, Mode, PersonAnswer, StartError, Submission,
     SubmitError,
 };
+pub(crate) use self::handle::{seal, supplied};
 use self::input::{Input, Report};
 use crate::approval::ROLE;
 use crate::bundle::Bundle;
@@ -238,6 +238,17 @@ impl Scheduler {
                     let _ = answer.send(Err(TaskError::permanent("this attempt does not count any more")));
                     return None;
                 }
+                if let Report::EarlyPlan(task, _) = &report
+                    && self
+                        .runs
+                        .get(&run)
+                        .and_then(|run| run.task(task))
+                        .is_none_or(|task| task.plan.is_some())
+                {
+                    // Another approval was first: its plan is the one.
+                    let _ = answer.send(Ok(()));
+                    return None;
+                }
                 let event = match report {
                     Report::Phase(phase) => Event::PhaseEntered { task, attempt, phase },
                     Report::Checkpoint(name) => Event::CheckpointPassed { task, attempt, name },
@@ -363,6 +374,14 @@ impl Scheduler {
             let answer = "people could be asked".to_owned();
             return self.record(id, Event::AnswerIgnored { task, attempt, answer }, turn);
         }
+        // Where two approvals guard one task, its plan was made by the first.
+        let plans = plans
+            .into_iter()
+            .map(|(task, made)| {
+                let stored = run.task(&task).and_then(|task| task.plan.clone());
+                (task, stored.unwrap_or(made))
+            })
+            .collect();
         let expires = self.parts.clock.now().plus(ask.expires);
         self.record(id, Event::ApprovalAsked { task, attempt, ask, plans, expires }, turn);
     }
@@ -377,6 +396,10 @@ impl Scheduler {
     ) {
         match event {
             Err(refused) => {
+                // It may have expired, and nobody has said so yet.
+                if self.runs.contains_key(&id) {
+                    self.changed.insert(id);
+                }
                 let _ = reply.send(refused);
             }
             Ok(event) => {
@@ -401,13 +424,15 @@ impl Scheduler {
         task: Option<TaskName>,
         fits: impl Fn(&WaitingFor) -> bool,
     ) -> Result<(&Run, TaskName, &WaitingFor), PersonAnswer> {
+        let now = self.parts.clock.now();
         let run = self.runs.get(&id).ok_or(PersonAnswer::NotWaiting)?;
         if matches!(run.state, RunState::Cancelling { .. }) {
             return Err(PersonAnswer::NotWaiting);
         }
         let mut found = run.tasks().filter_map(|(node, entry)| match &entry.state {
-            TaskState::Waiting { on, .. }
-                if fits(on) && task.as_ref().is_none_or(|task| *task == node.name) =>
+            // Nobody answers what has expired, also where it was not told yet.
+            TaskState::Waiting { on, expires, .. }
+                if fits(on) && now < *expires && task.as_ref().is_none_or(|task| *task == node.name) =>
             {
                 Some((node.name.clone(), on))
             }
@@ -531,6 +556,9 @@ impl Scheduler {
         let Some(run) = self.runs.get(&id) else { return };
         for command in decide(run, now) {
             match command {
+                // What was cut off is looked at by who resumes it; until then its time says nothing.
+                Command::StopAttempt { .. } | Command::AbandonAttempt { .. } | Command::TimeOutRun
+                    if self.stopping => {}
                 Command::StartAttempt { task, attempt } => self.start(id, task, attempt, now, turn),
                 Command::StopAttempt { task, .. } => turn.effects.push(Effect::Stop { run: id, task }),
                 Command::AbandonAttempt { task, attempt } => self.abandon(id, task, attempt, turn),

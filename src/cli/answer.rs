@@ -76,9 +76,17 @@ async fn say(
     asked: &impl serde::Serialize,
     done: &str,
 ) -> Result<u8, Failure> {
-    let path = format!("/api/v1/runs/{}", run_path(run)?);
     let access = Access::open(&context.settings, Mode::Answer, tell()).await?;
     let held = access.holder.is_none();
+    // `latest` may be another run after the answer.
+    let named: Result<RunView, _> = access.client.get(&format!("/api/v1/runs/{}", run_path(run)?)).await;
+    let path = match named {
+        Ok(view) => format!("/api/v1/runs/{}", view.summary.id),
+        Err(error) => {
+            access.close().await;
+            return Err(error.into());
+        }
+    };
     let answered: Result<Answered, _> = access.client.post(&format!("{path}/{what}"), asked).await;
     let view: Result<RunView, _> = access.client.get(&path).await;
     access.close().await;
@@ -94,7 +102,13 @@ async fn say(
                 print(&format!("{} of {needed} have agreed", asks.given.len()));
             }
             match view.outcome {
-                Some(outcome) => print(&format!("the run has ended: {}", outcome.word())),
+                Some(outcome) => {
+                    print(&format!("the run has ended: {}", outcome.word()));
+                    if let Some(undo) = view.undone_by {
+                        let how = if held { "" } else { ", as soon as `graylane resume` goes on with it" };
+                        print(&format!("what it changed is taken back by run {undo}{how}"));
+                    }
+                }
                 None if held => {}
                 None => print("nobody carries the run on: `graylane resume` does"),
             }

@@ -18,30 +18,40 @@ pub(crate) struct Ended {
     pub(crate) code: u8,
     /// The run at its end; none where it was left unfinished.
     pub(crate) view: Option<RunView>,
+    /// It waits for people, and others may go on.
+    pub(crate) waits: bool,
+}
+
+impl Ended {
+    fn left() -> Ended {
+        Ended { code: EXIT_WAITS, view: None, waits: false }
+    }
 }
 
 /// Follows a run; Ctrl-C cancels it, a second one leaves it to be resumed. Closes the store at the end.
 pub(crate) async fn follow(context: &Context, access: Access, run: &str) -> Result<Ended, Failure> {
-    let mut ended = follow_open(context, &access, run).await;
-    // What takes it back belongs to it.
-    if let Ok(Ended { view: Some(view), code }) = &ended
-        && let Some(undo) = view.undone_by
-    {
-        let code = *code;
-        note(&format!("what it changed is taken back by run {undo}"));
-        match follow_open(context, &access, &undo.to_string()).await {
-            // The run has failed, however well it was taken back.
-            Ok(Ended { view: Some(_), .. }) => {}
-            Ok(left) => ended = Ok(Ended { code: code.max(left.code), view: None }),
-            Err(error) => ended = Err(error),
-        }
-    }
-    if let Ok(Ended { view: Some(_), .. }) = &ended {
+    let ended = follow_with_undo(context, &access, run).await;
+    if let Ok(Ended { view: Some(_), .. } | Ended { waits: true, .. }) = &ended {
         // Others may have submitted to us meanwhile.
         stay_for_others(&access).await;
     }
     access.close().await;
     ended
+}
+
+/// Follows a run, and what takes it back: that belongs to it.
+async fn follow_with_undo(context: &Context, access: &Access, run: &str) -> Result<Ended, Failure> {
+    let ended = follow_open(context, access, run).await?;
+    let Some(undo) = ended.view.as_ref().and_then(|view| view.undone_by) else { return Ok(ended) };
+    note(&format!("what it changed is taken back by run {undo}"));
+    let taken_back = follow_open(context, access, &undo.to_string()).await?;
+    // The run has failed, however well it was taken back; where it was not, that is what counts.
+    let code = ended.code.max(taken_back.code);
+    match taken_back.view {
+        Some(view) if taken_back.code != 0 => Ok(Ended { code, view: Some(view), waits: false }),
+        Some(_) => Ok(Ended { code, ..ended }),
+        None => Ok(Ended { code, view: None, waits: taken_back.waits }),
+    }
 }
 
 /// Follows a run without closing the store.
@@ -71,7 +81,7 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
                                 if quiet {
                                     print(&super::json(&view));
                                 }
-                                return Ok(Ended { code: EXIT_WAITS, view: None });
+                                return Ok(Ended { waits: true, ..Ended::left() });
                             }
                         }
                     }
@@ -79,12 +89,12 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
                 Ok(None) => {
                     progress.end();
                     note(&format!("the process that held the store has ended before run {run}; `graylane resume` goes on with it"));
-                    return Ok(Ended { code: EXIT_WAITS, view: None });
+                    return Ok(Ended::left());
                 }
                 Err(error) => {
                     progress.end();
                     note(&format!("{error}; run {run} is unfinished, and `graylane resume` goes on with it"));
-                    return Ok(Ended { code: EXIT_WAITS, view: None });
+                    return Ok(Ended::left());
                 }
             },
             _ = tokio::signal::ctrl_c() => {
@@ -92,7 +102,7 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
                 if interrupts > 1 {
                     progress.end();
                     note(&format!("run {run} is left as it is; `graylane resume` goes on with it"));
-                    return Ok(Ended { code: EXIT_WAITS, view: None });
+                    return Ok(Ended::left());
                 }
                 progress.note("cancelling; Ctrl-C again leaves the run to be resumed");
                 let asked = Cancel { actor: actor(), reason: Some("interrupted".into()), now: false };
@@ -112,7 +122,7 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
     if !quiet {
         print(&crate::progress::summary(&view, context.colours));
     }
-    Ok(Ended { code: code_of(&view), view: Some(*view) })
+    Ok(Ended { code: code_of(&view), view: Some(*view), waits: false })
 }
 
 /// Whether a person may be needed now.
@@ -185,12 +195,14 @@ pub(crate) async fn resume(context: &Context) -> Result<u8, Failure> {
     let mut code = 0;
     for run in runs {
         print(&format!("run {} of {}", run.id, run.workflow));
-        let ended = follow_open(context, &access, &run.id.to_string()).await?;
+        let ended = follow_with_undo(context, &access, &run.id.to_string()).await?;
         code = code.max(ended.code);
-        if ended.view.is_none() {
-            break;
+        if ended.view.is_none() && !ended.waits {
+            access.close().await;
+            return Ok(code);
         }
     }
+    stay_for_others(&access).await;
     access.close().await;
     Ok(code)
 }

@@ -3,7 +3,7 @@
 //! Deletes by uid what carries the lane's labels, and nothing else.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -183,8 +183,7 @@ impl Task for MseGrayOffline {
         let body: Body = spec::body(plan)?;
         let site = spec::site(cx, &body.environment)?;
         let cluster = self.clusters.connect(&site).await?;
-        let offline = Offline { cx, cluster: &cluster, body: &body };
-        offline.run().await
+        Offline::new(cx, &cluster, &body).run().await
     }
 
     async fn undo(&self, _cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
@@ -205,9 +204,17 @@ fn assumed(cx: &TaskContext, with: &With) -> Vec<Value> {
 
 /// Takes objects of a lane down.
 pub(crate) struct Offline<'o> {
-    pub(crate) cx: &'o TaskContext,
-    pub(crate) cluster: &'o Cluster,
-    pub(crate) body: &'o Body,
+    cx: &'o TaskContext,
+    cluster: &'o Cluster,
+    body: &'o Body,
+    /// Names that other objects have by now.
+    replaced: Mutex<BTreeSet<String>>,
+}
+
+impl<'o> Offline<'o> {
+    pub(crate) fn new(cx: &'o TaskContext, cluster: &'o Cluster, body: &'o Body) -> Offline<'o> {
+        Offline { cx, cluster, body, replaced: Mutex::default() }
+    }
 }
 
 impl Offline<'_> {
@@ -273,6 +280,7 @@ impl Offline<'_> {
             Deleted::Gone => Ok(false),
             Deleted::Replaced => {
                 self.cx.log(format!("{} is another object by now and stays", doomed.at));
+                self.replaced.lock().unwrap_or_else(PoisonError::into_inner).insert(doomed.at.name.clone());
                 Ok(false)
             }
         }
@@ -292,7 +300,10 @@ impl Offline<'_> {
                 }
             }
             let pods = self.cluster.list("v1", "Pod", &selector(&self.body.tag)).await?;
+            // The pods of a Deployment that somebody made anew are not this lane's any more.
+            let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let lane = self.body.objects.iter().filter(|doomed| doomed.at.kind == "Deployment");
+            let lane = lane.filter(|doomed| !replaced.contains(&doomed.at.name));
             let names: Vec<String> = lane.map(|doomed| format!("{}-", doomed.at.name)).collect();
             let pods = pods
                 .iter()

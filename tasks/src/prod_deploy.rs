@@ -495,6 +495,11 @@ fn before(live: &Value, planned: &Value, dry: &Value, key: &DigestKey) -> Option
     Some(Before { uid, content: was, written })
 }
 
+/// The checkpoint before an object is written.
+fn writes(at: &ObjectRef) -> String {
+    format!("writes {at}")
+}
+
 struct Deploy<'d> {
     cx: &'d TaskContext,
     site: &'d Site,
@@ -542,6 +547,11 @@ impl Deploy<'_> {
         self.still_as_planned(&at, write.before.as_ref()).await?;
         if let Some(before) = &write.before {
             self.take_over(&at, before).await?;
+        }
+        // Before it may be there: a rollback and an undo look at nothing else.
+        let mark = writes(&at);
+        if self.wrote.lock().unwrap_or_else(PoisonError::into_inner).insert(mark.clone()) {
+            self.cx.checkpoint(&mark).await?;
         }
         self.cx.log(format!("apply {}", full_name(&self.cluster.namespace, &object)));
         let applied = self.cluster.apply(&object, false, write.force).await?;
@@ -634,6 +644,11 @@ impl Deploy<'_> {
         Ok(follow(self.cx, self.cluster, deployment, expect, stop).await?)
     }
 
+    /// Whether this task had come to the object: what it never wrote is not its to take back.
+    fn reached(&self, at: &ObjectRef) -> bool {
+        self.wrote.lock().unwrap_or_else(PoisonError::into_inner).contains(&writes(at))
+    }
+
     /// What the task has written so far.
     fn written(&self) -> Option<String> {
         let wrote = self.wrote.lock().unwrap_or_else(PoisonError::into_inner);
@@ -653,6 +668,9 @@ impl Deploy<'_> {
         let mut told = Vec::new();
         for write in self.body.services.iter().flat_map(|planned| &planned.objects) {
             let at = ObjectRef::of(&write.object);
+            if !self.reached(&at) {
+                continue;
+            }
             let (Some(live), Some(before)) = (self.cluster.get(&at).await?, &write.before) else { continue };
             let live = redact(&live, self.key);
             let Some(content) = content(&live) else { continue };
@@ -685,6 +703,9 @@ impl Deploy<'_> {
             let mut rolled = Vec::new();
             for write in planned.objects.iter().rev() {
                 let at = ObjectRef::of(&write.object);
+                if !self.reached(&at) {
+                    continue;
+                }
                 if stop.is_cancelled() {
                     done.left.push(format!("{at} was not looked at any more: it was stopped before"));
                     continue;
@@ -753,7 +774,8 @@ impl Deploy<'_> {
         let live = redact(&live, self.key);
         let Some(now) = content(&live).map(digest_of) else { return Ok(None) };
         if now == digest_of(&before.content) {
-            return Ok(None);
+            // An attempt before this one may have written it back: that it is there does not mean that it is up.
+            return Ok((at.kind == "Deployment").then_some(live));
         }
         let Some(pointer) = part(&at.kind) else {
             told.push(format!("{at} is not brought back: the values of Secrets are not kept"));

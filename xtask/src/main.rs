@@ -9,7 +9,7 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   ci      format, clippy, the tests, the documents, licences: what CI runs
-  long    kills and power cuts under load, all of them; a report goes to docs/reports
+  long    the crash matrix, the reference model, kills and power cuts, all of them; reports go to docs/reports
   bench   measurements against the goals, written to docs/BENCHMARKS.md; half an hour
   deny    licences, sources and advisories of everything that is built in (cargo-deny)
 ";
@@ -51,6 +51,13 @@ fn ci() -> Done {
 }
 
 fn long() -> Done {
+    let matrix = ["test", "--release", "--locked", "--package", "graylane", "--test", "stories", "matrix::"];
+    let folder = std::env::current_dir().map_err(|error| error.to_string())?;
+    let report = folder.join("docs/reports/crash-matrix.md").display().to_string();
+    let all = [("GRAYLANE_MATRIX", "all"), ("GRAYLANE_MATRIX_REPORT", report.as_str())];
+    cargo("the crash matrix", &[&matrix[..], &["--", "--nocapture"]].concat(), &all)?;
+    let model = ["test", "--release", "--locked", "--package", "graylane-engine", "scheduler::tests::model"];
+    cargo("the reference model", &model, &[("GRAYLANE_MODEL_CASES", "5000")])?;
     torture("release", &["--kills", "100", "--cuts", "20", "--write", "docs/reports/durability.md"])
 }
 
@@ -64,6 +71,7 @@ fn torture(profile: &str, arguments: &[&str]) -> Done {
 /// Every measure, in a release build. Arguments after `bench` are the program's: `--help` names them.
 fn bench() -> Done {
     let arguments: Vec<String> = std::env::args().skip(2).collect();
+    cargo("the program", &["build", "--release", "--quiet", "--locked", "--package", "graylane"], &[])?;
     let mut call = vec!["run", "--release", "--quiet", "--locked", "--package", "graylane-bench", "--"];
     call.extend(arguments.iter().map(String::as_str));
     cargo("measurements", &call, &[])

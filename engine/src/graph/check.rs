@@ -471,6 +471,9 @@ impl<'c> Check<'c> {
             found.extend(self.input_types(spec, checker, &what));
         }
         self.findings.extend(found.into_iter().map(|finding| finding.below(&prefix)));
+        if kind.ask(spec).is_some() {
+            self.guards(name, spec, &prefix);
+        }
         for (below, text) in expression::texts(spec) {
             let sealed = kind.sealed_keys().iter().any(|key| below == format!("/{key}"));
             let place = Place::With { sealed, secret: kind.takes_secret(&below) };
@@ -643,6 +646,62 @@ impl<'c> Check<'c> {
         }
     }
 
+    /// The tasks whose plans an approval asks for: they come after it, and nothing else that they need is still to come.
+    fn guards(&mut self, approval: &'c str, spec: &Value, prefix: &str) {
+        let Some(tasks) = self.document.value().get("tasks").and_then(Value::as_object) else { return };
+        if self.unsure.contains(approval) {
+            return;
+        }
+        let needs = |task: &str| -> Vec<String> {
+            let needs = tasks.get(task).and_then(|task| task.get("needs")).and_then(Value::as_array);
+            needs.into_iter().flatten().filter_map(|need| need.as_str().map(str::to_owned)).collect()
+        };
+        let named: Vec<(usize, &str)> = spec["guards"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .filter_map(|(index, name)| Some((index, name.as_str().filter(|name| !name.contains("${{"))?)))
+            .collect();
+        let mut guarded: Vec<(String, String)> = Vec::new();
+        for (index, name) in &named {
+            let at = format!("{prefix}/guards/{index}");
+            if !tasks.contains_key(*name) {
+                let finding = Finding::at(at, format!("there is no task `{name}`"));
+                let finding = self.offer(finding, name, tasks.keys());
+                self.findings.push(finding);
+            } else if !self.needs.is_before(approval, name) {
+                let finding = Finding::at(at, format!("task `{name}` does not wait for this approval"));
+                self.findings.push(finding.hint(format!("add `{approval}` to the needs of `{name}`")));
+            } else {
+                guarded.push((at, (*name).to_owned()));
+            }
+        }
+        if spec.get("guards").is_none() {
+            let direct = tasks.keys().filter(|task| needs(task).iter().any(|need| need == approval));
+            guarded.extend(direct.map(|task| (prefix.trim_end_matches("/with").to_owned(), task.clone())));
+        }
+        for (at, task) in guarded {
+            let late = needs(&task).into_iter().find(|need| {
+                need != approval && tasks.contains_key(need) && !self.needs.is_before(need, approval)
+            });
+            // An approval beside this one makes no plan and is waited for by both.
+            let late = late.filter(|need| {
+                let kind = tasks.get(need).and_then(|task| task["type"].as_str());
+                kind.and_then(|kind| self.registry.get(kind))
+                    .is_none_or(|kind| kind.ask(&Value::Null).is_none())
+            });
+            if let Some(late) = late {
+                let words = format!("people agree to the plan of `{task}` before `{late}` has ended");
+                self.findings.push(
+                    Finding::at(at, words)
+                        .on_key()
+                        .hint(format!("add `{late}` to the needs of `{approval}`")),
+                );
+            }
+        }
+    }
+
     fn reference(
         &mut self,
         task: &'c str,
@@ -664,6 +723,11 @@ impl<'c> Check<'c> {
                 Some(within(self.offer(finding, name, known), reference, 0))
             }
             "tasks" => self.task_reference(task, pointer, source, reference, place),
+            "run" if matches!(place, Place::With { sealed: true, .. }) => {
+                let key = pointer.rsplit('/').next().unwrap_or_default();
+                let finding = Finding::at(pointer, format!("`{key}` cannot depend on the run itself"));
+                Some(finding.label("a retry or an undo of it is another run, and must claim the same"))
+            }
             "run" => {
                 let known: Vec<String> = RUN_KEYS.iter().map(|key| (*key).to_owned()).collect();
                 let name = first.filter(|name| !RUN_KEYS.contains(name))?;

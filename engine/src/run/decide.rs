@@ -102,7 +102,7 @@ pub fn decide(run: &Run, now: Timestamp) -> Vec<Command> {
     if run.tally.open == 0 {
         return vec![finish(run)];
     }
-    let failed = run.tally.failed > 0;
+    let failed = run.tally.failed > 0 || run.tally.undo_wanted;
     if failed || matches!(run.state, RunState::Cancelling { .. }) {
         // What has not begun may end here, whatever it waits for.
         for (node, task) in run.tasks().filter(|(_, task)| !task.state.is_final()) {
@@ -139,7 +139,9 @@ fn one(
             }
         }
         TaskState::Waiting { on, expires, .. } => {
-            if matches!(run.state, RunState::Cancelling { .. }) {
+            // After a failure there is nothing left to agree to.
+            let moot = failed && matches!(on, WaitingFor::Approval { .. });
+            if moot || matches!(run.state, RunState::Cancelling { .. }) {
                 let error = match on {
                     WaitingFor::Hold { error } => Some(error.clone()),
                     WaitingFor::Approval { .. } => None,
@@ -161,7 +163,7 @@ fn one(
 /// How a run ends whose tasks are all final.
 fn finish(run: &Run) -> Command {
     // What could not be taken back held up nothing, but it is no success.
-    let failed = run.tally.failed > 0 || (run.is_undo() && run.tally.failed_any);
+    let failed = run.tally.failed > 0 || run.tally.undo_wanted || (run.is_undo() && run.tally.failed_any);
     let (outcome, reason) = match &run.state {
         RunState::Cancelling { ending: Ending::Cancelled { .. }, .. } => (Outcome::Cancelled, None),
         RunState::Cancelling { ending: Ending::TimedOut, .. } => {

@@ -147,7 +147,8 @@ impl Run {
                 let approval = self.graph.task(need).is_some_and(TaskNode::is_approval);
                 approval && kept.get(need).is_some_and(|kept| kept.done)
             });
-            if goes_on(task) && (task.started.is_some() || agreed_to) {
+            // What comes after something that is done anew is planned anew.
+            if after_kept && goes_on(task) && (task.started.is_some() || agreed_to) {
                 let (plan, checkpoints) = (task.plan.clone(), task.checkpoints.clone());
                 let carried = Kept { done: false, plan, checkpoints, ..Kept::default() };
                 kept.insert(node.name.clone(), carried);

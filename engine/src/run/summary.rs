@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, HoldAnswer, Record};
+use super::event::{Event, HoldAnswer, Origin, Record};
 use super::state::RunState;
 use crate::clock::Timestamp;
 use crate::id::{RunId, TaskName, WorkflowName};
@@ -31,6 +31,9 @@ pub struct RunSummary {
     /// The lanes that its tasks name.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<String>,
+    /// The run that it takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<RunId>,
     /// When it was submitted.
     pub submitted_at: Timestamp,
     /// When it became final.
@@ -44,6 +47,13 @@ pub struct RunSummary {
     asking: BTreeMap<TaskName, u32>,
 }
 
+fn undoes(origin: Option<&Origin>) -> Option<RunId> {
+    match origin {
+        Some(Origin::Undo { of, .. }) => Some(*of),
+        Some(Origin::Retry { .. } | Origin::Rerun { .. } | Origin::From { .. }) | None => None,
+    }
+}
+
 fn manual() -> String {
     "manual".into()
 }
@@ -52,19 +62,22 @@ impl RunSummary {
     /// The line of a run that begins with this record; `None` for another first record.
     pub fn begin(record: &Record) -> Option<RunSummary> {
         match &record.event {
-            Event::RunSubmitted { workflow, actor, trigger, environments, tags, .. } => Some(RunSummary {
-                id: record.run,
-                workflow: workflow.clone(),
-                status: RunState::Queued.word().to_owned(),
-                actor: actor.clone(),
-                trigger: trigger.kind().to_owned(),
-                environments: environments.clone(),
-                tags: tags.clone(),
-                submitted_at: record.at,
-                ended_at: None,
-                moving: BTreeSet::new(),
-                asking: BTreeMap::new(),
-            }),
+            Event::RunSubmitted { workflow, actor, trigger, environments, tags, origin, .. } => {
+                Some(RunSummary {
+                    undoes: undoes(origin.as_ref()),
+                    id: record.run,
+                    workflow: workflow.clone(),
+                    status: RunState::Queued.word().to_owned(),
+                    actor: actor.clone(),
+                    trigger: trigger.kind().to_owned(),
+                    environments: environments.clone(),
+                    tags: tags.clone(),
+                    submitted_at: record.at,
+                    ended_at: None,
+                    moving: BTreeSet::new(),
+                    asking: BTreeMap::new(),
+                })
+            }
             _ => None,
         }
     }
@@ -122,6 +135,7 @@ impl RunSummary {
             RunState::Queued | RunState::Running { .. } | RunState::Cancelling { .. } => None,
         };
         RunSummary {
+            undoes: undoes(run.submitted.origin.as_ref()),
             id: run.id,
             workflow: run.graph.name.clone(),
             status: run.word().to_owned(),

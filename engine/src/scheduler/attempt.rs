@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Update;
@@ -51,6 +52,7 @@ pub(super) async fn carry_out(
                     let mut ask = kind
                         .ask(&context.spec)
                         .ok_or_else(|| TaskError::permanent("nobody is to be asked here"))?;
+                    named_well(&context.spec)?;
                     let plans = plans_of(guarded, journal, &reports, &mut ask.protected).await?;
                     return Ok(Done::Asks(Box::new(ask), plans));
                 }
@@ -138,6 +140,20 @@ fn few(mut lines: Vec<String>) -> Vec<String> {
 enum Done {
     Outputs(Outputs),
     Asks(Box<Ask>, BTreeMap<TaskName, Digest>),
+}
+
+/// An expression may have put something else in the place of names: then it must not mean everybody.
+fn named_well(spec: &Value) -> Result<(), TaskError> {
+    for key in ["from", "guards"] {
+        let Some(value) = spec.get(key) else { continue };
+        let names = value.as_array().is_some_and(|items| {
+            items.iter().all(|item| item.as_str().is_some_and(|name| !name.trim().is_empty()))
+        });
+        if !names {
+            return Err(TaskError::permanent(format!("`with.{key}` must be a list of names")));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the plans of guarded tasks; those that were made before a crash stay.

@@ -195,7 +195,9 @@ impl Engine {
     /// A journal that cannot be read to its end.
     pub async fn start(parts: Parts, mode: Mode) -> Result<Engine, StartError> {
         if mode == Mode::Begin {
-            let unfinished = parts.journal.unfinished();
+            let mut unfinished = parts.journal.unfinished();
+            // What waits for people was not cut off; it goes on waiting here.
+            unfinished.retain(|run| run.status != "waiting");
             if !unfinished.is_empty() {
                 return Err(StartError::Unfinished(unfinished));
             }
@@ -223,7 +225,11 @@ impl Engine {
         let bundle = Arc::new(submission.bundle.clone());
         let parts = self.parts.clone();
         // Parsing and storing are not for the threads that serve others.
-        let made = tokio::task::spawn_blocking(move || seal(&parts, submission, id, now)).await;
+        let made = tokio::task::spawn_blocking(move || {
+            let supplied = supplied(&parts, submission.from)?;
+            seal(&parts, submission, supplied, id, now)
+        });
+        let made = made.await;
         let (run, record) = made.map_err(|error| SubmitError::Inputs(vec![error.to_string()]))??;
         self.enter(run, record, bundle, PolicyFile::Latest).await
     }
@@ -270,7 +276,12 @@ impl Engine {
                     }
                     (old.undo(Trigger::Manual, actor, force)?, Arc::new(old.graph.reversed()))
                 }
-                FollowUp::Retry { from } => (old.retry(actor, from.as_ref())?, Arc::clone(&old.graph)),
+                FollowUp::Retry { from } => {
+                    if let Some(by) = undone_later(&parts, &old)? {
+                        return Err(FollowError::Undone(of, by).into());
+                    }
+                    (old.retry(actor, from.as_ref())?, Arc::clone(&old.graph))
+                }
                 FollowUp::Rerun => (old.rerun(actor)?, Arc::clone(&old.graph)),
             };
             let record = Record { run: id, seq: Seq(1), at: now, event };
@@ -484,6 +495,27 @@ pub(super) fn load(parts: &Parts, run: RunId) -> Result<Option<(Run, Arc<Bundle>
     if records.is_empty() { Ok(None) } else { fold(parts, &records).map(Some) }
 }
 
+/// The run that took this one back days later: a final run cannot name it.
+fn undone_later(parts: &Parts, old: &Run) -> Result<Option<RunId>, StartError> {
+    let newest = RunId::from_bytes([0xff; 16]);
+    let mut query = Query {
+        workflow: Some(old.graph.name.to_string()),
+        ids: Some((old.id, newest)),
+        limit: 500,
+        ..Query::default()
+    };
+    loop {
+        let page = parts.journal.list(&query)?;
+        if let Some(found) = page.runs.iter().find(|run| run.undoes == Some(old.id)) {
+            return Ok(Some(found.id));
+        }
+        match page.runs.last() {
+            Some(last) if page.more => query.after = Some(last.id),
+            Some(_) | None => return Ok(None),
+        }
+    }
+}
+
 /// A new run's id: it sorts by the time of the submission.
 pub(super) fn new_id(parts: &Parts, now: crate::clock::Timestamp) -> RunId {
     let random = u128::from(parts.clock.random()) << 64 | u128::from(parts.clock.random());
@@ -497,6 +529,7 @@ const INPUT_BYTES: usize = 256 * 1024;
 pub(crate) fn seal(
     parts: &Parts,
     submission: Submission,
+    supplied: BTreeMap<TaskName, Kept>,
     id: RunId,
     now: crate::clock::Timestamp,
 ) -> Result<(Run, Record), SubmitError> {
@@ -508,7 +541,6 @@ pub(crate) fn seal(
     let (_, graph) =
         parts.graphs.of(&digest, &parts.registry, &known, || Ok(bundle)).map_err(SubmitError::Invalid)?;
     let inputs = complete(&graph.inputs, submission.inputs).map_err(SubmitError::Inputs)?;
-    let supplied = supplied(parts, submission.from)?;
     let left_out =
         select(&graph, &submission.only, &submission.skip, &supplied).map_err(SubmitError::Inputs)?;
     let kept = supplied.into_iter().filter(|(name, _)| left_out.contains(name)).collect();
@@ -551,12 +583,14 @@ pub(crate) fn seal(
 }
 
 /// What another run's tasks have put out, for tasks that are left out here.
-fn supplied(parts: &Parts, from: Option<RunId>) -> Result<BTreeMap<TaskName, Kept>, SubmitError> {
+pub(crate) fn supplied(parts: &Parts, from: Option<RunId>) -> Result<BTreeMap<TaskName, Kept>, SubmitError> {
     let Some(from) = from else { return Ok(BTreeMap::new()) };
     let unreadable = |error: StartError| SubmitError::Inputs(vec![format!("run {from}: {error}")]);
     let found = load(parts, from).map_err(unreadable)?;
     let (run, _) = found.ok_or_else(|| SubmitError::Inputs(vec![format!("there is no run {from}")]))?;
     let mut supplied = run.submitted.kept.clone();
+    // Of some it took over a plan alone.
+    supplied.retain(|_, kept| kept.done || !kept.outputs.values.is_empty());
     for (node, task) in run.tasks() {
         if let Some(outputs) = task.outputs() {
             let outputs = outputs.clone();

@@ -12,6 +12,9 @@ use crate::lane::labels::ANNOTATION_RUN;
 use crate::manifest::{ObjectRef, kind, texts, uid};
 use crate::mse_gray_offline::{self, DRAIN, Doomed, Offline};
 
+/// The checkpoint after which objects are brought back.
+const RESTORES: &str = "undo restores";
+
 /// What is to be done, as the cluster is now.
 #[derive(Default)]
 struct Work {
@@ -19,6 +22,8 @@ struct Work {
     created: Vec<Doomed>,
     /// As it was before, of what is not so any more.
     changed: Vec<Value>,
+    /// Deployments that an earlier attempt has brought back, as they are.
+    restored: Vec<Value>,
     /// Written by somebody else since.
     foreign: Vec<String>,
 }
@@ -65,11 +70,16 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
             drain_ms: u64::try_from(drain.as_millis()).unwrap_or(u64::MAX),
             objects,
         };
-        Offline { cx: deploy.cx, cluster: deploy.cluster, body: &body }.run().await?;
+        Offline::new(deploy.cx, deploy.cluster, &body).run().await?;
         report.push(format!("lane {tag}: {count} objects that the run had created are gone"));
+    }
+    // What an attempt before this one brought back is not up because it was written.
+    for deployment in &work.restored {
+        deploy.follow(deployment).await?;
     }
     if !work.changed.is_empty() {
         deploy.cx.phase("bringing back what the lane was").await?;
+        deploy.cx.checkpoint(RESTORES).await?;
         let mut changed = work.changed;
         changed.sort_by_key(rank);
         for object in &changed {
@@ -105,8 +115,14 @@ async fn look(deploy: &Deploy<'_>) -> Result<Work, TaskError> {
             work.changed.extend(was.cloned());
             continue;
         };
-        if !is_ours(&live) || was.is_some_and(|was| run(was) == run(&live)) {
-            // Not a lane's, or as it was already.
+        if !is_ours(&live) {
+            continue;
+        }
+        if was.is_some_and(|was| run(was) == run(&live)) {
+            // As it was already.
+            if kind(&live) == "Deployment" && deploy.cx.passed(RESTORES) {
+                work.restored.push(live);
+            }
             continue;
         }
         if run(&live) != run(planned) {

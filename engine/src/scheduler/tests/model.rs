@@ -294,7 +294,7 @@ impl Seen<'_> {
         if self.undo_of.is_some() {
             return Ok(());
         }
-        if (0..self.marks.len()).any(|other| self.stops(other)) && !spec.cleans_up() {
+        if (self.undo_asked || (0..self.marks.len()).any(|other| self.stops(other))) && !spec.cleans_up() {
             return Err("a task had failed, and this one is no clean-up".into());
         }
         let holds = match spec.when {
@@ -308,6 +308,7 @@ impl Seen<'_> {
 
     fn ends(&self) -> (Outcome, bool) {
         let failed = (0..self.marks.len()).any(|task| self.stops(task))
+            || self.undo_asked
             || (self.undo_of.is_some() && self.marks.contains(&Mark::Failed));
         let outcome = match self.phase {
             Phase::Cancelling { timed_out: false, .. } => Outcome::Cancelled,
@@ -521,7 +522,9 @@ impl Seen<'_> {
                 self.step(task, &[Mark::Held, Mark::Asking], Mark::Failed)?;
             }
             Event::TaskCancelled { task, .. } => {
-                if !ending {
+                let failed = self.undo_asked || (0..self.marks.len()).any(|task| self.stops(task));
+                let moot = failed && self.marks[number(task)] == Mark::Asking;
+                if !ending && !moot {
                     return Err("the run does not end".into());
                 }
                 self.step(task, &[Mark::Running, Mark::Retrying, Mark::Held, Mark::Asking], Mark::Cancelled)?;
@@ -529,7 +532,7 @@ impl Seen<'_> {
             Event::TaskSkipped { task, reason } => {
                 let at = number(task);
                 let before = self.of.before(at);
-                let failed = (0..self.marks.len()).any(|task| self.stops(task));
+                let failed = self.undo_asked || (0..self.marks.len()).any(|task| self.stops(task));
                 let fits = match reason {
                     Skipped::When => self.of.tasks[at].when.is_some_and(|when| when != "always()"),
                     Skipped::Upstream => before.iter().any(|before| !self.passed(*before)),
