@@ -43,7 +43,7 @@ pub(super) struct Index {
 /// Where a run is.
 pub(super) enum Place {
     Nowhere,
-    Live(Line),
+    Live(Vec<Arc<Stored>>),
     Sealed(Arc<Segment>, Row),
 }
 
@@ -71,7 +71,7 @@ impl Index {
 
     pub(super) fn place(&self, run: RunId) -> Result<Place, String> {
         if let Some(line) = self.live.get(&run) {
-            return Ok(Place::Live(line.clone()));
+            return Ok(Place::Live(line.records.clone()));
         }
         find(&self.segments, run)
     }

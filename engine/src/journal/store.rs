@@ -327,7 +327,7 @@ impl DiskJournal {
         match place.map_err(Error::Damaged)? {
             Place::Nowhere => Ok(Vec::new()),
             Place::Sealed(segment, row) => segment.records(&row).map_err(Error::Damaged),
-            Place::Live(line) => Ok(line.records.iter().map(|stored| Stored::clone(stored)).collect()),
+            Place::Live(records) => Ok(records.iter().map(|stored| Stored::clone(stored)).collect()),
         }
     }
 }
