@@ -232,8 +232,8 @@ async fn a_retry_keeps_what_succeeded_and_a_rerun_does_all_of_it() {
     assert_eq!(gray_copies(&rehearsal).await.len(), 2, "nothing is taken back");
     let release = of(&runs(&home), 0);
     let only = ["plan", "workflows/release.yaml", "--only", "promote", "--from", &release];
-    let shown = home.graylane(&only).expect(0);
-    assert!(shown.stdout.contains("~ update Deployment mse-customer/spring-cloud-a"), "{shown:?}");
+    let planned = home.graylane(&only).expect(0);
+    assert!(planned.stdout.contains("~ update Deployment mse-customer/spring-cloud-a"), "{planned:?}");
     let retried = home.graylane(&["retry", &release]).expect(1);
     assert!(retried.stderr.contains("kept, and not done again: deploy"), "{retried:?}");
     let list = runs(&home);
