@@ -18,6 +18,9 @@ const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// A scan that makes no progress for so long never will: sled can end up in a circle on a damaged file.
 const STUCK_AFTER: Duration = Duration::from_secs(20);
 
+/// How often sled is asked whether a handle that was dropped has let go, a twentieth of a second apart.
+const RELEASED_AFTER: u32 = 100;
+
 /// Why sled cannot be opened.
 #[derive(Debug)]
 pub(super) enum TreeError {
@@ -80,11 +83,22 @@ impl Tree {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(Some(200))
             .mode(sled::Mode::HighThroughput);
-        let opened = quietly(move || config.open()).map_err(TreeError::Damaged)?;
-        let db = opened.map_err(|error| match error {
-            sled::Error::Io(error) => TreeError::Io(error.to_string()),
-            other => TreeError::Damaged(other.to_string()),
-        })?;
+        let mut tries = 0;
+        let db = loop {
+            let config = config.clone();
+            match quietly(move || config.open()).map_err(TreeError::Damaged)? {
+                Ok(db) => break db,
+                // The folder is ours: threads of a handle that was just dropped are about to let go of it.
+                Err(sled::Error::Io(error))
+                    if error.to_string().contains("lock") && tries < RELEASED_AFTER =>
+                {
+                    tries += 1;
+                    thread::park_timeout(Duration::from_millis(50));
+                }
+                Err(sled::Error::Io(error)) => return Err(TreeError::Io(error.to_string())),
+                Err(other) => return Err(TreeError::Damaged(other.to_string())),
+            }
+        };
         let file = File::open(folder.join("db")).map_err(io)?;
         let tree = Tree { db, file: Arc::new(file) };
         if fresh {
@@ -243,7 +257,7 @@ mod tests {
     fn a_scan_that_never_ends_or_panics_is_given_up_and_a_slow_one_is_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let tree = Tree::open(&folder.path().join("1")).expect("opened");
-        let soon = Duration::from_millis(100);
+        let soon = Duration::from_millis(400);
         let slow = tree.guarded_for(soon, |_, progress| {
             for _ in 0..10 {
                 progress.fetch_add(1, Ordering::Relaxed);
@@ -261,7 +275,7 @@ mod tests {
         });
         assert_eq!(stuck, Err("reading it makes no progress after 3 records".into()));
         drop(release);
-        let panics = tree.guarded_for(soon, |_, _| -> Result<(), String> { panic!("as sled does") });
+        let panics = tree.guarded_for(STUCK_AFTER, |_, _| -> Result<(), String> { panic!("as sled does") });
         assert_eq!(panics, Err("it cannot be read to its end".into()));
     }
 }

@@ -106,13 +106,10 @@ impl DiskJournal {
             sealed = segment.listed.audit_to;
         }
         for (run, line) in &index.live {
-            let mut records = self.stored(*run).map_err(said)?;
-            records.truncate(usize::try_from(line.last.0).unwrap_or(usize::MAX));
+            let records: Vec<Stored> = line.records.iter().map(|stored| Stored::clone(stored)).collect();
             out.run(*run, &records, &mut counted)?;
         }
-        let rest = usize::try_from(index.head.position - sealed).unwrap_or(usize::MAX);
-        let entries = if rest == 0 { Vec::new() } else { self.audit(sealed, rest).map_err(said)? };
-        out.entries(&entries, &mut counted)?;
+        out.entries(&index.audit_after(sealed, usize::MAX), &mut counted)?;
         // What records name was there before them.
         for digest in self.objects().all().map_err(|error| error.to_string())? {
             out.frame(b'o', &self.get(&digest).map_err(said)?)?;

@@ -3,21 +3,29 @@
 //! The table is small: runs that are active, and finished ones that are not sealed yet. A list merges it with the
 //! segments, newest first, and reads no more of them than it shows. Nothing here writes.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use super::query::{Page, Query};
+use super::record::Stored;
 use super::segment::{Lines, Row, Segment, Walk};
-use crate::audit::Head;
-use crate::id::{RunId, Seq};
+use crate::audit::{Entry, Head};
+use crate::id::RunId;
 use crate::run::{Record, RunSummary};
 
 /// A run that is in sled.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     pub(super) summary: RunSummary,
-    /// Its last acknowledged record.
-    pub(super) last: Seq,
+    /// Its acknowledged records. They are kept here too, because sled refuses reads after a failed write.
+    pub(super) records: Vec<Arc<Stored>>,
+}
+
+impl Line {
+    /// The place of its last record.
+    pub(super) fn last(&self) -> u64 {
+        self.records.len() as u64
+    }
 }
 
 /// Every run.
@@ -26,6 +34,8 @@ pub(super) struct Index {
     pub(super) live: BTreeMap<RunId, Line>,
     /// In the order of the audit log.
     pub(super) segments: Vec<Arc<Segment>>,
+    /// The entries of the audit log after the last segment's.
+    pub(super) audit: VecDeque<Entry>,
     /// The end of the audit log, with all these records in it.
     pub(super) head: Head,
 }
@@ -33,29 +43,35 @@ pub(super) struct Index {
 /// Where a run is.
 pub(super) enum Place {
     Nowhere,
-    Live(Line),
+    Live(Vec<Arc<Stored>>),
     Sealed(Arc<Segment>, Row),
 }
 
 impl Index {
     /// Follows a run by one more record.
-    pub(super) fn follow(&mut self, record: &Record) {
+    pub(super) fn follow(&mut self, record: &Record, stored: Arc<Stored>) {
         match self.live.get_mut(&record.run) {
             Some(line) => {
                 line.summary.follow(record);
-                line.last = record.seq;
+                line.records.push(stored);
             }
             None => {
                 if let Some(summary) = RunSummary::begin(record) {
-                    self.live.insert(record.run, Line { summary, last: record.seq });
+                    self.live.insert(record.run, Line { summary, records: vec![stored] });
                 }
             }
         }
     }
 
+    /// Entries after this position that are not sealed.
+    pub(super) fn audit_after(&self, position: u64, limit: usize) -> Vec<Entry> {
+        let first = self.audit.partition_point(|entry| entry.position <= position);
+        self.audit.iter().skip(first).take(limit).copied().collect()
+    }
+
     pub(super) fn place(&self, run: RunId) -> Result<Place, String> {
         if let Some(line) = self.live.get(&run) {
-            return Ok(Place::Live(line.clone()));
+            return Ok(Place::Live(line.records.clone()));
         }
         find(&self.segments, run)
     }

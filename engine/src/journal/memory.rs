@@ -1,7 +1,7 @@
 //! A journal in memory: for tests and for `graylane plan`, which runs nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
@@ -21,9 +21,7 @@ pub struct MemoryJournal {
 
 #[derive(Debug, Default)]
 struct Inner {
-    records: BTreeMap<RunId, Vec<(Record, Chain)>>,
     index: Index,
-    audit: Vec<Entry>,
     bytes: BTreeMap<Digest, Vec<u8>>,
     fails: bool,
 }
@@ -55,7 +53,7 @@ impl Journal for MemoryJournal {
         for record in &records {
             let before = last.entry(record.run).or_insert_with(|| {
                 let line = inner.index.live.get(&record.run);
-                line.map_or((0, false), |line| (line.last.0, line.summary.is_final()))
+                line.map_or((0, false), |line| (line.last(), line.summary.is_final()))
             });
             if record.seq.0 != before.0 + 1 || before.1 {
                 return Err(Error::OutOfOrder(record.run));
@@ -63,23 +61,26 @@ impl Journal for MemoryJournal {
             *before = (record.seq.0, matches!(record.event, crate::run::Event::RunFinished { .. }));
         }
         for record in records {
-            inner.index.follow(&record);
-            let before = inner.records.get(&record.run).and_then(|records| records.last());
-            let before = before.map(|(_, chain)| *chain).unwrap_or_default();
-            let chain = Stored::of(&before, &record).map_err(Error::Broken)?.chain;
+            let before = inner.index.live.get(&record.run).and_then(|line| line.records.last());
+            let before = before.map(|last| last.chain).unwrap_or_default();
+            let stored = Stored::of(&before, &record).map_err(Error::Broken)?;
+            let chain = stored.chain;
             if is_audited(&record.event) {
                 let position = inner.index.head.position + 1;
                 let entry = Entry { position, at: record.at, run: record.run, seq: record.seq, chain };
                 inner.index.head = inner.index.head.after(&entry);
-                inner.audit.push(entry);
+                inner.index.audit.push_back(entry);
             }
-            inner.records.entry(record.run).or_default().push((record, chain));
+            inner.index.follow(&record, Arc::new(stored));
         }
         Ok(())
     }
 
     fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, Error> {
-        Ok(self.inner().records.get(&run).cloned().unwrap_or_default())
+        let inner = self.inner();
+        let records = inner.index.live.get(&run).map(|line| line.records.as_slice()).unwrap_or_default();
+        let decoded = records.iter().map(|stored| stored.record().map(|record| (record, stored.chain)));
+        decoded.collect::<Result<_, _>>().map_err(Error::Damaged)
     }
 
     fn list(&self, query: &Query) -> Result<Page, Error> {
@@ -91,8 +92,7 @@ impl Journal for MemoryJournal {
     }
 
     fn audit(&self, after: u64, limit: usize) -> Result<Vec<Entry>, Error> {
-        let skip = usize::try_from(after).unwrap_or(usize::MAX);
-        Ok(self.inner().audit.iter().skip(skip).take(limit).copied().collect())
+        Ok(self.inner().index.audit_after(after, limit))
     }
 
     fn head(&self) -> Head {
@@ -101,7 +101,7 @@ impl Journal for MemoryJournal {
 
     fn head_at(&self, position: u64) -> Result<Option<Head>, Error> {
         let inner = self.inner();
-        let entries = inner.audit.iter().take_while(|entry| entry.position <= position);
+        let entries = inner.index.audit.iter().take_while(|entry| entry.position <= position);
         let head = entries.fold(Head::default(), |head, entry| head.after(entry));
         Ok((head.position == position).then_some(head))
     }

@@ -24,13 +24,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::disk::{Generations, Tree, TreeError};
-use super::history::{self, Index, Line, Place};
+use super::history::{self, Index, Place};
 use super::objects::Objects;
 use super::query::{Page, Query};
-use super::record::{self, Stored, run_prefix};
+use super::record::{self, Stored};
 use super::sealer;
 use super::segment::{Listed, Segment, file_name};
-use super::writer::{AUDIT, BATCH_KEY, End, Job, SEGMENT, Sentinel, Write, Writer, audit_key};
+use super::writer::{AUDIT, BATCH_KEY, End, Job, SEGMENT, Sentinel, Write, Writer};
 use super::{Error, Journal};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
 use crate::id::{Digest, RunId};
@@ -135,7 +135,6 @@ struct Running {
 /// What the threads and the readers of a store share.
 pub(super) struct Shared {
     pub(super) index: RwLock<Index>,
-    pub(super) reads: RwLock<Reads>,
     pub(super) history: PathBuf,
     acknowledged: AtomicU64,
 }
@@ -148,16 +147,6 @@ impl Shared {
     pub(super) fn acknowledge(&self, batch: u64) {
         self.acknowledged.store(batch, Ordering::SeqCst);
     }
-}
-
-/// Where the records of runs that are not sealed are read.
-pub(super) enum Reads {
-    Tree(Tree),
-    /// After a failed write: what was acknowledged, kept in memory while sled is closed.
-    Kept {
-        runs: HashMap<RunId, Vec<Stored>>,
-        audit: Vec<Entry>,
-    },
 }
 
 /// A store that was opened and checked.
@@ -207,7 +196,6 @@ impl DiskJournal {
         let opened = open_store(folder)?;
         let shared = Arc::new(Shared {
             index: RwLock::default(),
-            reads: RwLock::new(Reads::Tree(opened.tree.clone())),
             history: folder.join("history"),
             acknowledged: AtomicU64::new(0),
         });
@@ -332,47 +320,16 @@ impl DiskJournal {
     }
 
     pub(super) fn stored(&self, run: RunId) -> Result<Vec<Stored>, Error> {
-        // A run that is sealed or moved while it is read is read again, where it is now.
-        let mut short = String::new();
-        for _ in 0..5 {
-            let place = {
-                let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
-                index.place(run)
-            };
-            let last = match place.map_err(Error::Damaged)? {
-                Place::Nowhere => return Ok(Vec::new()),
-                Place::Sealed(segment, row) => return segment.records(&row).map_err(Error::Damaged),
-                Place::Live(Line { last, .. }) => last.0,
-            };
-            let tree = {
-                let reads = self.shared.reads.read().unwrap_or_else(PoisonError::into_inner);
-                match &*reads {
-                    Reads::Tree(tree) => tree.clone(),
-                    Reads::Kept { runs, .. } => return Ok(runs.get(&run).cloned().unwrap_or_default()),
-                }
-            };
-            match stored_in(&tree, run, last) {
-                Ok(records) => return Ok(records),
-                Err(why) => short = why,
-            }
+        let place = {
+            let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.place(run)
+        };
+        match place.map_err(Error::Damaged)? {
+            Place::Nowhere => Ok(Vec::new()),
+            Place::Sealed(segment, row) => segment.records(&row).map_err(Error::Damaged),
+            Place::Live(records) => Ok(records.iter().map(|stored| Stored::clone(stored)).collect()),
         }
-        Err(Error::Damaged(short))
     }
-}
-
-/// The first `last` records of a run; what is not acknowledged yet is not shown.
-fn stored_in(tree: &Tree, run: RunId, last: u64) -> Result<Vec<Stored>, String> {
-    let mut chain = Chain::default();
-    let mut records = Vec::new();
-    tree.scan(&run_prefix(run), |key, value| {
-        if (records.len() as u64) < last {
-            let record = Stored::from_value(&chain, key, value).map_err(|why| format!("run {run}: {why}"))?;
-            chain = record.chain;
-            records.push(record);
-        }
-        Ok(())
-    })?;
-    if records.len() as u64 == last { Ok(records) } else { Err(format!("run {run}: a record is missing")) }
 }
 
 impl Drop for DiskJournal {
@@ -422,7 +379,10 @@ impl Journal for DiskJournal {
     }
 
     fn audit(&self, after: u64, limit: usize) -> Result<Vec<Entry>, Error> {
-        let segments = self.shared.segments();
+        let (segments, rest) = {
+            let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+            (index.segments.clone(), index.audit_after(after, limit))
+        };
         let first = segments.partition_point(|segment| segment.listed.audit_to <= after);
         let mut entries: Vec<Entry> = Vec::new();
         for segment in &segments[first..] {
@@ -432,32 +392,7 @@ impl Journal for DiskJournal {
             let slice = segment.audit().map_err(Error::Damaged)?;
             entries.extend(slice.into_iter().filter(|entry| entry.position > after));
         }
-        let head = self.head();
-        let mut next = entries.last().map_or(after, |last| last.position) + 1;
-        let reads = self.shared.reads.read().unwrap_or_else(PoisonError::into_inner);
-        match &*reads {
-            Reads::Kept { audit, .. } => {
-                entries.extend(audit.iter().filter(|entry| entry.position >= next).copied());
-            }
-            Reads::Tree(tree) => {
-                while entries.len() < limit && next <= head.position {
-                    let found = tree.get(&audit_key(next)).map_err(Error::Damaged)?;
-                    let Some(entry) = found.as_deref().and_then(Entry::from_bytes) else {
-                        drop(reads);
-                        // It was sealed a moment ago, or it is gone.
-                        let sealed =
-                            self.shared.segments().last().is_some_and(|last| last.listed.audit_to >= next);
-                        return if sealed {
-                            self.audit(after, limit)
-                        } else {
-                            Err(Error::Damaged(format!("entry {next} of the audit log is missing")))
-                        };
-                    };
-                    entries.push(entry);
-                    next += 1;
-                }
-            }
-        }
+        entries.extend(rest);
         entries.truncate(limit);
         Ok(entries)
     }
@@ -495,7 +430,6 @@ impl Journal for DiskJournal {
 
     fn reopen(&self) -> Result<(), Error> {
         self.stop();
-        self.keep_in_memory()?;
         let acknowledged = self.shared.acknowledged.load(Ordering::SeqCst);
         let opened = open_store(&self.folder).map_err(|error| Error::Broken(error.to_string()))?;
         if opened.batch < acknowledged {
@@ -504,36 +438,8 @@ impl Journal for DiskJournal {
                 opened.batch
             )));
         }
-        let tree = opened.tree.clone();
         let running = start(opened, &self.shared, self.limits).map_err(Error::Damaged)?;
-        *self.shared.reads.write().unwrap_or_else(PoisonError::into_inner) = Reads::Tree(tree);
         *self.running() = Some(running);
-        Ok(())
-    }
-}
-
-impl DiskJournal {
-    /// Reads what is in sled and was acknowledged into memory, and lets go of sled.
-    fn keep_in_memory(&self) -> Result<(), Error> {
-        let mut reads = self.shared.reads.write().unwrap_or_else(PoisonError::into_inner);
-        let Reads::Tree(tree) = &*reads else { return Ok(()) };
-        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let sealed = index.segments.last().map_or(0, |last| last.listed.audit_to);
-        let head = self.head().position;
-        let kept = tree.guarded(move |tree, progress| {
-            let mut runs = HashMap::new();
-            for (run, line) in &index.live {
-                runs.insert(*run, stored_in(tree, *run, line.last.0)?);
-                progress.fetch_add(1, Ordering::Relaxed);
-            }
-            let mut audit = Vec::new();
-            for position in sealed + 1..=head {
-                audit.extend(tree.get(&audit_key(position))?.as_deref().and_then(Entry::from_bytes));
-            }
-            Ok((runs, audit))
-        });
-        let (runs, audit) = kept.map_err(Error::Damaged)?;
-        *reads = Reads::Kept { runs, audit };
         Ok(())
     }
 }
@@ -748,9 +654,9 @@ fn read_all(tree: &Tree, sealed: Head, progress: &AtomicU64) -> Result<Found, St
         if record.run != run || record.seq != seq {
             return Err(wrong("a record stands where another should be"));
         }
-        found.index.follow(&record);
         let is_final = matches!(record.event, Event::RunFinished { .. });
         found.ends.insert(run, End { seq: seq.0, chain: stored.chain, is_final });
+        found.index.follow(&record, Arc::new(stored));
         Ok(())
     })?;
     Ok(found)
@@ -811,6 +717,7 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
     let next_segment = segments.iter().map(|segment| segment.listed.number).max().unwrap_or(0) + 1;
     index.segments = segments;
     index.head = head;
+    index.audit = audit.into();
     *shared.index.write().unwrap_or_else(PoisonError::into_inner) = index;
     shared.acknowledge(batch);
     let (queue, inbox) = mpsc::channel();

@@ -24,10 +24,10 @@ use tokio::sync::oneshot;
 use super::Error;
 use super::disk::{Batch, Generations, Tree};
 use super::history::{self, Place};
-use super::record;
+use super::record::{self, Stored};
 use super::sealer::{Made, Order};
 use super::segment::{Listed, file_name};
-use super::store::{Limits, Reads, Shared};
+use super::store::{Limits, Shared};
 use crate::audit::{Chain, Entry, Head, is_audited};
 use crate::id::{RunId, Seq};
 use crate::run::{Event, Record, RunSummary};
@@ -218,13 +218,13 @@ impl Writer {
         }
         let mut answers = Vec::with_capacity(writes.len());
         let mut batch = Batch::default();
-        let mut accepted: Vec<&Record> = Vec::new();
+        let mut accepted: Vec<(&Record, Arc<Stored>)> = Vec::new();
+        let mut entries = Vec::new();
         for write in writes {
-            let taken = self.encode(&write.records, &mut batch);
-            if taken.is_ok() {
-                accepted.extend(write.records.iter().map(|(record, _)| record));
-            }
-            answers.push(taken);
+            let taken = self.encode(&write.records, &mut batch, &mut entries);
+            answers.push(taken.map(|stored| {
+                accepted.extend(write.records.iter().map(|(record, _)| record).zip(stored));
+            }));
         }
         self.reclaim(&mut batch);
         if batch.keys == 0 {
@@ -235,18 +235,26 @@ impl Writer {
             return vec![Err(self.broken.clone().unwrap_or(Error::Broken(String::new()))); writes.len()];
         }
         let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
-        for record in accepted {
-            index.follow(record);
+        for (record, stored) in accepted {
+            index.follow(record, stored);
         }
+        index.audit.extend(entries);
         index.head = self.head;
         answers
     }
 
     /// Encodes the records of one write; all or none of them move chains and audit log on.
-    fn encode(&mut self, records: &[(Record, Vec<u8>)], batch: &mut Batch) -> Result<(), Error> {
+    fn encode(
+        &mut self,
+        records: &[(Record, Vec<u8>)],
+        batch: &mut Batch,
+        entries: &mut Vec<Entry>,
+    ) -> Result<Vec<Arc<Stored>>, Error> {
         let mut moved: HashMap<RunId, End> = HashMap::new();
         let mut head = self.head;
         let mut finished = Vec::new();
+        let mut logged = Vec::new();
+        let mut stored = Vec::with_capacity(records.len());
         let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(records.len());
         for (record, json) in records {
             let end = match moved.get(&record.run).or_else(|| self.ends.get(&record.run)) {
@@ -261,11 +269,13 @@ impl Writer {
             let is_final = matches!(record.event, Event::RunFinished { .. });
             moved.insert(record.run, End { seq: record.seq.0, chain, is_final });
             pairs.push((key.to_vec(), record::value(&chain, json)));
+            stored.push(Arc::new(Stored { format: record::FORMAT, chain, json: json.clone() }));
             if is_audited(&record.event) {
                 let position = head.position + 1;
                 let entry = Entry { position, at: record.at, run: record.run, seq: record.seq, chain };
                 head = head.after(&entry);
                 pairs.push((audit_key(position).to_vec(), audit_value(&entry, &head)));
+                logged.push(entry);
             }
             if is_final {
                 finished.push((record.run, head.position));
@@ -277,7 +287,8 @@ impl Writer {
         self.ends.extend(moved);
         self.head = head;
         self.finished.extend(finished);
-        Ok(())
+        entries.extend(logged);
+        Ok(stored)
     }
 
     /// A run that is not in sled is new, or it is sealed and final.
@@ -404,6 +415,9 @@ impl Writer {
                 let to = segment.listed.audit_to;
                 let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
                 index.segments.push(Arc::new(segment));
+                while index.audit.front().is_some_and(|entry| entry.position <= to) {
+                    index.audit.pop_front();
+                }
                 for run in &runs {
                     index.live.remove(&run.id);
                     if let Some(end) = self.ends.remove(&run.id) {
@@ -465,7 +479,6 @@ impl Writer {
         })?;
         fresh.commit(batch)?;
         self.generations.switch(number).map_err(|error| error.to_string())?;
-        *self.shared.reads.write().unwrap_or_else(PoisonError::into_inner) = Reads::Tree(fresh.clone());
         self.tree = fresh;
         self.generation = number;
         self.written = 0;
