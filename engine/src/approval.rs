@@ -39,7 +39,7 @@ impl Task for Approval {
                     "description": "How many must agree; 1 where it is not written.",
                 },
                 "from": {
-                    "type": "array", "items": { "type": "string", "minLength": 1 },
+                    "type": "array", "items": { "type": "string", "pattern": "\\S", "x-expected": "a name, or `role:NAME`" },
                     "description": "Who may agree: names, and roles as `role:NAME`. Everybody where it is not written.",
                 },
                 "allow_initiator": {

@@ -274,11 +274,11 @@ tasks:
     type: mse-gray-deplyo
     with: {}
 ",
-        &["17:11 `mse-gray-deplyo`: unknown task type `mse-gray-deplyo` (did you mean `mse-gray-deploy`?) [the types are `generic-verify`, `mse-gray-deploy`, `mse-gray-offline` and `prod-deploy`]"]),
+        &["17:11 `mse-gray-deplyo`: unknown task type `mse-gray-deplyo` (did you mean `mse-gray-deploy`?) [the types are `approval`, `generic-verify`, `mse-gray-deploy`, `mse-gray-offline` and `prod-deploy`]"]),
     row(Structure, "a task type that there is not", Task, r"  s-helm:
     type: helm
 ",
-        &["17:11 `helm`: unknown task type `helm` [the types are `generic-verify`, `mse-gray-deploy`, `mse-gray-offline` and `prod-deploy`]"]),
+        &["17:11 `helm`: unknown task type `helm` [the types are `approval`, `generic-verify`, `mse-gray-deploy`, `mse-gray-offline` and `prod-deploy`]"]),
     row(Structure, "a check that says nothing", Task, r"  s-check:
     type: generic-verify
     with: { environment: production, tag: gray, checks: [{ name: nothing }] }
@@ -441,7 +441,7 @@ tasks:
     with: { environment: production, tag: gray, on_missing: pas }
 ",
         &[
-            "18:17 `ignore`: `on_failure` cannot be `ignore` (one of `stop` and `continue`)",
+            "18:17 `ignore`: `on_failure` cannot be `ignore` (one of `stop`, `continue` and `hold`)",
             "19:61 `pas`: `on_missing` cannot be `pas` (did you mean `pass`?) [one of `fail` and `pass`]",
         ]),
     row(Type, "`yes` for a boolean", Task, r"  y-when:
@@ -562,7 +562,7 @@ tasks:
     on_failure:
     with: { environment: production, tag: gray }
 ",
-        &["18:5 `on_failure`: `on_failure` must not be empty (one of `stop` and `continue`)"]),
+        &["18:5 `on_failure`: `on_failure` must not be empty (one of `stop`, `continue` and `hold`)"]),
     row(Expression, "an input that is mistyped", Task, r"  e-input:
     type: mse-gray-offline
     needs: [deploy]
