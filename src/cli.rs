@@ -19,6 +19,7 @@ mod validate;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args as ClapArgs, ColorChoice, Parser, Subcommand, ValueEnum};
 use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
@@ -200,6 +201,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Completions(args) => completions::run(&args),
     };
     match done {
+        Ok(_) if LOST.load(Ordering::SeqCst) => EXIT_SURROUNDINGS,
         Ok(code) => code,
         Err(failure) => {
             match context.output {
@@ -326,8 +328,18 @@ fn complain_in(failure: &Failure, colours: bool) {
 
 /// Prints to standard output. Whoever closed it early has read enough.
 pub(crate) fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let mut out = std::io::stdout();
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+        && !LOST.swap(true, Ordering::SeqCst)
+    {
+        note(&format!("error: the output cannot be written: {error}"));
+    }
 }
+
+/// Set when something could not be printed: a list that was cut in silence would be taken for the whole.
+static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Prints to standard error, above the bars where there are any.
 pub(crate) fn note(text: &str) {
@@ -416,6 +428,12 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
         Failure::refused(format!("{shown} cannot be read: {error}"))
             .hint("name a workflow file, as workflows/release.yaml")
     })?;
+    if args.from.is_some() && args.only.is_empty() && args.skip.is_empty() {
+        return Err(Failure::refused(
+            "`--from RUN` supplies the outputs of tasks that are left out, and none is",
+        )
+        .hint("add --only or --skip; to do a part of RUN again, use `graylane retry RUN --from TASK`"));
+    }
     let (mut bundle, broken) = operator_files(context, &key(context)?);
     if graylane_tasks::environment::names(&bundle).is_empty() {
         let folder = context.settings.environments.display();

@@ -240,8 +240,9 @@ pub(crate) fn summary(view: &RunView, colours: bool) -> String {
         _ => "1",
     };
     let took = summary.ended_at.map(|end| format!(" in {}", show_duration(end.since(summary.submitted_at))));
+    let undo = if summary.undoes.is_some() { "undo of " } else { "" };
     let mut out = format!(
-        "\n{} {}{}\n",
+        "\n{undo}{} {}{}\n",
         summary.workflow,
         paint(colours, colour, &summary.status),
         took.unwrap_or_default()

@@ -259,3 +259,22 @@ async fn a_cancel_at_once_lists_what_stays_and_an_undo_takes_it_back() {
     home.graylane(&["undo", "latest"]).expect(0);
     assert_eq!(gray_copies(&rehearsal).await, Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_environment_holds_what_would_be_deployed() {
+    let home = Home::new();
+    let environment = "config/environments/production.yaml";
+    let freeze = "freeze: [{ from: \"2020-01-01T00:00:00Z\", until: \"2120-01-01T00:00:00+08:00\", reason: holidays }]\nallow:";
+    home.edit(environment, "allow:", freeze);
+    let rehearsal = home.rehearsal("fast");
+    let held = home.graylane(&["run", "workflows/release.yaml"]).expect(4);
+    let words = "environment `production` is frozen until 2120-01-01T00:00:00+08:00: holidays";
+    assert!(held.stderr.contains(words) && held.stderr.contains("graylane answer"), "{held:?}");
+    assert_eq!(gray_copies(&rehearsal).await, Vec::<String>::new(), "held before the first write");
+    let planned = home.graylane(&["plan", "workflows/release.yaml"]).expect(2);
+    assert!(planned.stdout.contains(words), "{planned:?}");
+    home.graylane(&["answer", "latest", "fail"]).expect(0);
+    // The control: outside the window nobody is stopped.
+    home.edit(environment, "2120-01-01T00:00:00+08:00", "2020-01-02T00:00:00Z");
+    home.graylane(&["run", "workflows/release.yaml"]).expect(0);
+}

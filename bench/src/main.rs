@@ -3,6 +3,7 @@
 //! Each part runs in a process of its own, so that its memory is its own, and prints what it measured as one JSON
 //! object. The parent makes the page. Nothing here is part of the product.
 
+mod alone;
 mod api;
 mod measure;
 mod report;

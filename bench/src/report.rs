@@ -16,22 +16,25 @@ pub(crate) fn page(measured: &Value, runs: u64, folder: &Path) -> String {
     );
     tasks(&mut page, measured);
     page.push_str("## The store\n\n### Durable events\n\nOne event a write, so many runs at once. Raw is an append of the same bytes and fdatasync, in the same run.\n\n");
-    page.push_str("| runs at once | events/s | events in a batch | wait p50 | p99 | raw events/s | ratio to raw | raw fdatasync p50 |\n|---|---|---|---|---|---|---|---|\n");
+    page.push_str("| runs at once | events/s | events in a batch | wait p50 | p99 | sled alone: events/s, batch p50 | raw events/s | ratio to raw, of sled alone | raw fdatasync p50 |\n|---|---|---|---|---|---|---|---|---|\n");
     for row in rows(&measured["events"]) {
         let ratio = number(row, "events") / number(row, "raw_events") * 100.0;
+        let alone = number(row, "alone_events") / number(row, "raw_events") * 100.0;
         let _ = writeln!(
             page,
-            "| {} | {} | {:.1} | {:.2} ms | {:.2} ms | {} | {ratio:.0} % | {:.2} ms |",
+            "| {} | {} | {:.1} | {:.2} ms | {:.2} ms | {}, {:.2} ms | {} | {ratio:.0} %, {alone:.0} % | {:.2} ms |",
             row["at_once"],
             whole(number(row, "events")),
             number(row, "batch"),
             number(row, "p50"),
             number(row, "p99"),
+            whole(number(row, "alone_events")),
+            number(row, "alone_p50"),
             whole(number(row, "raw_events")),
             number(row, "raw_p50"),
         );
     }
-    page.push_str("\nGoal: at least 30 % of raw with 64 runs at once.\n\n");
+    page.push_str("\nGoal: at least 30 % of raw with 64 runs at once. The journal hashes every record and waits for the device twice where raw waits once:\nsled's flush writes and waits (sync_file_range), and only our fdatasync after it outlives a power cut. What sled alone reaches with the same\nbatches is the limit; it also bounds a step of a chain and the time from a submit to the first task, which besides wake some five threads.\n\n");
     let raw = rows(&measured["events"]).first().map_or(0.0, |row| number(row, "raw_p50"));
     let through = &measured["through"];
     let (open, idle) = (&measured["open"], &measured["idle"]);

@@ -36,6 +36,19 @@ impl Timestamp {
     }
 }
 
+impl std::str::FromStr for Timestamp {
+    type Err = String;
+
+    /// Reads RFC 3339, as in `2026-12-24T18:00:00+08:00`.
+    fn from_str(text: &str) -> Result<Timestamp, String> {
+        let moment = DateTime::parse_from_rfc3339(text)
+            .map_err(|_| format!("`{text}` is not a time: write it as in `2026-12-24T18:00:00+08:00`"))?;
+        u64::try_from(moment.timestamp_millis())
+            .map(Timestamp)
+            .map_err(|_| format!("`{text}` is before 1970"))
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
@@ -200,5 +213,9 @@ mod tests {
     #[test]
     fn timestamps_print_as_rfc_3339() {
         assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!("1970-01-01T08:00:01+08:00".parse(), Ok(Timestamp::from_millis(1_000)));
+        for bad in ["", "tomorrow", "2026-02-30T00:00:00Z", "2026-01-01", "1969-01-01T00:00:00Z"] {
+            assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
+        }
     }
 }

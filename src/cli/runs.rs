@@ -49,7 +49,7 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
     /// In this state: queued, running, waiting, cancelling, succeeded, failed or cancelled
-    #[arg(long, value_name = "STATE")]
+    #[arg(long, value_name = "STATE", value_parser = ["queued", "running", "waiting", "cancelling", "succeeded", "failed", "cancelled"])]
     status: Option<String>,
     /// Whose tasks name this lane
     #[arg(long, value_name = "TAG")]
@@ -58,7 +58,7 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "NAME")]
     actor: Option<String>,
     /// Started by this kind of trigger
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = ["manual", "undo"])]
     trigger: Option<String>,
     /// How many at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -169,7 +169,9 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
                 Output::Json => print(&json(&view)),
                 Output::Text => {
                     print(&summary(&view, context.colours));
-                    if view.outcome.is_none() && !held {
+                    if view.summary.status == "waiting" && !held {
+                        print("nobody carries it on meanwhile: answer, then `graylane resume` does");
+                    } else if view.outcome.is_none() && !held {
                         print("it was cut off, and nobody carries it on: `graylane resume` does");
                     }
                 }
@@ -210,7 +212,7 @@ fn table(runs: &[RunSummary]) -> String {
             run.ended_at.map(|end| show_duration(end.since(run.submitted_at))).unwrap_or_else(|| "-".into());
         table.add_row([
             run.id.to_string(),
-            run.workflow.to_string(),
+            if run.undoes.is_some() { format!("{} (undo)", run.workflow) } else { run.workflow.to_string() },
             run.status.clone(),
             run.actor.clone(),
             run.submitted_at.to_string(),

@@ -140,7 +140,18 @@ async fn restore(context: &Context, file: PathBuf) -> Result<u8, Failure> {
             .hint("name a new folder with --data; nothing is ever written over a store"));
     }
     let from = file.clone();
-    let counted = blocking(move || DiskJournal::import(&data, &from)).await?;
+    let fresh = !data.exists();
+    let made = data.clone();
+    let counted = match blocking(move || DiskJournal::import(&data, &from)).await {
+        Ok(counted) => counted,
+        Err(failure) => {
+            // Half a store in a folder of its own is of use to nobody, and could be taken for an empty one.
+            if fresh {
+                let _ = std::fs::remove_dir_all(&made);
+            }
+            return Err(failure.hint("this backup cannot be used: take another one"));
+        }
+    };
     show(context, "restored", &counted, &context.settings.data);
     Ok(0)
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use graylane_engine::bundle::Bundle;
+use graylane_engine::clock::Timestamp;
 use graylane_engine::document::{Document, Finding, Problem, file_problem};
 use graylane_engine::id::{WorkflowName, is_name};
 use graylane_engine::schema::{Checker, list, nearest, value_words};
@@ -41,6 +42,9 @@ pub struct Environment {
     /// What is special about single services.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub service_options: BTreeMap<String, ServiceOptions>,
+    /// Times in which nothing is deployed here: what would be is held. Verifying and taking back go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<Freeze>,
     /// Whether an approval here counts only from somebody who has proved who they are.
     #[serde(default)]
     pub protected: bool,
@@ -49,6 +53,38 @@ pub struct Environment {
     /// Field managers whose fields prod-deploy takes over without being told.
     #[serde(default = "default_take_over")]
     pub take_over: Vec<String>,
+}
+
+/// A time in which nothing is deployed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Freeze {
+    /// When it begins, in RFC 3339.
+    #[schemars(regex(pattern = MOMENT), extend("x-expected" = "a time is written as in `2026-12-24T18:00:00+08:00`"))]
+    pub from: String,
+    /// When it ends, in RFC 3339.
+    #[schemars(regex(pattern = MOMENT), extend("x-expected" = "a time is written as in `2026-12-24T18:00:00+08:00`"))]
+    pub until: String,
+    /// Why, for those whom it stops.
+    pub reason: String,
+}
+
+const MOMENT: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2})$";
+
+impl Environment {
+    /// The freeze of this moment.
+    ///
+    /// # Errors
+    /// A time that there is not, as a sentence.
+    pub fn frozen(&self, now: Timestamp) -> Result<Option<&Freeze>, String> {
+        for freeze in &self.freeze {
+            let (from, until): (Timestamp, Timestamp) = (freeze.from.parse()?, freeze.until.parse()?);
+            if from <= now && now < until {
+                return Ok(Some(freeze));
+            }
+        }
+        Ok(None)
+    }
 }
 
 fn default_take_over() -> Vec<String> {

@@ -171,6 +171,7 @@ impl Task for MseGrayDeploy {
     async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
         let with: With = spec::read(cx)?;
         let site = spec::site(cx, &with.environment)?;
+        spec::thawed(cx, &site)?;
         let cluster = self.clusters.connect(&site).await?;
         Planner { cx, with: &with, site: &site, cluster: &cluster, key: &self.key }.plan().await
     }

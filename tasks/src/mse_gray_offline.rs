@@ -249,6 +249,15 @@ impl Offline<'_> {
         Ok(Outputs { values, report })
     }
 
+    /// The pause alone, where no route is left to be closed first.
+    pub(crate) async fn drain_unless_route(&self) -> Result<(), TaskError> {
+        if self.body.objects.iter().any(|doomed| doomed.at.kind == "Ingress") {
+            return Ok(());
+        }
+        self.drain().await?;
+        self.cx.checkpoint("drained").await
+    }
+
     async fn drain(&self) -> Result<(), TaskError> {
         let drain = Duration::from_millis(self.body.drain_ms);
         if drain.is_zero() {

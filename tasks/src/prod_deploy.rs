@@ -164,6 +164,7 @@ impl Task for ProdDeploy {
     async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
         let with: With = spec::read(cx)?;
         let site = spec::site(cx, &with.environment)?;
+        spec::thawed(cx, &site)?;
         let cluster = self.clusters.connect(&site).await?;
         Planner { with: &with, site: &site, cluster: &cluster, key: &self.key }.plan().await
     }
@@ -174,6 +175,10 @@ impl Task for ProdDeploy {
         let cluster = self.clusters.connect(&site).await?;
         let wrote = Mutex::new(cx.checkpoints.clone());
         let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body, wrote };
+        // A plan may be older than a freeze; what has begun is finished.
+        if deploy.written().is_none() && !cx.passed(ROLLBACK) {
+            spec::thawed(cx, &site)?;
+        }
         if cx.passed(ROLLBACK) {
             // A crash cut a rollback off: going forward again would undo the undoing.
             let told = deploy.roll_back("rolling back", &CancellationToken::new()).await.all();
@@ -554,7 +559,15 @@ impl Deploy<'_> {
             self.cx.checkpoint(&mark).await?;
         }
         self.cx.log(format!("apply {}", full_name(&self.cluster.namespace, &object)));
-        let applied = self.cluster.apply(&object, false, write.force).await?;
+        let applied = match self.cluster.apply(&object, false, write.force).await {
+            // A rollback and an undo wrote these fields under our name by another kind of write.
+            Err(ApplyError::Conflict(owners, _))
+                if owners.iter().all(|(manager, _)| manager == FIELD_MANAGER) =>
+            {
+                self.cluster.apply(&object, false, true).await
+            }
+            applied => applied,
+        }?;
         self.remember(&at, &applied).await?;
         Ok(applied)
     }

@@ -38,6 +38,23 @@ pub fn site(cx: &TaskContext, name: &str) -> Result<Site, TaskError> {
     Ok(site)
 }
 
+/// Holds what would be deployed while the environment is frozen.
+///
+/// # Errors
+/// A hold, or a freeze that cannot be read.
+pub fn thawed(cx: &TaskContext, site: &Site) -> Result<(), TaskError> {
+    let environment = &site.environment;
+    match environment.frozen(cx.clock.now()) {
+        Ok(None) => Ok(()),
+        Ok(Some(freeze)) => Err(TaskError::hold(format!(
+            "environment `{}` is frozen until {}: {}",
+            environment.name, freeze.until, freeze.reason
+        ))
+        .hint("answer `retry` when it is over, or take the window out of the environment's file and start a new run")),
+        Err(why) => Err(TaskError::permanent(format!("`freeze` of environment `{}`: {why}", environment.name))),
+    }
+}
+
 /// A plan with its body, marked where it writes to a protected environment.
 ///
 /// # Errors

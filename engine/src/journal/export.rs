@@ -11,6 +11,7 @@
 //! It holds what was written, not how it was kept: a later version reads it into its own layout. Copying a data folder
 //! that is in use is no backup.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -27,7 +28,7 @@ use super::store::{DiskJournal, OpenError, complete, make, take, tree_of};
 use super::writer::{BATCH_KEY, audit_key, audit_value, segment_key};
 use super::{Error, Journal as _};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
-use crate::id::{RunId, Seq, hex};
+use crate::id::{Digest, RunId, Seq, hex};
 use crate::run::RunSummary;
 
 const MARK: &[u8; 8] = b"GLEXP\0\0\x01";
@@ -110,7 +111,12 @@ impl DiskJournal {
             out.run(*run, &records, &mut counted)?;
         }
         out.entries(&index.audit_after(sealed, usize::MAX), &mut counted)?;
-        // What records name was there before them.
+        // What records name was there before them; what is missing must not be missed by whoever needs the backup.
+        let kept: BTreeSet<Digest> =
+            self.objects().all().map_err(|error| error.to_string())?.into_iter().collect();
+        if let Some(lost) = out.named.difference(&kept).next() {
+            return Err(format!("the store is damaged: the object {lost} is missing"));
+        }
         for digest in self.objects().all().map_err(|error| error.to_string())? {
             out.frame(b'o', &self.get(&digest).map_err(said)?)?;
             counted.objects += 1;
@@ -163,11 +169,13 @@ impl DiskJournal {
 struct Framed<W> {
     out: Option<W>,
     hash: Sha256,
+    /// The objects that records name.
+    named: BTreeSet<Digest>,
 }
 
 impl<W: Write> Framed<W> {
     fn new(out: W) -> Framed<W> {
-        Framed { out: Some(out), hash: Sha256::new() }
+        Framed { out: Some(out), hash: Sha256::new(), named: BTreeSet::new() }
     }
 
     fn mark(&mut self) -> Result<(), String> {
@@ -200,6 +208,9 @@ impl<W: Write> Framed<W> {
             payload.push(record.format);
             payload.extend_from_slice(&length(&record.json));
             payload.extend_from_slice(&record.json);
+        }
+        for record in records {
+            self.named.extend(record.record()?.event.objects());
         }
         counted.runs += 1;
         counted.records += records.len() as u64;
@@ -276,7 +287,13 @@ impl Import<'_> {
                     self.objects.put(&payload).map_err(|error| error.to_string())?;
                     self.counted.objects += 1;
                 }
-                b'e' => return self.end(&payload, &before.finalize().into()),
+                b'e' => {
+                    let counted = self.end(&payload, &before.finalize().into())?;
+                    return match file.read(&mut [0]).map_err(cut)? {
+                        0 => Ok(counted),
+                        _ => Err("something stands after its end".into()),
+                    };
+                }
                 other => {
                     return Err(format!("it has a part of kind {other}, which this version does not know"));
                 }

@@ -275,6 +275,18 @@ impl Event {
         }
     }
 
+    /// The stored bytes that it names: a bundle, plans.
+    pub fn objects(&self) -> Vec<Digest> {
+        match self {
+            Event::RunSubmitted { bundle, kept, .. } => {
+                let plans = kept.values().filter_map(|kept| kept.plan.clone());
+                std::iter::once(bundle.clone()).chain(plans).collect()
+            }
+            Event::PlanMade { plan, .. } => vec![plan.clone()],
+            _ => Vec::new(),
+        }
+    }
+
     /// The event's name, as it is stored.
     pub fn name(&self) -> &'static str {
         match self {

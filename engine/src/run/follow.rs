@@ -25,6 +25,9 @@ pub enum FollowError {
         "run {0} was taken back by run {1}: nothing of it can be kept; `graylane rerun {0}` does all of it anew"
     )]
     Undone(crate::id::RunId, crate::id::RunId),
+    /// It was taken back already.
+    #[error("run {0} was taken back by run {1} already; `--force` does it once more")]
+    TakenBack(crate::id::RunId, crate::id::RunId),
     /// Everything succeeded.
     #[error("every task of run {0} is done; name one with --from, or use `graylane rerun {0}`")]
     NothingToRetry(crate::id::RunId),

@@ -272,7 +272,13 @@ impl Engine {
                         && !force
                         && load(&parts, by)?.is_some_and(|(run, _)| run.succeeded())
                     {
-                        return Err(FollowError::Undone(of, by).into());
+                        return Err(FollowError::TakenBack(of, by).into());
+                    }
+                    if !force
+                        && let Some(by) = undone_later(&parts, &old)?
+                        && load(&parts, by)?.is_some_and(|(run, _)| run.succeeded())
+                    {
+                        return Err(FollowError::TakenBack(of, by).into());
                     }
                     (old.undo(Trigger::Manual, actor, force)?, Arc::new(old.graph.reversed()))
                 }
@@ -367,7 +373,13 @@ impl Engine {
         }
         let parts = self.parts.clone();
         let folded = tokio::task::spawn_blocking(move || {
-            Ok(load(&parts, run)?.map(|(run, _)| view::of(&run, &Waits::default())))
+            let Some((run, _)) = load(&parts, run)? else { return Ok(None) };
+            let mut view = view::of(&run, &Waits::default());
+            // A final run cannot name what took it back later.
+            if view.outcome.is_some() && view.undone_by.is_none() {
+                view.undone_by = undone_later(&parts, &run)?;
+            }
+            Ok(Some(view))
         });
         folded
             .await

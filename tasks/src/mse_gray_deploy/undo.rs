@@ -70,7 +70,12 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
             drain_ms: u64::try_from(drain.as_millis()).unwrap_or(u64::MAX),
             objects,
         };
-        Offline::new(deploy.cx, deploy.cluster, &body).run().await?;
+        let offline = Offline::new(deploy.cx, deploy.cluster, &body);
+        // The route may be gone since an attempt before this one, and requests that it let in still under way.
+        if !deploy.body.new_routes.is_empty() && !deploy.cx.passed("drained") {
+            offline.drain_unless_route().await?;
+        }
+        offline.run().await?;
         report.push(format!("lane {tag}: {count} objects that the run had created are gone"));
     }
     // What an attempt before this one brought back is not up because it was written.
