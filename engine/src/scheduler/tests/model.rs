@@ -363,7 +363,7 @@ impl<'w> Judge<'w> {
             let service = self.runs[&record.run].of.tasks[task].claims();
             let other = self.runs.iter().find(|(id, other)| {
                 let holds = |(at, mark): (usize, &Mark)| {
-                    *mark == Mark::Running && other.of.tasks[at].service == service
+                    *mark == Mark::Running && other.of.tasks[at].claims() == service
                 };
                 **id != record.run && service.is_some() && other.marks.iter().enumerate().any(holds)
             });
