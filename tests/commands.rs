@@ -456,3 +456,13 @@ fn a_code_host_gets_problems_as_sarif() {
     let refused = home.graylane(&["runs", "list", "-o", "sarif"]).expect(2);
     assert!(refused.stderr.contains("`-o sarif` is for `graylane validate` alone"), "{refused:?}");
 }
+
+#[test]
+fn output_that_cannot_be_written_is_told_and_is_code_3() {
+    let home = Home::new();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("opened");
+    let output = home.command(&["schema", "workflow"]).stdout(full).output().expect("started");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("the output cannot be written"), "{told}");
+}
