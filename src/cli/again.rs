@@ -6,11 +6,11 @@ use clap::Args;
 use graylane_engine::scheduler::Mode;
 use graylane_engine::view::RunView;
 
-use super::follow::follow;
+use super::run::carry_on;
 use super::runs::{look, run_path};
-use super::{Context, Failure, Output, WorkflowArgs, actor, json, note, print, submission, tell};
+use super::{Context, Failure, WorkflowArgs, actor, submission, tell};
 use crate::access::Access;
-use crate::api::wire::{FollowUp, How, Submitted};
+use crate::api::wire::{FollowUp, How};
 
 /// What `undo` takes.
 #[derive(Debug, Args)]
@@ -65,37 +65,4 @@ async fn begin(context: &Context, run: &str, how: How) -> Result<u8, Failure> {
     let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
     let submitted = access.client.post(&path, &FollowUp { how, actor: actor() }).await;
     carry_on(context, access, submitted).await
-}
-
-async fn carry_on(
-    context: &Context,
-    access: Access,
-    submitted: Result<Submitted, crate::client::CallError>,
-) -> Result<u8, Failure> {
-    let run = match submitted {
-        Ok(submitted) => submitted.id,
-        Err(error) => {
-            access.close().await;
-            return Err(error.into());
-        }
-    };
-    let text = context.output == Output::Text;
-    if text {
-        print(&format!("run {run}"));
-        let view: Result<RunView, _> = access.client.get(&format!("/api/v1/runs/{run}")).await;
-        let kept: Vec<String> = view
-            .iter()
-            .flat_map(|view| &view.tasks)
-            .filter(|task| task.kept)
-            .map(|task| task.name.to_string())
-            .collect();
-        if !kept.is_empty() {
-            note(&format!("kept, and not done again: {}", kept.join(", ")));
-        }
-    }
-    let ended = follow(context, access, &run).await?;
-    if !text && let Some(view) = &ended.view {
-        print(&json(view));
-    }
-    Ok(ended.code)
 }

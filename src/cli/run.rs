@@ -2,9 +2,10 @@
 
 use clap::Args;
 use graylane_engine::scheduler::Mode;
+use graylane_engine::view::RunView;
 
 use super::follow::follow;
-use super::{Context, Failure, Output, WorkflowArgs, json, print, submission, tell};
+use super::{Context, Failure, Output, WorkflowArgs, json, note, print, submission, tell};
 use crate::access::Access;
 use crate::api::wire::Submitted;
 
@@ -18,7 +19,16 @@ pub(crate) struct RunArgs {
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let asked = submission(context, &args.workflow)?;
     let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
-    let submitted: Result<Submitted, _> = access.client.post("/api/v1/runs", &asked).await;
+    let submitted = access.client.post("/api/v1/runs", &asked).await;
+    carry_on(context, access, submitted).await
+}
+
+/// Follows a run that was just taken to its end, and shows it.
+pub(super) async fn carry_on(
+    context: &Context,
+    access: Access,
+    submitted: Result<Submitted, crate::client::CallError>,
+) -> Result<u8, Failure> {
     let run = match submitted {
         Ok(submitted) => submitted.id,
         Err(error) => {
@@ -26,13 +36,22 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
             return Err(error.into());
         }
     };
-    if context.output == Output::Text {
+    let text = context.output == Output::Text;
+    if text {
         print(&format!("run {run}"));
+        let view: Result<RunView, _> = access.client.get(&format!("/api/v1/runs/{run}")).await;
+        let kept: Vec<String> = view
+            .iter()
+            .flat_map(|view| &view.tasks)
+            .filter(|task| task.kept)
+            .map(|task| task.name.to_string())
+            .collect();
+        if !kept.is_empty() {
+            note(&format!("kept, and not done again: {}", kept.join(", ")));
+        }
     }
     let ended = follow(context, access, &run).await?;
-    if context.output == Output::Json
-        && let Some(view) = &ended.view
-    {
+    if !text && let Some(view) = &ended.view {
         print(&json(view));
     }
     Ok(ended.code)

@@ -589,8 +589,7 @@ impl Deploy<'_> {
                     return changed("is another object than the one that was planned for");
                 }
                 let live = redact(&live, self.key);
-                let Some(now) = content(&live).map(digest_of) else { return Ok(()) };
-                if now == digest_of(&before.content) || now == before.written || self.wrote(at, &live) {
+                if self.known(at, &live, before) {
                     return Ok(());
                 }
                 changed("was changed by somebody else since it was planned")
@@ -608,6 +607,12 @@ impl Deploy<'_> {
 
     fn wrote(&self, at: &ObjectRef, live: &Value) -> bool {
         self.wrote.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.mark(at, live))
+    }
+
+    /// Whether an object is as the plan found it, or as this task wrote it. Kinds that are not compared always are.
+    fn known(&self, at: &ObjectRef, live: &Value, before: &Before) -> bool {
+        let Some(now) = content(live).map(digest_of) else { return true };
+        now == digest_of(&before.content) || now == before.written || self.wrote(at, live)
     }
 
     /// Keeps what was written, for this attempt and those after a crash: a take-over makes it differ from the dry run.
@@ -687,9 +692,7 @@ impl Deploy<'_> {
             let (Some(live), Some(before)) = (self.cluster.get(&at).await?, &write.before) else { continue };
             let live = redact(&live, self.key);
             let Some(content) = content(&live) else { continue };
-            let now = digest_of(content);
-            let known = now == digest_of(&before.content) || now == before.written || self.wrote(&at, &live);
-            if known || part(&at.kind).is_none() {
+            if self.known(&at, &live, before) || part(&at.kind).is_none() {
                 continue;
             }
             found.push(format!("{at} was changed by somebody else since the run wrote it"));

@@ -562,7 +562,7 @@ pub(crate) fn seal(
         return Err(SubmitError::Inputs(vec![words]));
     }
     let bundle = parts.journal.put(&bytes)?;
-    let mut event = Event::RunSubmitted {
+    let event = Event::RunSubmitted {
         workflow: graph.name.clone(),
         revision: graph.revision.clone(),
         bundle,
@@ -577,21 +577,18 @@ pub(crate) fn seal(
         environments: BTreeSet::new(),
         tags: BTreeSet::new(),
     };
-    let begin = |event: &Event| {
-        let record = Record { run: id, seq: Seq(1), at: now, event: event.clone() };
-        Run::begin(Arc::clone(&graph), &record)
-            .map(|run| (run, record))
-            .map_err(|error| SubmitError::Inputs(vec![error.to_string()]))
-    };
-    // Where the run goes follows from the run itself: it is told once more, with it.
-    let (run, _) = begin(&event)?;
+    let mut record = Record { run: id, seq: Seq(1), at: now, event };
+    let mut run = Run::begin(graph, &record).map_err(|error| SubmitError::Inputs(vec![error.to_string()]))?;
     run.run_claims().map_err(|why| SubmitError::Inputs(vec![why]))?;
+    // Where the run goes follows from the run itself: the record learns it before anybody reads it.
     let (in_environments, on_lanes) = run.places().map_err(|why| SubmitError::Inputs(vec![why]))?;
-    if let Event::RunSubmitted { environments, tags, .. } = &mut event {
-        *environments = in_environments;
-        *tags = on_lanes;
+    if let Event::RunSubmitted { environments, tags, .. } = &mut record.event {
+        environments.clone_from(&in_environments);
+        tags.clone_from(&on_lanes);
     }
-    begin(&event)
+    run.submitted.environments = in_environments;
+    run.submitted.tags = on_lanes;
+    Ok((run, record))
 }
 
 /// What another run's tasks have put out, for tasks that are left out here.
