@@ -28,20 +28,21 @@ fn problems(file: &str, given: impl Fn(Given) -> Given) -> String {
 #[test]
 fn a_flag_lies_over_a_variable_over_the_file_over_the_default() {
     let written = "\n\nlisten: 127.0.0.1:1\n";
-    let variable = |given: Given| given.variable("GRAYLANE_LISTEN", "127.0.0.1:2");
-    let both = |given: Given| variable(given).flag("--listen", Some("127.0.0.1:3"));
-    let empty = |given: Given| given.variable("GRAYLANE_LISTEN", "");
-    let same = |given: Given| given;
-    let table: [(&str, &dyn Fn(Given) -> Given, u16, &str); 6] = [
-        ("", &same, 7420, "default"),
-        (written, &same, 1, "graylane.yaml:3"),
-        (written, &empty, 1, "graylane.yaml:3"),
-        (written, &variable, 2, "GRAYLANE_LISTEN"),
-        ("", &variable, 2, "GRAYLANE_LISTEN"),
-        (written, &both, 3, "--listen"),
-    ];
-    for (file, given, port, from) in table {
-        let (_folder, resolved) = resolve(file, given);
+    for (file, variable, flag, port, from) in [
+        ("", None, None, 7420, "default"),
+        (written, None, None, 1, "graylane.yaml:3"),
+        (written, Some(""), None, 1, "graylane.yaml:3"),
+        (written, Some("127.0.0.1:2"), None, 2, "GRAYLANE_LISTEN"),
+        ("", Some("127.0.0.1:2"), None, 2, "GRAYLANE_LISTEN"),
+        (written, Some("127.0.0.1:2"), Some("127.0.0.1:3"), 3, "--listen"),
+    ] {
+        let (_folder, resolved) = resolve(file, |given| {
+            let given = match variable {
+                Some(text) => given.variable("GRAYLANE_LISTEN", text),
+                None => given,
+            };
+            given.flag("--listen", flag)
+        });
         let settings = resolved.expect("right");
         assert_eq!(settings.listen.port(), port, "{file:?}");
         assert!(settings.origins["listen"].to_string().ends_with(from), "{:?}", settings.origins["listen"]);
