@@ -11,6 +11,7 @@ mod problems;
 mod progress;
 mod rehearse;
 mod settings;
+mod sources;
 
 use std::process::ExitCode;
 
