@@ -45,6 +45,16 @@ impl Ran {
     }
 }
 
+/// Runs a command to its end.
+pub(crate) fn ran(command: &mut Command) -> Ran {
+    let output = command.output().expect("started");
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
 impl Home {
     /// A home with the examples as they are in the repository.
     pub(crate) fn new() -> Home {
@@ -94,12 +104,7 @@ impl Home {
 
     /// Runs the program to its end.
     pub(crate) fn graylane(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().expect("started");
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        ran(&mut self.command(arguments))
     }
 
     /// Starts the rehearsal as a process of its own.
