@@ -90,6 +90,9 @@ pub(super) struct Write {
     pub(super) done: oneshot::Sender<Result<(), Error>>,
 }
 
+/// Records and deeds in their stored form.
+type Encoded = (Vec<Arc<Stored>>, Vec<Arc<Stored>>);
+
 /// The number of the last acknowledged batch, in a file of its own: sled loses a damaged tail in silence.
 pub(super) struct Sentinel {
     file: File,
@@ -267,7 +270,7 @@ impl Writer {
         write: &Write,
         batch: &mut Batch,
         entries: &mut Vec<Entry>,
-    ) -> Result<(Vec<Arc<Stored>>, Vec<Arc<Stored>>), Error> {
+    ) -> Result<Encoded, Error> {
         let Write { records, deeds, rows, .. } = write;
         let mut moved: HashMap<RunId, End> = HashMap::new();
         let mut head = self.head;
