@@ -141,6 +141,7 @@ fn submission(state: &State, asked: wire::Submit) -> Result<Submission, ApiError
         key: None,
         vars: asked.vars,
         secrets: asked.secrets,
+        source: None,
     })
 }
 

@@ -11,7 +11,6 @@ mod problems;
 mod progress;
 mod rehearse;
 mod settings;
-mod sources;
 
 use std::process::ExitCode;
 

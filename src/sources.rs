@@ -27,6 +27,7 @@ use graylane_engine::graph::{Checked, Known as Names, check};
 use graylane_engine::id::{SourceName, WorkflowName, WorkflowUid};
 use graylane_engine::journal::Journal;
 use graylane_engine::ledger::{Deed, Standing};
+use graylane_engine::run::Sourced;
 use graylane_engine::scheduler::Engine;
 use graylane_engine::task::{Registry, Site};
 use graylane_engine::trigger::{Catalogue, Good, Known, Source as Shown};
@@ -465,9 +466,14 @@ impl Reader {
             for (name, taken) in &state.taken {
                 let mut bundle = self.operator.bundle().clone();
                 bundle.add(WORKFLOW_FILE, taken.bytes.to_vec());
+                let sourced = Sourced {
+                    name: state.name.clone(),
+                    path: taken.path.clone(),
+                    commit: taken.commit.clone(),
+                };
                 let good = Good {
                     revision: taken.revision.clone(),
-                    commit: taken.commit.clone(),
+                    sourced,
                     since: taken.since,
                     graph: Arc::clone(&taken.graph),
                     bundle: Arc::new(bundle),
