@@ -2,6 +2,7 @@
 //!
 //! One file a story; `support` has what they share. Nothing here reaches inside the engine.
 
+mod api;
 mod audit;
 mod cluster;
 mod commands;
