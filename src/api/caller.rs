@@ -3,45 +3,14 @@
 //! Whoever reaches the socket owns the data folder and may do everything; a name that is said there is not proved.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use clap::ValueEnum;
+use graylane_engine::ledger::Role;
 use graylane_engine::scheduler::Actor;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use super::error::{ApiError, Code};
 use crate::settings::Settings;
-
-/// What somebody may do. An admin may do everything; operators and approvers are not each other, so that nobody agrees
-/// to what they started.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, ValueEnum,
-)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Role {
-    /// Look at everything
-    Viewer,
-    /// Start, cancel and answer runs, and look
-    Operator,
-    /// Agree to what a run asks for, and look
-    Approver,
-    /// Everything, tokens too
-    Admin,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Role::Viewer => "viewer",
-            Role::Operator => "operator",
-            Role::Approver => "approver",
-            Role::Admin => "admin",
-        })
-    }
-}
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,7 +52,7 @@ codes! {
     WrongMethod, "wrong-method", METHOD_NOT_ALLOWED, "The address does not take this method";
     Busy, "busy", CONFLICT, "Another run is active, and the policy refuses this one";
     NotWaiting, "not-waiting", CONFLICT, "Nothing waits for this answer";
-    KeyReused, "key-reused", CONFLICT, "The key was used for another request";
+    KeyTaken, "key-taken", CONFLICT, "The key was used for another request";
     Conflict, "conflict", CONFLICT, "It does not fit what is there";
     TooLarge, "too-large", PAYLOAD_TOO_LARGE, "The body is too large";
     WrongType, "wrong-type", UNSUPPORTED_MEDIA_TYPE, "The body is not JSON";
@@ -140,6 +140,7 @@ impl From<SubmitError> for ApiError {
                 answer
             }
             SubmitError::Busy(_) => ApiError::new(Code::Busy, detail),
+            SubmitError::KeyTaken(_) => ApiError::new(Code::KeyTaken, detail),
             SubmitError::Journal(_) => ApiError::store(detail),
             SubmitError::Stopping => ApiError::new(Code::Stopping, detail),
         }
