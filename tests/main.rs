@@ -9,6 +9,7 @@ mod control;
 mod crash;
 mod leak;
 mod matrix;
+mod rollouts;
 mod story;
 mod support;
 mod tidy;
