@@ -138,6 +138,7 @@ fn submission(state: &State, asked: wire::Submit) -> Result<Submission, ApiError
         from,
         actor: asked.actor,
         trigger: Trigger::Manual,
+        key: None,
         vars: asked.vars,
         secrets: asked.secrets,
     })

@@ -75,6 +75,53 @@ name!(
     "task"
 );
 
+name!(
+    /// The name of a source of workflows, as the operator's settings have it.
+    SourceName,
+    "source"
+);
+
+/// A workflow of a source: what pauses, schedules and slots are kept under. Written as `source/workflow`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WorkflowUid {
+    /// Where its file comes from.
+    pub source: SourceName,
+    /// Its name.
+    pub name: WorkflowName,
+}
+
+impl fmt::Display for WorkflowUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.source, self.name)
+    }
+}
+
+impl FromStr for WorkflowUid {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let (source, name) = text.split_once('/').ok_or_else(|| {
+            InvalidName(format!("`{text}` names no workflow of a source: write it as SOURCE/WORKFLOW"))
+        })?;
+        Ok(WorkflowUid { source: source.parse()?, name: name.parse()? })
+    }
+}
+
+impl TryFrom<String> for WorkflowUid {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<WorkflowUid> for String {
+    fn from(uid: WorkflowUid) -> String {
+        uid.to_string()
+    }
+}
+
 /// The pattern of every name, for schemas.
 pub const NAME_PATTERN: &str = "^[A-Za-z][A-Za-z0-9_-]{0,62}$";
 
@@ -91,6 +138,9 @@ pub fn is_name(text: &str) -> bool {
 pub struct RunId(ulid::Ulid);
 
 impl RunId {
+    /// No run: an entry of the audit log under this id names a deed of the ledger. No run was submitted in 1970.
+    pub const LEDGER: RunId = RunId(ulid::Ulid::nil());
+
     /// Makes an id from a moment (milliseconds since 1970) and 80 random bits, both from the clock's door.
     pub fn new(millis: u64, random: u128) -> Self {
         RunId(ulid::Ulid::from_parts(millis, random))

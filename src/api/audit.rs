@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::{Query as UrlQuery, State as Given};
-use graylane_engine::audit::{Entry, Head, words};
+use graylane_engine::audit::{Chain, Entry, Head, words};
 use graylane_engine::id::{RunId, hex};
 use graylane_engine::journal::Error;
+use graylane_engine::ledger::DeedRecord;
 use graylane_engine::proof::{self, Verified};
 use graylane_engine::run::Record;
 
@@ -30,7 +31,12 @@ pub(super) async fn entries(
         let entries = journal.audit(after, limit)?;
         let mut runs: HashMap<RunId, Vec<Record>> = HashMap::new();
         let mut lines = Vec::with_capacity(entries.len());
+        let deeds = if entries.iter().any(Entry::is_deed) { journal.deeds()? } else { Vec::new() };
         for entry in entries {
+            if entry.is_deed() {
+                lines.push(deed(&entry, &deeds)?);
+                continue;
+            }
             if !runs.contains_key(&entry.run) {
                 // Runs of a page mostly come one after the other.
                 if runs.len() > 256 {
@@ -56,11 +62,27 @@ fn line(entry: &Entry, records: &[Record]) -> Result<AuditLine, Error> {
     Ok(AuditLine {
         position: entry.position,
         at: entry.at.to_string(),
-        run: entry.run.to_string(),
+        run: Some(entry.run.to_string()),
         seq: entry.seq.0,
         event: record.event.name().into(),
         actor: actor.map(str::to_owned),
         what,
+        record_hash: hex(&entry.chain),
+    })
+}
+
+fn deed(entry: &Entry, deeds: &[(DeedRecord, Chain)]) -> Result<AuditLine, Error> {
+    let (record, _) = deeds.iter().find(|(record, _)| record.seq == entry.seq).ok_or_else(|| {
+        Error::Damaged(format!("audit entry {}: deed {} is missing", entry.position, entry.seq))
+    })?;
+    Ok(AuditLine {
+        position: entry.position,
+        at: entry.at.to_string(),
+        run: None,
+        seq: entry.seq.0,
+        event: record.deed.name().into(),
+        actor: record.deed.actor().map(str::to_owned),
+        what: record.deed.words(),
         record_hash: hex(&entry.chain),
     })
 }

@@ -71,6 +71,7 @@ impl From<SubmitError> for ApiError {
                 answer
             }
             SubmitError::Busy(_) => ApiError::new(StatusCode::CONFLICT, "busy", detail),
+            SubmitError::KeyTaken(_) => ApiError::new(StatusCode::CONFLICT, "key-taken", detail),
             SubmitError::Journal(_) => ApiError::store(detail),
             SubmitError::Stopping => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store", detail),
         }

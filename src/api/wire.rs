@@ -118,7 +118,10 @@ pub(crate) struct AuditPart {
 pub(crate) struct AuditLine {
     pub(crate) position: u64,
     pub(crate) at: String,
-    pub(crate) run: String,
+    /// None for a deed, which belongs to no run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) run: Option<String>,
+    /// The place of the record in its run, or of the deed among all deeds.
     pub(crate) seq: u64,
     pub(crate) event: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -146,7 +146,13 @@ pub(super) fn terms_of(run: &RunSummary) -> Vec<Vec<u8>> {
     ];
     terms.extend(run.environments.iter().map(|environment| term(b'e', environment)));
     terms.extend(run.tags.iter().map(|tag| term(b't', tag)));
+    terms.extend(run.unique.iter().map(|name| unique_term(name)));
     terms
+}
+
+/// The term of what one run alone has.
+pub(super) fn unique_term(name: &str) -> Vec<u8> {
+    term(b'u', name)
 }
 
 fn term(kind: u8, value: &str) -> Vec<u8> {

@@ -65,6 +65,9 @@ pub enum Event {
         /// The lanes that its tasks name, likewise.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         tags: BTreeSet<String>,
+        /// What whoever asked for it calls this one wish, so that it is granted once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Key>,
     },
     /// The run has its claims and may start tasks.
     RunAdmitted,
@@ -287,6 +290,14 @@ impl Event {
         }
     }
 
+    /// What no other run may have: the name of the wish.
+    pub fn unique(&self) -> Vec<String> {
+        match self {
+            Event::RunSubmitted { key: Some(key), .. } => vec![key.unique()],
+            _ => Vec::new(),
+        }
+    }
+
     /// The event's name, as it is stored.
     pub fn name(&self) -> &'static str {
         match self {
@@ -313,6 +324,22 @@ impl Event {
             Event::WaitExpired { .. } => "wait-expired",
             Event::AnswerIgnored { .. } => "answer-ignored",
         }
+    }
+}
+
+/// What a caller calls one wish, so that asking twice gives one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The digest of the name, and of whose name it is; the name itself is the caller's.
+    pub name: Digest,
+    /// The digest of the wish: another one under the same name is a mistake of the caller.
+    pub request: Digest,
+}
+
+impl Key {
+    /// What no other run may have.
+    pub fn unique(&self) -> String {
+        format!("key:{}", self.name)
     }
 }
 

@@ -34,6 +34,9 @@ pub struct RunSummary {
     /// The run that it takes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<RunId>,
+    /// What no other run has, and it is found by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unique: Vec<String>,
     /// When it was submitted.
     pub submitted_at: Timestamp,
     /// When it became final.
@@ -72,6 +75,7 @@ impl RunSummary {
                     trigger: trigger.kind().to_owned(),
                     environments: environments.clone(),
                     tags: tags.clone(),
+                    unique: record.event.unique(),
                     submitted_at: record.at,
                     ended_at: None,
                     moving: BTreeSet::new(),
@@ -143,6 +147,7 @@ impl RunSummary {
             trigger: run.submitted.trigger.kind().to_owned(),
             environments: run.submitted.environments.clone(),
             tags: run.submitted.tags.clone(),
+            unique: Vec::new(),
             submitted_at: run.submitted.at,
             ended_at,
             moving: BTreeSet::new(),
