@@ -10,6 +10,7 @@ mod control;
 mod crash;
 mod leak;
 mod matrix;
+mod rollouts;
 mod story;
 mod support;
 mod tidy;
