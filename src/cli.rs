@@ -293,6 +293,7 @@ impl Failure {
             problems: self.problems.iter().map(problems::WireProblem::from).collect(),
             details: self.details.clone(),
             hint: self.hint.clone(),
+            ..wire::Problem::default()
         }
     }
 }
@@ -473,7 +474,7 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
         only: args.only.clone(),
         skip: args.skip.clone(),
         from: args.from.clone(),
-        actor: actor(),
+        actor: Some(actor()),
         vars: context.settings.vars.clone(),
         secrets: context.settings.secret_names(),
     })

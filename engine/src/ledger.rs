@@ -10,13 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::id::{Digest, Seq, WorkflowUid};
 
 /// One deed, as it is stored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeedRecord {
     /// Its place among all deeds, counted from 1.
     pub seq: Seq,
@@ -28,7 +29,7 @@ pub struct DeedRecord {
 }
 
 /// What was done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "deed", rename_all = "kebab-case")]
 pub enum Deed {
     /// The workflow's triggers start nothing any more.
@@ -135,8 +136,9 @@ pub enum Deed {
     },
 }
 
-/// What the holder of a token may do; each may do what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// What the holder of a token may do. Everybody may look, and an admin may do everything; operators and approvers are not
+/// each other, so that nobody agrees to what they started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Look.
@@ -263,7 +265,7 @@ impl Deed {
 }
 
 /// A workflow whose triggers start nothing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pause {
     /// Since when.
     pub since: Timestamp,
@@ -289,7 +291,7 @@ pub struct Revision {
 }
 
 /// An environment that is not to be written to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Freeze {
     /// Since when.
     pub since: Timestamp,
@@ -303,7 +305,7 @@ pub struct Freeze {
 }
 
 /// A token, without the token.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Token {
     /// Who or what holds it.
     pub name: String,

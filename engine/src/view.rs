@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::run::{Consent, Ending, Origin, Outcome, Run, RunState, Sourced, TaskR
 use crate::task::{Outputs, TaskError};
 
 /// Everything about a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunView {
     /// The line in a list.
     #[serde(flatten)]
@@ -48,7 +49,7 @@ pub struct RunView {
 }
 
 /// A task of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskView {
     /// Its name.
     pub name: TaskName,
@@ -93,7 +94,7 @@ pub struct TaskView {
 }
 
 /// What a task asks people for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AskView {
     /// `hold` or `approval`.
     pub kind: String,

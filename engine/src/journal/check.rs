@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::objects::Objects;
@@ -16,7 +17,7 @@ use crate::ledger::Standing;
 use crate::run::Event;
 
 /// What a check has seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Checked {
     /// Runs whose records were read.
     pub runs: u64,

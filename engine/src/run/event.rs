@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use crate::id::{Attempt, Digest, RunId, Seq, SourceName, TaskName, WorkflowName}
 use crate::task::{Ask, Outputs, TaskError};
 
 /// One entry of the journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// The run.
     pub run: RunId,
@@ -27,7 +28,7 @@ pub struct Record {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A run was submitted; its bundle is on disk.
@@ -331,7 +332,7 @@ impl Event {
 }
 
 /// Where a workflow's file came from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sourced {
     /// The source, as the operator's settings name it.
     pub name: SourceName,
@@ -343,7 +344,7 @@ pub struct Sourced {
 }
 
 /// What a caller calls one wish, so that asking twice gives one run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Key {
     /// The digest of the name, and of whose name it is; the name itself is the caller's.
     pub name: Digest,
@@ -359,7 +360,7 @@ impl Key {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Every task succeeded or counts as passed.
@@ -382,7 +383,7 @@ impl Outcome {
 }
 
 /// What started a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Trigger {
     /// A person.
@@ -392,7 +393,7 @@ pub enum Trigger {
 }
 
 /// How a run follows on another one, which is final.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Origin {
     /// It does what the other one did not get done.
@@ -442,7 +443,7 @@ impl Origin {
 }
 
 /// What a run takes over for a task from the run that it follows on.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Kept {
     /// The task is done and is not done again.
     #[serde(default)]
@@ -459,7 +460,7 @@ pub struct Kept {
 }
 
 /// How a held task goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HoldAnswer {
     /// One more attempt, with the same plan.
@@ -473,7 +474,7 @@ pub enum HoldAnswer {
 }
 
 /// Somebody's word on an approval.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Consent {
     /// Who.
     pub actor: String,
