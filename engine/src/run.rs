@@ -212,7 +212,7 @@ impl Run {
                 kept: kept.clone(),
                 environments: environments.clone(),
                 tags: tags.clone(),
-                source: source.clone(),
+                source: source.as_deref().cloned(),
             },
             state: RunState::Queued,
             seq: record.seq,

@@ -68,7 +68,7 @@ pub enum Event {
         tags: BTreeSet<String>,
         /// Where the workflow's file came from; none where a person brought their own.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        source: Option<Sourced>,
+        source: Option<Box<Sourced>>,
         /// What whoever asked for it calls this one wish, so that it is granted once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<Key>,

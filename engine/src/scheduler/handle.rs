@@ -656,7 +656,7 @@ pub(crate) fn seal(
         left_out,
         origin: submission.from.map(|of| Origin::From { of }),
         kept,
-        source: submission.source,
+        source: submission.source.map(Box::new),
         key: submission.key,
         environments: BTreeSet::new(),
         tags: BTreeSet::new(),
