@@ -11,6 +11,7 @@ pub(crate) mod caller;
 pub(crate) mod error;
 mod extract;
 mod gate;
+mod observe;
 pub(crate) mod openapi;
 mod route;
 pub(crate) mod routes;
@@ -21,6 +22,7 @@ mod store;
 mod stream;
 mod system;
 pub(crate) mod wire;
+pub(crate) mod workflows;
 
 use std::sync::Arc;
 
@@ -28,9 +30,13 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use graylane_engine::journal::DiskJournal;
 use graylane_engine::scheduler::{Engine, Parts};
+use graylane_engine::trigger::Catalogue;
 use graylane_tasks::cluster::Clusters;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use self::error::{ApiError, Code};
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 
 /// What handlers work with.
@@ -42,6 +48,11 @@ pub(crate) struct State {
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) working: bool,
+    /// What sources hold; empty where none are read.
+    pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled when the end has begun.
+    pub(crate) draining: CancellationToken,
 }
 
 /// The router of the table, behind the gate.
@@ -49,6 +60,7 @@ pub(crate) fn router(state: State) -> axum::Router {
     let mut router = axum::Router::new();
     for route in routes::table() {
         let handler = gate::before(route.handler.clone(), &state, &route);
+        let handler = observe::measured(handler, &state, &route);
         router = router.route(route.path, handler);
     }
     router.fallback(no_such_address).method_not_allowed_fallback(wrong_method).with_state(state)

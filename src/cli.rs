@@ -16,6 +16,7 @@ mod schema;
 mod settings;
 mod store;
 mod validate;
+mod workflows;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -117,6 +118,9 @@ enum Command {
     /// List runs, or look at one
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    /// What sources hold, and pause or unpause it
+    #[command(subcommand)]
+    Workflows(workflows::WorkflowsCommand),
     /// Who did what, and proof that the history is the one that was written
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -193,6 +197,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Render(args) => render::run(&context, args).await,
         Command::Lanes(args) => lanes::run(&context, args).await,
         Command::Runs(command) => runs::run(&context, command).await,
+        Command::Workflows(command) => workflows::run(&context, command).await,
         Command::Store(command) => store::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
         Command::Cancel(args) => cancel::run(&context, args).await,

@@ -4,13 +4,17 @@ mod access;
 mod api;
 mod cli;
 mod client;
+mod daemon;
 mod holder;
+mod metrics;
 mod notary;
 mod notify;
 mod problems;
 mod progress;
 mod rehearse;
 mod settings;
+mod sources;
+mod systemd;
 
 use std::process::ExitCode;
 
