@@ -8,6 +8,7 @@
 mod audit;
 mod bundles;
 pub(crate) mod caller;
+mod door;
 pub(crate) mod error;
 mod extract;
 mod gate;
@@ -20,6 +21,7 @@ mod site;
 mod store;
 mod stream;
 mod system;
+mod tokens;
 pub(crate) mod wire;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use graylane_engine::journal::DiskJournal;
 use graylane_engine::scheduler::{Engine, Parts};
 use graylane_tasks::cluster::Clusters;
 
+use self::door::Door;
 use self::error::{ApiError, Code};
 use crate::settings::Settings;
 
@@ -42,6 +45,7 @@ pub(crate) struct State {
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) working: bool,
+    pub(crate) door: Arc<Door>,
 }
 
 /// The router of the table, behind the gate.

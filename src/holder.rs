@@ -61,6 +61,8 @@ impl Drop for Threads {
 pub(crate) struct Holder {
     pub(crate) engine: Engine,
     pub(crate) stage: Stage,
+    /// The API, for other listeners.
+    pub(crate) router: axum::Router,
     socket: PathBuf,
     stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
@@ -131,9 +133,11 @@ impl Holder {
             clusters,
             settings: Arc::new(settings.clone()),
             working: matches!(mode, Mode::Work | Mode::Begin),
+            door: Arc::default(),
         };
-        let server = tokio::spawn(api::server::serve(listener, api::router(state), stop.clone()));
-        Ok(Holder { engine, stage, socket, stop, server, notary, journal, _threads: threads })
+        let router = api::router(state);
+        let server = tokio::spawn(api::server::serve(listener, router.clone(), stop.clone()));
+        Ok(Holder { engine, stage, router, socket, stop, server, notary, journal, _threads: threads })
     }
 
     /// Closes in the reverse order. Unfinished runs go on with the next holder.

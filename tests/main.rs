@@ -11,6 +11,7 @@ mod crash;
 mod leak;
 mod matrix;
 mod rollouts;
+mod serve;
 mod story;
 mod support;
 mod tidy;
