@@ -10,6 +10,7 @@ mod control;
 mod crash;
 mod leak;
 mod matrix;
+mod roles;
 mod rollouts;
 mod serve;
 mod story;

@@ -11,7 +11,7 @@ use graylane_engine::graph::{Known, check};
 use graylane_engine::input::parse_pairs;
 use graylane_engine::scheduler::SubmitError;
 use graylane_engine::task::Site;
-use graylane_tasks::environment::gather;
+use graylane_tasks::environment::{gather, names};
 use serde_json::{Map, Value};
 
 use super::State;
@@ -25,6 +25,10 @@ pub(super) async fn sent(state: &State, caller: &Caller, value: Option<&Value>) 
         Some(given) if caller.is_owner() => Ok(given),
         given => {
             let mut bundle = operators(state, caller).await?;
+            if names(&bundle).is_empty() {
+                // Without any, names of environments would not be checked.
+                return Err(ApiError::refused("there is no environment here that this caller may use"));
+            }
             if let Some(workflow) = given.as_ref().and_then(|given| given.get(WORKFLOW_FILE)) {
                 bundle.add(WORKFLOW_FILE, workflow);
             }

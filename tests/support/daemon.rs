@@ -1,8 +1,9 @@
 //! A daemon in a process of its own, and an HTTP client that can also be rude.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -151,6 +152,21 @@ impl Daemon {
         read_reply(&mut stream)
     }
 
+    /// One request as the owner of the data folder.
+    pub(crate) fn ask_socket(&self, home: &Home, method: &str, path: &str, body: Option<&Value>) -> Reply {
+        let mut stream = UnixStream::connect(home.data().join("api.sock")).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: graylane\r\n{kind}content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("written");
+        read_reply(&mut stream)
+    }
+
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
@@ -181,7 +197,7 @@ pub(crate) fn submission(workflow: &str) -> Value {
 }
 
 /// Reads an answer to its end.
-pub(crate) fn read_reply(stream: &mut TcpStream) -> Reply {
+pub(crate) fn read_reply(stream: &mut impl std::io::Read) -> Reply {
     let mut bytes = Vec::new();
     // A connection that is reset after the answer has given it all the same.
     let _ = stream.read_to_end(&mut bytes);
