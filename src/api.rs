@@ -8,6 +8,7 @@
 mod audit;
 mod bundles;
 pub(crate) mod caller;
+mod door;
 pub(crate) mod error;
 mod extract;
 mod gate;
@@ -21,6 +22,7 @@ mod site;
 mod store;
 mod stream;
 mod system;
+mod tokens;
 pub(crate) mod wire;
 pub(crate) mod workflows;
 
@@ -35,6 +37,7 @@ use graylane_tasks::cluster::Clusters;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::door::Door;
 use self::error::{ApiError, Code};
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -53,6 +56,7 @@ pub(crate) struct State {
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled when the end has begun.
     pub(crate) draining: CancellationToken,
+    pub(crate) door: Arc<Door>,
 }
 
 /// The router of the table, behind the gate.

@@ -64,6 +64,8 @@ impl Drop for Threads {
 pub(crate) struct Holder {
     pub(crate) engine: Engine,
     pub(crate) stage: Stage,
+    /// The API, for other listeners.
+    pub(crate) router: axum::Router,
     socket: PathBuf,
     stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
@@ -140,14 +142,17 @@ impl Holder {
             clusters,
             settings: Arc::new(settings.clone()),
             working: matches!(mode, Mode::Work | Mode::Begin),
+            door: Arc::default(),
             catalogue,
             metrics,
             draining: CancellationToken::new(),
         };
-        let server = tokio::spawn(api::server::serve(listener, api::router(state.clone()), stop.clone()));
+        let router = api::router(state.clone());
+        let server = tokio::spawn(api::server::serve(listener, router.clone(), stop.clone()));
         Ok(Holder {
             engine,
             stage,
+            router,
             socket,
             stop,
             server,

@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod cli;
 mod client;
+mod contexts;
 mod daemon;
 mod holder;
 mod metrics;
@@ -12,9 +13,11 @@ mod notify;
 mod problems;
 mod progress;
 mod rehearse;
+mod serve;
 mod settings;
 mod sources;
 mod systemd;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use graylane_tasks::manifest::yaml;
 use graylane_tasks::mse_gray_deploy::RenderRequest;
 use serde_json::{Map, Value};
 
-use super::{Context, Failure, Output, bundle_value, json, key, note, operator_files, print, tell};
+use super::{Context, Failure, Output, json, note, print, sent_files, tell};
 use crate::access::Access;
 use crate::api::wire::Render;
 
@@ -34,7 +34,6 @@ pub(crate) struct RenderArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failure> {
-    let (bundle, _) = operator_files(context, &key(context)?);
     let entry = match &args.header {
         None => None,
         Some(header) => {
@@ -54,7 +53,7 @@ pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failu
         entry,
     };
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-    let asked = Render { bundle: Some(bundle_value(&bundle)?), request };
+    let asked = Render { bundle: sent_files(context)?, request };
     let rendered: Result<Vec<Value>, _> = access.client.post("/api/v1/render", &asked).await;
     access.close().await;
     let rendered = rendered?;
