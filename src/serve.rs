@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::held;
 use crate::api::server::serve_tcp;
-use crate::daemon::Daemon;
 use crate::cli::{EXIT_SURROUNDINGS, Failure, note, print};
+use crate::daemon::Daemon;
 use crate::holder::{Holder, socket_path};
 use crate::rehearse::Tell;
 use crate::settings::{Anonymous, Settings};
