@@ -9,6 +9,7 @@
 pub(crate) mod delete;
 pub(crate) mod discovery;
 pub(crate) mod read;
+mod table;
 pub(crate) mod watch;
 pub(crate) mod write;
 

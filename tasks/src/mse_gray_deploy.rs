@@ -667,7 +667,9 @@ impl Deploy<'_> {
 
     async fn follow(&self, applied: &Value) -> Result<crate::rollout::Seen, TaskError> {
         let generation = applied.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        let expect = Expect { generation, agent: self.site.environment.mse.enabled, pods: true };
+        let environment = &self.site.environment;
+        let (agent, patience) = (environment.mse.enabled, environment.patience());
+        let expect = Expect { generation, agent, pods: true, patience };
         match follow(self.cx, self.cluster, applied, expect, &self.cx.cancel).await {
             Ok(seen) => Ok(seen),
             Err(failed) if failed.agent_missing => Err(failed.error.details(self.scale_to_0().await)),

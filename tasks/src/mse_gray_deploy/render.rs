@@ -137,7 +137,7 @@ impl Wanted {
 }
 
 /// What `graylane render` asks for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RenderRequest {
     /// The environment.
     pub environment: String,
