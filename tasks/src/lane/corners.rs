@@ -220,7 +220,7 @@ pub(super) fn check_labels(object: &Value, copy: &Copy<'_>, who: &str) -> Vec<St
                 "{who}: the selector of {at} asks for `{key}: {value}`, which its pods do not carry"
             ));
         }
-        if labels.get(VERSION).is_some() && !labels.contains_key(APP_NAME) {
+        if labels.contains_key(VERSION) && !labels.contains_key(APP_NAME) {
             wrong.push(format!(
                 "{who}: the template of {at} must have `{APP_NAME}`: without it the copy registers as another application, and joins no lane"
             ));
