@@ -322,7 +322,13 @@ fn edited(copy: &Copy<'_>, file: &[Value]) -> Result<Rendered, Vec<String>> {
             copy.baseline.iter().find(|other| kind(other) == kind(object) && name(other) == origin);
         let mut gray = strip(object);
         match (kind(object), baseline) {
-            ("Secret", Some(baseline)) => gray["data"] = baseline["data"].clone(),
+            ("Secret", Some(baseline)) => {
+                let map = map_at(&mut gray, &[]);
+                map.retain(|key, _| !matches!(key.as_str(), "data" | "stringData"));
+                for key in ["data", "stringData"] {
+                    map.extend(baseline.get(key).map(|values| (key.to_owned(), values.clone())));
+                }
+            }
             ("Secret", None) => wrong.push(format!(
                 "{who}: {at} has no baseline whose values it could have: values of Secrets stand in the service's manifest only"
             )),
@@ -524,5 +530,9 @@ pub fn config_hash(objects: &[&Value]) -> Option<String> {
     (!text.is_empty()).then(|| Digest::of(Value::Object(text).to_string().as_bytes()).short().to_owned())
 }
 
+#[cfg(test)]
+mod change_tests;
+#[cfg(test)]
+mod corner_tests;
 #[cfg(test)]
 mod tests;

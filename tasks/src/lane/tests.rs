@@ -10,7 +10,7 @@ use super::route::{Entry, Header};
 use super::*;
 use crate::manifest::parse;
 
-fn service(name: &str) -> Vec<Value> {
+pub(super) fn service(name: &str) -> Vec<Value> {
     let path = format!("{}/../config/services/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
     parse(name, &std::fs::read_to_string(path).expect("there")).expect("valid")
 }
@@ -32,7 +32,7 @@ fn rendered(
 static NONE: BTreeMap<String, String> = BTreeMap::new();
 
 /// A copy of which nothing special is said.
-fn plain<'c>(service: &'c str, baseline: &'c [Value], tag: &'c str) -> Copy<'c> {
+pub(super) fn plain<'c>(service: &'c str, baseline: &'c [Value], tag: &'c str) -> Copy<'c> {
     Copy {
         service,
         baseline,

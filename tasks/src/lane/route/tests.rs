@@ -200,6 +200,9 @@ fn canary(kind: GatewayKind, name: &str, tag: &str, entry: &Entry) -> Value {
     other
 }
 
+/// A case, the gateway, who enters, how many services the lane has, what else is routed, and what is said.
+type Beside = (&'static str, GatewayKind, Entry, usize, Vec<Value>, &'static str);
+
 /// What only the cluster tells: other canaries, bases that are missing, neighbours.
 #[test]
 fn a_route_is_judged_beside_what_is_routed_already() {
@@ -212,7 +215,7 @@ fn a_route_is_judged_beside_what_is_routed_already() {
     elsewhere["spec"]["rules"][0]["host"] = "shop.example.com".into();
     let mut to_gray = route(IngressNginx, "direct", "a-mse-gray");
     to_gray["spec"]["rules"][0]["host"] = "direct.example.com".into();
-    let table: Vec<(&str, GatewayKind, Entry, usize, Vec<Value>, &str)> = vec![
+    let table: Vec<Beside> = vec![
         ("two lanes, two users, on mse", Mse, user(), 2, vec![blue(Mse, &other_user())], ""),
         (
             "two lanes for one user",
@@ -277,7 +280,7 @@ fn a_route_is_judged_beside_what_is_routed_already() {
         let first = judgement.wrong.first().map(String::as_str).unwrap_or_default();
         assert_eq!(first, expected, "{what}");
     }
-    let told: [(&str, GatewayKind, Entry, usize, Vec<Value>, &str); 8] = [
+    let told: [Beside; 8] = [
         (
             "weight",
             Mse,
