@@ -113,7 +113,7 @@ fn claim(mode: &str) -> Vec<Value> {
     ]
 }
 
-fn mounted(objects: &mut Vec<Value>) {
+fn mounted(objects: &mut [Value]) {
     pods(objects)["volumes"] = json!([{ "name": "v", "persistentVolumeClaim": { "claimName": "store" } }]);
 }
 
@@ -362,22 +362,22 @@ cases! {
         comes: Comes::Told("PodDisruptionBudget b counts the pods of Deployment spring-cloud-a-mse-gray too: unhealthy gray pods can block a node's drain, healthy ones hide that the baseline's are missing; add `zadigx-release-version: original` to its selector"),
     }
     claim_for_one_writer {
-        manifest: mounted,
+        manifest: |o| mounted(o),
         around: || claim("ReadWriteOnce"),
         comes: Comes::Refused("Deployment spring-cloud-a-mse-gray mounts PersistentVolumeClaim store, which is ReadWriteOnce: it is the baseline's, and a second version cannot have it; give the copy another volume by a patch"),
     }
     claim_for_many_writers {
-        manifest: mounted,
+        manifest: |o| mounted(o),
         around: || claim("ReadWriteMany"),
         comes: Comes::Told("Deployment spring-cloud-a-mse-gray mounts PersistentVolumeClaim store as the baseline does: two versions write to one store"),
     }
     claim_that_is_only_read {
-        manifest: mounted,
+        manifest: |o| mounted(o),
         around: || claim("ReadOnlyMany"),
         comes: Comes::Rendered(|copied| assert_eq!(copied.notes, Vec::<String>::new())),
     }
     claim_that_is_not_there {
-        manifest: mounted,
+        manifest: |o| mounted(o),
         comes: Comes::Refused("Deployment spring-cloud-a-mse-gray mounts PersistentVolumeClaim store, which is not on the cluster: its pods would never start"),
     }
     stateful_set_is_not_supported {
