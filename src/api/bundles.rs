@@ -1,7 +1,7 @@
 //! Files that come with a request, and whose they are.
 //!
 //! Environments are the operator's. From the owner of the data folder they come with the bundle, as its other files;
-//! from everybody else the workflow is taken and nothing more: the environments are those of this process, and of these
+//! from everybody else the workflow is taken, with the files that it names, and nothing more: the environments are those of this process, and of these
 //! only the ones that the caller's token is for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +29,12 @@ pub(super) async fn sent(state: &State, caller: &Caller, value: Option<&Value>) 
                 // Without any, names of environments would not be checked.
                 return Err(ApiError::refused("there is no environment here that this caller may use"));
             }
-            if let Some(workflow) = given.as_ref().and_then(|given| given.get(WORKFLOW_FILE)) {
-                bundle.add(WORKFLOW_FILE, workflow);
+            if let Some(given) = &given {
+                // The workflow, and the patches and manifests that it names.
+                let files = given.get(WORKFLOW_FILE).map(|workflow| (WORKFLOW_FILE, workflow));
+                for (path, bytes) in files.into_iter().chain(given.below("attached/")) {
+                    bundle.add(path, bytes);
+                }
             }
             Ok(bundle)
         }
