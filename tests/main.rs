@@ -19,3 +19,4 @@ mod serve;
 mod story;
 mod support;
 mod tidy;
+mod workflows;
