@@ -20,7 +20,9 @@ use crate::input::complete;
 use crate::journal::{self, Journal, Page, Query};
 use crate::ledger::{Deed, DeedRecord, Refused, Standing};
 use crate::logs::LogLine;
-use crate::run::{Event, FollowError, HoldAnswer, IllegalEvent, Kept, Key, Origin, Record, Run, Trigger};
+use crate::run::{
+    Event, FollowError, HoldAnswer, IllegalEvent, Kept, Key, Origin, Record, Run, Sourced, Trigger,
+};
 use crate::schema::nearest;
 use crate::task::{Plan, Registry};
 use crate::view::{self, RunSummary, RunView, Waits};
@@ -47,6 +49,8 @@ pub struct Submission {
     pub vars: BTreeMap<String, Value>,
     /// The names of the operator's secrets.
     pub secrets: BTreeSet<String>,
+    /// Where the workflow's file came from; whoever brings their own says nothing here.
+    pub source: Option<Sourced>,
     /// What the caller calls this wish: asked for again under the same name, also after a crash, it is the same run.
     pub key: Option<Key>,
 }
@@ -477,6 +481,13 @@ impl Engine {
         self.shared.updates.subscribe()
     }
 
+    /// Whether the loop takes what is asked of it. Where it does not answer, neither does this.
+    pub async fn answers(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.inbox.send(Input::View { run: RunId::LEDGER, answer }).await;
+        asked.is_ok() && answered.await.is_ok()
+    }
+
     /// Ends when the journal cannot be written any more; gives why.
     pub async fn until_broken(&self) -> journal::Error {
         let mut broken = self.shared.broken.subscribe();
@@ -484,8 +495,25 @@ impl Engine {
         why.ok().flatten().unwrap_or_else(|| journal::Error::Broken("unknown".into()))
     }
 
-    fn broken(&self) -> Option<journal::Error> {
+    /// Why nothing can be written, while that is so.
+    pub fn broken(&self) -> Option<journal::Error> {
         self.shared.broken.borrow().clone()
+    }
+
+    /// Starts nothing any more; ends when no attempt runs. What runs is not disturbed, and what is asked for is still recorded.
+    pub async fn drain(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.inbox.send(Input::Drain { answer }).await.is_ok() {
+            // The loop may have ended by itself meanwhile.
+            let _ = done.await;
+        }
+    }
+
+    /// Ends when the journal can be written again.
+    pub async fn until_mended(&self) {
+        let mut broken = self.shared.broken.subscribe();
+        // The sender lives as long as this handle.
+        let _ = broken.wait_for(Option::is_none).await;
     }
 
     /// Stops: nothing new starts, attempts are cut off and entered again on the next start.
@@ -535,6 +563,7 @@ pub(super) fn scheduler(
         blocked: BTreeMap::new(),
         wakes: BTreeMap::new(),
         stopping: mode == Mode::Answer,
+        drained: Vec::new(),
     })
 }
 
@@ -652,6 +681,7 @@ pub(crate) fn seal(
         left_out,
         origin: submission.from.map(|of| Origin::From { of }),
         kept,
+        source: submission.source.map(Box::new),
         key: submission.key,
         environments: BTreeSet::new(),
         tags: BTreeSet::new(),
