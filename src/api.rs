@@ -8,8 +8,10 @@
 mod audit;
 mod bundles;
 pub(crate) mod caller;
+mod diff;
 pub(crate) mod error;
 mod extract;
+mod freezes;
 mod gate;
 pub(crate) mod openapi;
 mod route;
@@ -17,6 +19,7 @@ pub(crate) mod routes;
 mod runs;
 pub(crate) mod server;
 mod site;
+mod status;
 mod store;
 mod stream;
 mod system;
@@ -29,6 +32,7 @@ use axum::response::{IntoResponse as _, Response};
 use graylane_engine::journal::DiskJournal;
 use graylane_engine::scheduler::{Engine, Parts};
 use graylane_tasks::cluster::Clusters;
+use graylane_tasks::secret::DigestKey;
 
 use self::error::{ApiError, Code};
 use crate::settings::Settings;
@@ -41,6 +45,8 @@ pub(crate) struct State {
     pub(crate) journal: Arc<DiskJournal>,
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) settings: Arc<Settings>,
+    /// The key of the data folder's digests.
+    pub(crate) digests: DigestKey,
     pub(crate) working: bool,
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct RenderArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failure> {
-    let (bundle, _) = operator_files(context, &key(context)?);
+    let (bundle, _) = operator_files(context, &key(context, Mode::Look)?);
     let entry = match &args.header {
         None => None,
         Some(header) => {
