@@ -18,7 +18,7 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::id::{Digest, RunId, TaskName};
 pub use crate::run::RunSummary;
 use crate::run::{
-    Consent, Ending, Origin, Outcome, Record, Run, RunState, TaskRun, TaskState, Trigger, WaitingFor,
+    Consent, Ending, Origin, Outcome, Record, Run, RunState, Sourced, TaskRun, TaskState, Trigger, WaitingFor,
 };
 use crate::task::{Action, Outputs, Plan, TaskError};
 
@@ -30,6 +30,9 @@ pub struct RunView {
     pub summary: RunSummary,
     /// The SHA-256 of the workflow file.
     pub revision: Digest,
+    /// Where the workflow's file came from; none where a person brought their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Sourced>,
     /// The digest of everything it was submitted with.
     pub bundle: Digest,
     /// When it was admitted.
@@ -222,6 +225,7 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
     let mut view = RunView {
         summary: RunSummary::of(run),
         revision: run.graph.revision.clone(),
+        source: run.submitted.source.clone(),
         bundle: run.submitted.bundle.clone(),
         admitted_at: run.admitted(),
         outcome,

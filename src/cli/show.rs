@@ -102,6 +102,10 @@ fn facts(view: &RunView) -> String {
         let known = trigger.iter().filter(|(name, _)| *name != "kind");
         lines.extend(known.map(|(name, value)| format!("{name:<11} {}", plain(value))));
     }
+    if let Some(source) = &view.source {
+        let commit = source.commit.as_ref().map(|commit| format!(", commit {commit}")).unwrap_or_default();
+        lines.push(format!("source      {}: {}{commit}", source.name, source.path));
+    }
     lines.push(format!("revision    {}", view.revision));
     lines.push(format!("bundle      {}", view.bundle));
     let names =
