@@ -98,7 +98,7 @@ fn ask(view: &RunView, task: &TaskView, several: bool) -> Option<Next> {
     let left = needed.saturating_sub(asks.given.len());
     let who = if asks.from.is_empty() { String::new() } else { format!(" from {}", asks.from.join(", ")) };
     let message = asks.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
-    let plans = asks.plans.iter().map(|(_, plan)| format!("graylane runs plan {plan}"));
+    let plans = asks.plans.values().map(|plan| format!("graylane runs plan {plan}"));
     let answers = ["approve", "reject"].map(|answer| format!("graylane {answer} {id}{which}"));
     Some(Next {
         what: format!("{name} waits until {} for {left} of {needed} approvals{who}{message}", asks.expires),
