@@ -9,6 +9,7 @@ mod audit;
 mod bundles;
 pub(crate) mod caller;
 mod diff;
+mod door;
 pub(crate) mod error;
 mod extract;
 mod freezes;
@@ -23,6 +24,7 @@ mod status;
 mod store;
 mod stream;
 mod system;
+mod tokens;
 pub(crate) mod wire;
 
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use graylane_engine::scheduler::{Engine, Parts};
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::secret::DigestKey;
 
+use self::door::Door;
 use self::error::{ApiError, Code};
 use crate::settings::Settings;
 
@@ -48,6 +51,7 @@ pub(crate) struct State {
     /// The key of the data folder's digests.
     pub(crate) digests: DigestKey,
     pub(crate) working: bool,
+    pub(crate) door: Arc<Door>,
 }
 
 /// The router of the table, behind the gate.

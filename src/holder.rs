@@ -63,6 +63,8 @@ impl Drop for Threads {
 pub(crate) struct Holder {
     pub(crate) engine: Engine,
     pub(crate) stage: Stage,
+    /// The API, for other listeners.
+    pub(crate) router: axum::Router,
     pub(crate) socket: PathBuf,
     stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
@@ -202,9 +204,22 @@ impl Holder {
             settings: Arc::new(settings.clone()),
             digests: key,
             working: matches!(mode, Mode::Work | Mode::Begin),
+            door: Arc::default(),
         };
-        let server = tokio::spawn(api::server::serve(listener, api::router(state), stop.clone()));
-        Ok(Holder { engine, stage, socket, stop, server, notary, journal, _threads: threads, _room: room })
+        let router = api::router(state);
+        let server = tokio::spawn(api::server::serve(listener, router.clone(), stop.clone()));
+        Ok(Holder {
+            engine,
+            stage,
+            router,
+            socket,
+            stop,
+            server,
+            notary,
+            journal,
+            _threads: threads,
+            _room: room,
+        })
     }
 
     /// Closes in the reverse order. Unfinished runs go on with the next holder.

@@ -4,13 +4,16 @@ mod access;
 mod api;
 mod cli;
 mod client;
+mod contexts;
 mod holder;
 mod notary;
 mod notify;
 mod problems;
 mod progress;
 mod rehearse;
+mod serve;
 mod settings;
+mod tls;
 
 use std::process::ExitCode;
 

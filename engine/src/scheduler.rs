@@ -132,6 +132,8 @@ struct Scheduler {
     blocked: BTreeMap<RunId, BTreeMap<TaskName, Blocker>>,
     wakes: BTreeMap<RunId, Timestamp>,
     stopping: bool,
+    /// Who waits until no attempt runs.
+    drained: Vec<oneshot::Sender<()>>,
 }
 
 /// Answers somebody once it is known whether the turn is on disk.
@@ -183,6 +185,12 @@ impl Scheduler {
             if !self.finish(turn).await {
                 self.abort_attempts();
                 return Some(self.attempts);
+            }
+            if self.live.is_empty() {
+                for answer in self.drained.drain(..) {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(());
+                }
             }
             if stop {
                 self.stop_attempts().await;
@@ -295,6 +303,10 @@ impl Scheduler {
             }
             Input::View { run, answer } => {
                 let _ = answer.send(self.runs.get(&run).map(|run| self.view(run)));
+            }
+            Input::Drain { answer } => {
+                self.stopping = true;
+                self.drained.push(answer);
             }
             Input::Shutdown { answer } => {
                 self.stopping = true;

@@ -3,7 +3,7 @@
 
 use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
 use super::route::{Route, get, post};
-use super::{audit, diff, freezes, runs, site, status, store, stream, system};
+use super::{audit, diff, freezes, runs, site, status, store, stream, system, tokens};
 
 /// Every route: who may, its name, what it is for, the handler.
 pub(crate) fn table() -> Vec<Route> {
@@ -68,5 +68,9 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/store/backup", Owner, "backUpStore", "Write everything to a file here", store::backup)
             .long(),
         post("/api/v1/store/compact", Admin, "compactStore", "Give back room", store::compact).long(),
+        get("/api/v1/me", Viewer, "getMe", "Who calls, and what they may", tokens::me),
+        get("/api/v1/tokens", Admin, "listTokens", "Who has a token", tokens::list),
+        post("/api/v1/tokens", Admin, "createToken", "Make a token; it is shown once", tokens::create),
+        post("/api/v1/tokens/{token}/revoke", Admin, "revokeToken", "End a token", tokens::revoke),
     ]
 }

@@ -507,6 +507,22 @@ impl Engine {
         self.shared.broken.borrow().clone()
     }
 
+    /// Starts nothing any more; ends when no attempt runs. What runs is not disturbed, and what is asked for is still recorded.
+    pub async fn drain(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.inbox.send(Input::Drain { answer }).await.is_ok() {
+            // The loop may have ended by itself meanwhile.
+            let _ = done.await;
+        }
+    }
+
+    /// Ends when the journal can be written again.
+    pub async fn until_mended(&self) {
+        let mut broken = self.shared.broken.subscribe();
+        // The sender lives as long as this handle.
+        let _ = broken.wait_for(Option::is_none).await;
+    }
+
     /// Stops: nothing new starts, attempts are cut off and entered again on the next start.
     pub async fn shutdown(&self) {
         let (answer, done) = oneshot::channel();
@@ -554,6 +570,7 @@ pub(super) fn scheduler(
         blocked: BTreeMap::new(),
         wakes: BTreeMap::new(),
         stopping: mode == Mode::Answer,
+        drained: Vec::new(),
     })
 }
 
