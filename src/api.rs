@@ -14,6 +14,7 @@ pub(crate) mod error;
 mod extract;
 mod freezes;
 mod gate;
+mod observe;
 pub(crate) mod openapi;
 mod route;
 pub(crate) mod routes;
@@ -26,6 +27,7 @@ mod stream;
 mod system;
 mod tokens;
 pub(crate) mod wire;
+pub(crate) mod workflows;
 
 use std::sync::Arc;
 
@@ -33,11 +35,15 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use graylane_engine::journal::DiskJournal;
 use graylane_engine::scheduler::{Engine, Parts};
+use graylane_engine::trigger::Catalogue;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::secret::DigestKey;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use self::door::Door;
 use self::error::{ApiError, Code};
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 
 /// What handlers work with.
@@ -51,6 +57,11 @@ pub(crate) struct State {
     /// The key of the data folder's digests.
     pub(crate) digests: DigestKey,
     pub(crate) working: bool,
+    /// What sources hold; empty where none are read.
+    pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled when the end has begun.
+    pub(crate) draining: CancellationToken,
     pub(crate) door: Arc<Door>,
 }
 
@@ -59,6 +70,7 @@ pub(crate) fn router(state: State) -> axum::Router {
     let mut router = axum::Router::new();
     for route in routes::table() {
         let handler = gate::before(route.handler.clone(), &state, &route);
+        let handler = observe::measured(handler, &state, &route);
         router = router.route(route.path, handler);
     }
     router.fallback(no_such_address).method_not_allowed_fallback(wrong_method).with_state(state)

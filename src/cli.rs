@@ -23,6 +23,7 @@ mod status;
 mod store;
 mod token;
 mod validate;
+mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
@@ -139,6 +140,9 @@ enum Command {
     /// List runs, or look at one
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    /// What sources hold, and pause or unpause it
+    #[command(subcommand)]
+    Workflows(workflows::WorkflowsCommand),
     /// Who did what, and proof that the history is the one that was written
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -296,6 +300,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Render(args) => render::run(&context, args).await,
         Command::Lanes(args) => lanes::run(&context, args).await,
         Command::Runs(command) => runs::run(&context, command).await,
+        Command::Workflows(command) => workflows::run(&context, command).await,
         Command::Store(command) => store::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
         Command::Status => status::run(&context).await,

@@ -12,11 +12,14 @@ use graylane_engine::journal::{DiskJournal, OpenError};
 use graylane_engine::logs::Logs;
 use graylane_engine::scheduler::{Engine, Mode, Parts, StartError};
 use graylane_engine::task::Registry;
+use graylane_engine::trigger::Catalogue;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::secret::DigestKey;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
+use crate::metrics::{Metrics, Timed};
 use crate::notary::{self, AuditKey};
 use crate::notify::Notifier;
 use crate::rehearse::{Stage, Tell};
@@ -70,6 +73,10 @@ pub(crate) struct Holder {
     server: tokio::task::JoinHandle<()>,
     notary: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     journal: Arc<DiskJournal>,
+    /// What the API works with.
+    pub(crate) state: api::State,
+    /// Where what sources hold is published.
+    pub(crate) catalogue: watch::Sender<Arc<Catalogue>>,
     _threads: Threads,
     _room: Option<Room>,
 }
@@ -166,8 +173,10 @@ impl Holder {
         let threads = Threads::new()
             .map_err(|error| HoldError::Surroundings(format!("no threads for tasks: {error}")))?;
         let (registry, clusters) = tasks(&stage, &key);
+        let metrics = Arc::new(Metrics::default());
+        let (publish, catalogue) = watch::channel(Arc::new(Catalogue::default()));
         let parts = Parts {
-            journal: journal.clone(),
+            journal: Arc::new(Timed::new(journal.clone(), metrics.clone())),
             registry: Arc::new(registry),
             clock: Arc::new(WallClock::default()),
             secrets: Arc::new(settings.clone()),
@@ -205,8 +214,11 @@ impl Holder {
             digests: key,
             working: matches!(mode, Mode::Work | Mode::Begin),
             door: Arc::default(),
+            catalogue,
+            metrics,
+            draining: CancellationToken::new(),
         };
-        let router = api::router(state);
+        let router = api::router(state.clone());
         let server = tokio::spawn(api::server::serve(listener, router.clone(), stop.clone()));
         Ok(Holder {
             engine,
@@ -217,6 +229,8 @@ impl Holder {
             server,
             notary,
             journal,
+            state,
+            catalogue: publish,
             _threads: threads,
             _room: room,
         })

@@ -12,6 +12,16 @@ const TABLE: &[(&str, [u16; 6])] = &[
     // operation         nobody viewer operator approver admin owner
     ("getHealth", [200, 200, 200, 200, 200, 200]),
     ("getDocument", [200, 200, 200, 200, 200, 200]),
+    ("isAlive", [200, 200, 200, 200, 200, 200]),
+    ("isReady", [200, 200, 200, 200, 200, 200]),
+    ("getMetrics", [401, 200, 200, 200, 200, 200]),
+    ("listWorkflows", [401, 200, 200, 200, 200, 200]),
+    ("getWorkflow", [401, 200, 200, 200, 200, 200]),
+    ("getWorkflowHistory", [401, 200, 200, 200, 200, 200]),
+    ("runWorkflow", [401, 403, 200, 403, 200, 200]),
+    // The operator has done it, and it cannot be done twice.
+    ("pauseWorkflow", [401, 403, 200, 403, 409, 409]),
+    ("unpauseWorkflow", [401, 403, 200, 403, 409, 409]),
     ("getMe", [401, 200, 200, 200, 200, 200]),
     ("listRuns", [401, 200, 200, 200, 200, 200]),
     ("getRun", [401, 200, 200, 200, 200, 200]),
@@ -64,6 +74,7 @@ fn body(operation: &str, home: &Home, turn: usize) -> Option<Value> {
         "cancelRun" | "revokeToken" => json!({ "reason": "for the table" }),
         "answerRun" => json!({ "answer": "retry" }),
         "approveRun" => json!({ "agrees": true, "actor": "somebody" }),
+        "runWorkflow" | "pauseWorkflow" | "unpauseWorkflow" => json!({}),
         "followUpRun" => json!({ "how": "rerun" }),
         "submitRun" | "previewRun" => submission(QUICK),
         "createToken" => json!({ "name": format!("made-{turn}"), "role": "viewer", "expires": "1h" }),
@@ -96,7 +107,9 @@ fn every_operation_answers_every_caller_as_the_table_says() {
             .into_iter()
             .map(|role| role.map(|role| home.token(&format!("the-{role}"), role, &[])))
             .collect();
+    home.write("workflows/quick.yaml", &QUICK.replace("name: release", "name: quick"));
     let daemon = home.serve(&[]);
+    until("the sources were read", || daemon.get("/api/v1/workflows/workflows/quick", &admin).status == 200);
     let document = daemon.ask("GET", "/api/v1/openapi.json", None, None).json();
     let plan = plan(&daemon, &home, &admin);
     let mut wrong = Vec::new();
@@ -119,7 +132,10 @@ fn every_operation_answers_every_caller_as_the_table_says() {
                     let made = daemon.post("/api/v1/tokens", &admin, &made).json();
                     path.replace("{token}", made["id"].as_str().expect("an id"))
                 } else {
-                    path.replace("{digest}", &plan).replace("{environment}", "production")
+                    path.replace("{digest}", &plan)
+                        .replace("{environment}", "production")
+                        .replace("{source}", "workflows")
+                        .replace("{workflow}", "quick")
                 };
                 let method = method.to_uppercase();
                 let body = body(id, &home, turn);

@@ -42,6 +42,11 @@ impl<T: Default> Family<T> {
         self.values.entry(labels).or_default()
     }
 
+    /// Takes a value away: what is not known is not said.
+    pub(crate) fn forget(&mut self, labels: &[&str]) {
+        self.values.retain(|known, _| known != labels);
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.values.len()
@@ -152,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_text_is_what_the_format_says() {
-        let mut runs = Family::new("runs_total", "Runs.", &["workflow"]);
+        let mut runs = Family::<Counter>::new("runs_total", "Runs.", &["workflow"]);
         runs.with(&["a\"b\\c\nd"]).0 += 2;
         let mut took = Family::<Histogram>::new("took_seconds", "Took.", &[]);
         took.with(&[]).observe(Duration::from_millis(500), &[0.1, 1.0]);

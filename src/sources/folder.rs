@@ -14,8 +14,8 @@ use graylane_engine::document::file_problem;
 
 use super::files::{Found, MAX_DEPTH, MAX_FILE, MAX_FILES, Trouble, is_workflow_file};
 
-/// How often a folder is looked at.
-pub(crate) const EVERY: Duration = Duration::from_secs(1);
+/// How often a folder is looked at; tests have no second to lose.
+pub(crate) const EVERY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 
 /// When each file was changed, and how long it is.
 type Stamps = BTreeMap<String, (Option<SystemTime>, u64)>;
