@@ -59,6 +59,7 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
     let client = &access.client;
     let quiet = context.output == Output::Json;
     let mut progress = Progress::new(quiet, context.colours);
+    let mut ctrl_c = CtrlC::watch();
     let mut updates = client.follow(run).await?;
     let mut interrupts = 0;
     let mut asked = false;
@@ -94,7 +95,7 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
                     return Ok(Ended::left());
                 }
             },
-            _ = tokio::signal::ctrl_c() => {
+            () = ctrl_c.pressed() => {
                 interrupts += 1;
                 if interrupts > 1 {
                     progress.end();
@@ -138,6 +139,24 @@ async fn broken(access: &Access) {
     }
 }
 
+/// Ctrl-C, listened for from one moment on: one that comes while something else is looked at is not lost.
+struct CtrlC(Option<tokio::signal::unix::Signal>);
+
+impl CtrlC {
+    fn watch() -> CtrlC {
+        let interrupt = tokio::signal::unix::SignalKind::interrupt();
+        CtrlC(tokio::signal::unix::signal(interrupt).ok())
+    }
+
+    async fn pressed(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            // Without a listener the system's own way holds: the process ends.
+            None => std::future::pending().await,
+        }
+    }
+}
+
 fn code_of(view: &RunView) -> u8 {
     match view.outcome {
         Some(Outcome::Succeeded) => 0,
@@ -148,6 +167,7 @@ fn code_of(view: &RunView) -> u8 {
 
 async fn stay_for_others(access: &Access) {
     let Some(holder) = &access.holder else { return };
+    let mut ctrl_c = CtrlC::watch();
     let mut updates = holder.engine.watch();
     let mut told = false;
     loop {
@@ -165,7 +185,7 @@ async fn stay_for_others(access: &Access) {
         }
         tokio::select! {
             _ = updates.recv() => {}
-            _ = tokio::signal::ctrl_c() => {
+            () = ctrl_c.pressed() => {
                 note("left as it is; `graylane resume` goes on with it");
                 return;
             }
