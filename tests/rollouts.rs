@@ -26,7 +26,7 @@ struct Row {
     image: &'static str,
     /// What stands instead of a text of the manifest.
     edit: (&'static str, &'static str),
-    /// A quota that the namespace has meanwhile; the rehearsal has none.
+    /// A quota that the namespace has meanwhile, of a kind that no plan sees; the rehearsal has none.
     quota: bool,
     says: &'static [&'static str],
 }
@@ -85,7 +85,7 @@ fn table() -> Vec<Row> {
         Row {
             what: "a quota",
             quota: true,
-            says: &["pods cannot be created: ", "exceeded quota", "hint: raise the quota"],
+            says: &["pods cannot be created: ", "must specify requests.cpu", "hint: raise the quota"],
             ..PLAIN
         },
     ]
@@ -108,7 +108,7 @@ async fn tell(kubeconfig: &Path, namespace: &str, real: bool) -> usize {
             graylane_tasks::cluster::create_all(&kube, namespace, &file).await.expect("created");
         }
         if row.quota {
-            let quota = json!({ "metadata": { "name": "few" }, "spec": { "hard": { "pods": "1" } } });
+            let quota = json!({ "metadata": { "name": "few" }, "spec": { "hard": { "requests.cpu": "1" } } });
             let quota = serde_json::from_value(quota).expect("a quota");
             quotas.create(&PostParams::default(), &quota).await.expect("created");
         }
