@@ -14,6 +14,7 @@ mod leak;
 mod matrix;
 mod refused;
 mod render;
+mod retention;
 mod roles;
 mod rollouts;
 mod serve;

@@ -107,6 +107,8 @@ struct Shared {
     broken: watch::Sender<Option<journal::Error>>,
     /// Since when.
     broken_since: watch::Sender<Option<Timestamp>>,
+    /// Held by whoever removes runs: one at a time.
+    retaining: tokio::sync::Mutex<()>,
     /// How things stand on disk.
     standing: watch::Sender<Arc<Standing>>,
 }
@@ -144,6 +146,7 @@ type Answer = Box<dyn FnOnce(Result<(), &journal::Error>) + Send>;
 struct Turn {
     records: Vec<Record>,
     deeds: Vec<DeedRecord>,
+    rows: Vec<journal::Row>,
     effects: Vec<Effect>,
     answers: Vec<Answer>,
 }
@@ -254,7 +257,7 @@ impl Scheduler {
                 }
                 self.submit(*run, *record, bundle, default, answer, turn);
             }
-            Input::Deed { deed, answer } => self.deed(*deed, answer, turn),
+            Input::Deed { deed, rows, answer } => self.deed(*deed, rows, answer, turn),
             Input::AttemptEnded { run, task, attempt, result } => {
                 self.attempt_ended(run, &task, attempt, result, turn)
             }
@@ -332,7 +335,13 @@ impl Scheduler {
         in_turn.or_else(|| handle::granted(&*self.parts.journal, key, seen).transpose())
     }
 
-    fn deed(&mut self, deed: Deed, answer: oneshot::Sender<Result<Seq, DeedError>>, turn: &mut Turn) {
+    fn deed(
+        &mut self,
+        deed: Deed,
+        rows: Vec<journal::Row>,
+        answer: oneshot::Sender<Result<Seq, DeedError>>,
+        turn: &mut Turn,
+    ) {
         let now = self.parts.clock.now();
         if let Some(why) = self.standing.refuses(&deed, now) {
             let _ = answer.send(Err(why.into()));
@@ -344,6 +353,7 @@ impl Scheduler {
             return;
         }
         let seq = record.seq;
+        turn.rows.extend(rows);
         turn.deeds.push(record);
         turn.answers.push(Box::new(move |written| {
             let answered = written.map(|()| seq).map_err(|error| DeedError::Journal(error.clone()));
@@ -764,8 +774,8 @@ impl Scheduler {
 
     /// Writes what the turn decided, then does it. `false` when it could not be written.
     async fn finish(&mut self, turn: Turn) -> bool {
-        let Turn { records, deeds, effects, answers } = turn;
-        let together = Together { records: records.clone(), deeds: deeds.clone(), rows: Vec::new() };
+        let Turn { records, deeds, rows, effects, answers } = turn;
+        let together = Together { records: records.clone(), deeds: deeds.clone(), rows };
         let written = if together.is_empty() { Ok(()) } else { self.parts.journal.write(together).await };
         if let Err(error) = written {
             tracing::error!(%error, "the journal cannot be written: nothing new starts");

@@ -30,9 +30,9 @@ use super::objects::Objects;
 use super::query::{Page, Query};
 use super::record::{self, Stored};
 use super::sealer;
-use super::segment::{Listed, Segment, file_name};
+use super::segment::{Doomed, Listed, Segment, file_name};
 use super::writer::{self, AUDIT, BATCH_KEY, End, Job, ROW, SEGMENT, Sentinel, Write, Writer};
-use super::{Error, Journal, Together};
+use super::{Error, Journal, Removed, Together};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
 use crate::id::{Digest, RunId, Seq};
 use crate::ledger::DeedRecord;
@@ -498,6 +498,34 @@ impl Journal for DiskJournal {
         Ok((head.position == position).then_some(head))
     }
 
+    async fn prune(&self, deed: Seq, runs: Vec<RunId>) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        let closed = || Error::Broken("the writer has stopped".into());
+        let doomed = Arc::new(Doomed { deed, runs: runs.into_iter().collect() });
+        {
+            let running = self.running();
+            running
+                .as_ref()
+                .ok_or_else(closed)?
+                .queue
+                .send(Job::Prune(doomed, done))
+                .map_err(|_| closed())?;
+        }
+        answer.await.map_err(|_| closed())?
+    }
+
+    fn removed(&self) -> Result<Vec<Removed>, Error> {
+        let mut removed = Vec::new();
+        for segment in self.segments() {
+            removed.extend(segment.removed().map_err(Error::Damaged)?);
+        }
+        Ok(removed)
+    }
+
+    fn sweep(&self) -> Result<u64, Error> {
+        self.sweep_objects()
+    }
+
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         self.objects.put(bytes)
     }
@@ -794,6 +822,16 @@ fn sweep_history(folder: &Path, segments: &[Arc<Segment>]) {
     }
 }
 
+/// Whether retention had removed a run, and a crash left its records in sled.
+fn is_removed(segments: &[Arc<Segment>], run: RunId) -> Result<bool, String> {
+    for segment in segments {
+        if segment.removed()?.iter().any(|removed| removed.run == run) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Starts the threads of a store that was opened, and fills what readers share.
 fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running, String> {
     let Opened { tree, generations, generation, sentinel, batch, found, segments } = opened;
@@ -815,6 +853,7 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
         if end.is_final && !ended.contains(run) {
             match history::find(&segments, *run)? {
                 Place::Sealed(_, row) if row.chain == end.chain => doomed.push_back((*run, end.seq)),
+                Place::Nowhere if is_removed(&segments, *run)? => doomed.push_back((*run, end.seq)),
                 _ => return Err(format!("run {run} has ended, and the audit log does not say so")),
             }
         }
@@ -860,6 +899,7 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
         next_segment,
         sealer,
         sealing: false,
+        pruning: VecDeque::new(),
         seal_at: limits.seal,
         written: keys,
         broken: None,
