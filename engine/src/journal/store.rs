@@ -368,27 +368,24 @@ impl Drop for DiskJournal {
 
 impl DiskJournal {
     /// Writes at once where nobody else does and nobody is in line, so that no other thread has to wake for it; else
-    /// puts the write in line, where it becomes part of the next batch.
+    /// puts the write in line, where it becomes part of the next batch. Whoever writes two things of one run waits for the
+    /// first: between callers there is no order.
     fn hand_in(&self, write: Write) -> Result<HandedIn, Error> {
         let closed = || Error::Broken("the writer has stopped".into());
         let (writer, queue) = {
             let running = self.running();
             let running = running.as_ref().ok_or_else(closed)?;
-            if may_block()
-                && running.queued.load(Ordering::SeqCst) == 0
-                && let Ok(guard) = running.writer.try_lock()
-            {
-                drop(guard);
-                (Arc::clone(&running.writer), running.queue.clone())
-            } else {
-                let (done, answer) = oneshot::channel();
-                running.queued.fetch_add(1, Ordering::SeqCst);
-                running.queue.send(Job::Write(write, done)).map_err(|_| closed())?;
-                return Ok(HandedIn::Queued(answer));
+            if running.queued.load(Ordering::SeqCst) > 0 || !may_block() {
+                return running.line_up(write).map(HandedIn::Queued).ok_or_else(closed);
             }
+            (Arc::clone(&running.writer), running.queue.clone())
+        };
+        let Ok(mut writer) = writer.try_lock() else {
+            let running = self.running();
+            let running = running.as_ref().ok_or_else(closed)?;
+            return running.line_up(write).map(HandedIn::Queued).ok_or_else(closed);
         };
         tokio::task::block_in_place(|| {
-            let mut writer = writer::hold(&writer);
             let answer = writer.write_all(vec![write]).pop().unwrap_or(Ok(()));
             if writer.has_chores() {
                 // The thread is gone where the store is being closed.
@@ -396,6 +393,16 @@ impl DiskJournal {
             }
             Ok(HandedIn::Written(answer))
         })
+    }
+}
+
+impl Running {
+    /// Puts a write in line; none where nobody works it off any more.
+    fn line_up(&self, write: Write) -> Option<oneshot::Receiver<Result<(), Error>>> {
+        let (done, answer) = oneshot::channel();
+        self.queued.fetch_add(1, Ordering::SeqCst);
+        self.queue.send(Job::Write(write, done)).ok()?;
+        Some(answer)
     }
 }
 

@@ -138,6 +138,9 @@ pub(super) struct End {
     pub(super) is_final: bool,
 }
 
+/// What is to be removed, and who waits for it.
+type Pruning = (Arc<Doomed>, oneshot::Sender<Result<(), Error>>);
+
 /// Owns everything that writes; one at a time has it.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -148,9 +151,9 @@ pub(super) struct Writer {
     pub(super) sentinel: Sentinel,
     pub(super) batch: u64,
     pub(super) head: Head,
-    /// The ends of the runs that are in sled.
     /// The last deed and its hash.
     pub(super) deed: (u64, Chain),
+    /// The ends of the runs that are in sled.
     pub(super) ends: HashMap<RunId, End>,
     /// Finished runs that are not sealed, in the order of their ends, with the position of that in the audit log.
     pub(super) finished: VecDeque<(RunId, u64)>,
@@ -163,7 +166,7 @@ pub(super) struct Writer {
     /// What the sealer works on has this many runs; none while it is idle.
     pub(super) sealing: bool,
     /// What is to be removed, and who waits for it.
-    pub(super) pruning: VecDeque<(Arc<Doomed>, oneshot::Sender<Result<(), Error>>)>,
+    pub(super) pruning: VecDeque<Pruning>,
     /// How many finished runs start the next sealing.
     pub(super) seal_at: usize,
     /// Keys written since the store moved to this folder.
@@ -182,7 +185,8 @@ pub(super) fn run(writer: &Mutex<Writer>, inbox: &mpsc::Receiver<Job>, queued: &
     loop {
         let reclaims = {
             let mut writer = hold(writer);
-            writer.keep_house();
+            catch_unwind(AssertUnwindSafe(|| writer.keep_house()))
+                .unwrap_or_else(|_| writer.break_down("the store panicked".into()));
             writer.broken.is_none() && writer.has_doomed()
         };
         let first = if reclaims {
