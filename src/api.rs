@@ -8,8 +8,10 @@
 mod audit;
 mod bundles;
 pub(crate) mod caller;
+mod cursor;
 mod door;
 pub(crate) mod error;
+mod events;
 mod extract;
 mod gate;
 pub(crate) mod openapi;
@@ -23,14 +25,17 @@ mod stream;
 mod system;
 mod tokens;
 pub(crate) mod wire;
+mod workflows;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use graylane_engine::journal::DiskJournal;
 use graylane_engine::scheduler::{Engine, Parts};
+use graylane_engine::trigger::Catalogue;
 use graylane_tasks::cluster::Clusters;
+use tokio::sync::watch;
 
 use self::door::Door;
 use self::error::{ApiError, Code};
@@ -46,6 +51,8 @@ pub(crate) struct State {
     pub(crate) settings: Arc<Settings>,
     pub(crate) working: bool,
     pub(crate) door: Arc<Door>,
+    /// What is known of workflows, where a daemon reads them; set when it begins to.
+    pub(crate) catalogue: Arc<OnceLock<watch::Receiver<Arc<Catalogue>>>>,
 }
 
 /// The router of the table, behind the gate.

@@ -444,7 +444,7 @@ pub(crate) fn actor() -> String {
 /// A workflow file and what a run of it is given.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WorkflowArgs {
-    /// The workflow file
+    /// The workflow file; for `run` also the name of a workflow that the daemon knows
     file: PathBuf,
     /// An input, by its declared type; entries of a map as NAME.KEY=VALUE
     #[arg(short, long = "input", value_name = "NAME=VALUE")]
@@ -464,6 +464,24 @@ pub(crate) struct WorkflowArgs {
 }
 
 impl WorkflowArgs {
+    /// The name of a workflow, where no file is meant: as `release`, or as `source/release`.
+    fn name(&self) -> Option<&str> {
+        let text = self.file.to_str().filter(|_| !self.file.exists())?;
+        text.split('/').all(graylane_engine::id::is_name).then_some(text)
+    }
+
+    /// What is asked of the daemon that knows the workflow by its name.
+    fn named(&self) -> wire::SubmitNamed {
+        wire::SubmitNamed {
+            inputs: self.given.clone(),
+            set: self.input.clone(),
+            only: self.only.clone(),
+            skip: self.skip.clone(),
+            from: self.from.clone(),
+            actor: Some(actor()),
+        }
+    }
+
     /// All of a file, with these inputs.
     pub(crate) fn of(file: PathBuf, given: serde_json::Map<String, Value>) -> WorkflowArgs {
         WorkflowArgs { file, input: Vec::new(), only: Vec::new(), skip: Vec::new(), from: None, given }

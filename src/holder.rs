@@ -1,7 +1,7 @@
 //! The process that holds the store: journal, tasks, engine and the API on its socket, opened and closed in this order.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use graylane_engine::clock::WallClock;
 use graylane_engine::graph::Graphs;
@@ -10,8 +10,10 @@ use graylane_engine::journal::{DiskJournal, OpenError};
 use graylane_engine::logs::Logs;
 use graylane_engine::scheduler::{Engine, Mode, Parts, StartError};
 use graylane_engine::task::Registry;
+use graylane_engine::trigger::Catalogue;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::secret::DigestKey;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
@@ -63,6 +65,9 @@ pub(crate) struct Holder {
     pub(crate) stage: Stage,
     /// The API, for other listeners.
     pub(crate) router: axum::Router,
+    /// What the API knows of workflows; whoever reads sources sets it.
+    #[expect(dead_code, reason = "the reader of sources sets it when the daemon starts it")]
+    pub(crate) catalogue: Arc<OnceLock<watch::Receiver<Arc<Catalogue>>>>,
     socket: PathBuf,
     stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
@@ -126,6 +131,7 @@ impl Holder {
             );
             (stop, tokio::spawn(watch))
         });
+        let catalogue = Arc::default();
         let state = api::State {
             engine: engine.clone(),
             parts,
@@ -134,10 +140,22 @@ impl Holder {
             settings: Arc::new(settings.clone()),
             working: matches!(mode, Mode::Work | Mode::Begin),
             door: Arc::default(),
+            catalogue: Arc::clone(&catalogue),
         };
         let router = api::router(state);
         let server = tokio::spawn(api::server::serve(listener, router.clone(), stop.clone()));
-        Ok(Holder { engine, stage, router, socket, stop, server, notary, journal, _threads: threads })
+        Ok(Holder {
+            engine,
+            stage,
+            router,
+            catalogue,
+            socket,
+            stop,
+            server,
+            notary,
+            journal,
+            _threads: threads,
+        })
     }
 
     /// Closes in the reverse order. Unfinished runs go on with the next holder.

@@ -8,6 +8,7 @@ mod cluster;
 mod commands;
 mod control;
 mod crash;
+mod fuzz;
 mod gateways;
 mod leak;
 mod matrix;

@@ -3,7 +3,7 @@
 
 use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
 use super::route::{Route, get, post};
-use super::{audit, runs, site, store, stream, system, tokens};
+use super::{audit, events, runs, site, store, stream, system, tokens, workflows};
 
 /// Every route: who may, its name, what it is for, the handler.
 pub(crate) fn table() -> Vec<Route> {
@@ -31,6 +31,21 @@ pub(crate) fn table() -> Vec<Route> {
             "followRun",
             "A run as it goes on, to its end",
             stream::follow,
+        ),
+        get(
+            "/api/v1/runs/{run}/events",
+            Viewer,
+            "streamRun",
+            "The same as server-sent events",
+            events::of_run,
+        ),
+        get("/api/v1/events", Viewer, "streamEvents", "What is asked for, and how runs end", events::of_all),
+        post(
+            "/api/v1/workflows/{workflow}/runs",
+            Operator,
+            "runWorkflow",
+            "Submit a run by name",
+            workflows::submit,
         ),
         get("/api/v1/plans/{digest}", Viewer, "getPlan", "A plan that is on disk", runs::plan),
         post("/api/v1/preview", Admin, "previewRun", "What a run would do", site::preview_run).with_bundle(),

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use graylane_engine::clock::Timestamp;
-use graylane_engine::id::TaskName;
+use graylane_engine::id::{RunId, TaskName};
 use graylane_engine::journal::{PAGE, Query};
 use graylane_engine::ledger::Role;
 use graylane_engine::logs::LogLine;
 use graylane_engine::preview::{TaskPreview, Verdict};
 use graylane_engine::run::{HoldAnswer, Record};
 use graylane_engine::task::{Plan, Progress, TaskError};
-use graylane_engine::view::RunView;
+use graylane_engine::view::{RunSummary, RunView};
 use graylane_tasks::mse_gray_deploy::RenderRequest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -80,9 +80,54 @@ pub(crate) struct List {
     pub(crate) unfinished: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<usize>,
-    /// The last run of the page before.
+    /// What the page before gave as `next`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cursor: Option<String>,
+    /// The last run of the page before, by its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) after: Option<String>,
+}
+
+/// Runs, newest first.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct RunPage {
+    pub(crate) runs: Vec<RunSummary>,
+    /// Whether there are more after the last one.
+    pub(crate) more: bool,
+    /// The `cursor` of the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<String>,
+}
+
+/// A run to submit by the name of its workflow.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubmitNamed {
+    #[serde(default)]
+    pub(crate) inputs: Map<String, Value>,
+    /// More inputs, as the command line has them: `NAME=VALUE`, read by their declared types.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) set: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) only: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) skip: Vec<String>,
+    /// The run whose outputs stand for those of tasks that are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<String>,
+    /// Who asks; only over the socket, a token says it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+}
+
+/// That something happened in a run.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Hint {
+    pub(crate) run: RunId,
+    pub(crate) seq: u64,
+    pub(crate) event: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<TaskName>,
 }
 
 /// The longest page.

@@ -17,6 +17,13 @@ pub(crate) struct RunArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
+    if let Some(name) = args.workflow.name() {
+        let path = format!("/api/v1/workflows/{}/runs", name.replace('/', "%2F"));
+        let asked = args.workflow.named();
+        let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
+        let submitted = access.client.post(&path, &asked).await;
+        return carry_on(context, access, submitted).await;
+    }
     let asked = submission(context, &args.workflow)?;
     let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
     let submitted = access.client.post("/api/v1/runs", &asked).await;
