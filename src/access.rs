@@ -64,6 +64,12 @@ impl Access {
         }
     }
 
+    /// The process that holds the store, where one does; a command asks it before it looks for itself.
+    pub(crate) async fn daemon(settings: &Settings) -> Result<Option<Client>, Failure> {
+        let client = Client::new(&socket_path(&settings.data));
+        Ok(client.health().await.is_ok().then_some(client))
+    }
+
     pub(crate) async fn close(self) {
         if let Some(holder) = self.holder {
             holder.close().await;

@@ -14,6 +14,7 @@ pub(crate) mod error;
 mod events;
 mod extract;
 mod gate;
+mod observe;
 pub(crate) mod openapi;
 mod route;
 pub(crate) mod routes;
@@ -25,9 +26,9 @@ mod stream;
 mod system;
 mod tokens;
 pub(crate) mod wire;
-mod workflows;
+pub(crate) mod workflows;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
@@ -36,9 +37,11 @@ use graylane_engine::scheduler::{Engine, Parts};
 use graylane_engine::trigger::Catalogue;
 use graylane_tasks::cluster::Clusters;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use self::door::Door;
 use self::error::{ApiError, Code};
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 
 /// What handlers work with.
@@ -50,9 +53,12 @@ pub(crate) struct State {
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) working: bool,
+    /// What sources hold; empty where none are read.
+    pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled when the end has begun.
+    pub(crate) draining: CancellationToken,
     pub(crate) door: Arc<Door>,
-    /// What is known of workflows, where a daemon reads them; set when it begins to.
-    pub(crate) catalogue: Arc<OnceLock<watch::Receiver<Arc<Catalogue>>>>,
 }
 
 /// The router of the table, behind the gate.
@@ -60,6 +66,7 @@ pub(crate) fn router(state: State) -> axum::Router {
     let mut router = axum::Router::new();
     for route in routes::table() {
         let handler = gate::before(route.handler.clone(), &state, &route);
+        let handler = observe::measured(handler, &state, &route);
         router = router.route(route.path, handler);
     }
     router.fallback(no_such_address).method_not_allowed_fallback(wrong_method).with_state(state)

@@ -19,6 +19,7 @@ mod settings;
 mod store;
 mod token;
 mod validate;
+mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
@@ -134,6 +135,9 @@ enum Command {
     /// List runs, or look at one
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    /// What sources hold, and pause or unpause it
+    #[command(subcommand)]
+    Workflows(workflows::WorkflowsCommand),
     /// Who did what, and proof that the history is the one that was written
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -255,6 +259,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Render(args) => render::run(&context, args).await,
         Command::Lanes(args) => lanes::run(&context, args).await,
         Command::Runs(command) => runs::run(&context, command).await,
+        Command::Workflows(command) => workflows::run(&context, command).await,
         Command::Store(command) => store::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
         Command::Cancel(args) => cancel::run(&context, args).await,
@@ -471,13 +476,12 @@ impl WorkflowArgs {
     }
 
     /// What is asked of the daemon that knows the workflow by its name.
-    fn named(&self) -> wire::SubmitNamed {
-        wire::SubmitNamed {
+    fn named(&self) -> crate::api::workflows::RunRequest {
+        crate::api::workflows::RunRequest {
             inputs: self.given.clone(),
             set: self.input.clone(),
             only: self.only.clone(),
             skip: self.skip.clone(),
-            from: self.from.clone(),
             actor: Some(actor()),
         }
     }

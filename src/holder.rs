@@ -1,7 +1,7 @@
 //! The process that holds the store: journal, tasks, engine and the API on its socket, opened and closed in this order.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use graylane_engine::clock::WallClock;
 use graylane_engine::graph::Graphs;
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
+use crate::metrics::{Metrics, Timed};
 use crate::notary::{self, AuditKey};
 use crate::notify::Notifier;
 use crate::rehearse::{Stage, Tell};
@@ -65,14 +66,15 @@ pub(crate) struct Holder {
     pub(crate) stage: Stage,
     /// The API, for other listeners.
     pub(crate) router: axum::Router,
-    /// What the API knows of workflows; whoever reads sources sets it.
-    #[expect(dead_code, reason = "the reader of sources sets it when the daemon starts it")]
-    pub(crate) catalogue: Arc<OnceLock<watch::Receiver<Arc<Catalogue>>>>,
     socket: PathBuf,
     stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
     notary: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     journal: Arc<DiskJournal>,
+    /// What the API works with.
+    pub(crate) state: api::State,
+    /// Where what sources hold is published.
+    pub(crate) catalogue: watch::Sender<Arc<Catalogue>>,
     _threads: Threads,
 }
 
@@ -101,8 +103,10 @@ impl Holder {
         let threads = Threads::new()
             .map_err(|error| HoldError::Surroundings(format!("no threads for tasks: {error}")))?;
         let (registry, clusters, stage) = tasks(settings, &key, tell);
+        let metrics = Arc::new(Metrics::default());
+        let (publish, catalogue) = watch::channel(Arc::new(Catalogue::default()));
         let parts = Parts {
-            journal: journal.clone(),
+            journal: Arc::new(Timed::new(journal.clone(), metrics.clone())),
             registry: Arc::new(registry),
             clock: Arc::new(WallClock::default()),
             secrets: Arc::new(settings.clone()),
@@ -131,7 +135,6 @@ impl Holder {
             );
             (stop, tokio::spawn(watch))
         });
-        let catalogue = Arc::default();
         let state = api::State {
             engine: engine.clone(),
             parts,
@@ -140,20 +143,23 @@ impl Holder {
             settings: Arc::new(settings.clone()),
             working: matches!(mode, Mode::Work | Mode::Begin),
             door: Arc::default(),
-            catalogue: Arc::clone(&catalogue),
+            catalogue,
+            metrics,
+            draining: CancellationToken::new(),
         };
-        let router = api::router(state);
+        let router = api::router(state.clone());
         let server = tokio::spawn(api::server::serve(listener, router.clone(), stop.clone()));
         Ok(Holder {
             engine,
             stage,
             router,
-            catalogue,
             socket,
             stop,
             server,
             notary,
             journal,
+            state,
+            catalogue: publish,
             _threads: threads,
         })
     }

@@ -5,7 +5,9 @@ mod api;
 mod cli;
 mod client;
 mod contexts;
+mod daemon;
 mod holder;
+mod metrics;
 mod notary;
 mod notify;
 mod problems;
@@ -13,6 +15,8 @@ mod progress;
 mod rehearse;
 mod serve;
 mod settings;
+mod sources;
+mod systemd;
 mod tls;
 
 use std::process::ExitCode;

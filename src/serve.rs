@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::held;
 use crate::api::server::serve_tcp;
 use crate::cli::{EXIT_SURROUNDINGS, Failure, note, print};
+use crate::daemon::Daemon;
 use crate::holder::{Holder, socket_path};
 use crate::rehearse::Tell;
 use crate::settings::{Anonymous, Settings};
@@ -47,6 +48,7 @@ pub(crate) async fn serve(settings: &Settings, tell: Tell) -> Result<u8, Failure
     let address = listener.local_addr().map_err(|error| Failure::surroundings(error.to_string()))?;
     let mut signals = Signals::new().map_err(|error| Failure::surroundings(error.to_string()))?;
     let holder = Holder::open(&settings, Mode::Work, tell).await.map_err(|error| held(&error))?;
+    let beside = Daemon::start(&settings, &holder).await.map_err(Failure::surroundings)?;
     let scheme = if certificates.is_some() { "https" } else { "http" };
     for line in introduction(&settings, &holder, &format!("{scheme}://{address}"), embedded) {
         print(&line);
@@ -57,7 +59,10 @@ pub(crate) async fn serve(settings: &Settings, tell: Tell) -> Result<u8, Failure
     }
     let mut server = tokio::spawn(serve_tcp(listener, certificates, holder.router.clone(), stop.clone()));
     let code = tokio::select! {
-        () = signals.next() => drain(&holder, settings.drain, signals.next()).await,
+        () = signals.next() => {
+            beside.stopping(settings.drain);
+            drain(&holder, settings.drain, signals.next()).await
+        }
         lost = &mut server => {
             let why = lost.map_or_else(|error| error.to_string(), |lost| match lost {
                 Ok(()) => "it has ended".into(),
@@ -76,6 +81,7 @@ pub(crate) async fn serve(settings: &Settings, tell: Tell) -> Result<u8, Failure
         // It ends by itself when it is told to, soon.
         let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
     }
+    beside.close().await;
     holder.close().await;
     Ok(code)
 }

@@ -27,7 +27,7 @@ use crate::contexts::Remote;
 pub(crate) use self::file::{Anonymous, LogFormat, SecretAt, SettingsFile};
 pub(crate) use self::origin::Origin;
 use self::origin::{KEYS, Layers, unknown_variables};
-pub(crate) use self::sources::{Source, public_url};
+pub(crate) use self::sources::{GitAt, Source, SourceAt, public_url};
 
 /// Every setting with its default, compiled in.
 pub(crate) const DEFAULT: &str = include_str!("../config/graylane.yaml");

@@ -83,7 +83,7 @@ fn every_refusal_is_a_problem_with_its_code_those_of_the_framework_too() {
         (send("GET", "/api/v1/runs", &[("authorization", "Basic eDp5")], ""), 401, "unauthenticated"),
         (send("GET", "/api/v1/runs", &[], ""), 401, "unauthenticated"),
         (send("GET", "/api/v1/events", &[json[0], ("last-event-id", "x")], ""), 400, "bad-request"),
-        (send("POST", "/api/v1/workflows/nothing/runs", &json, "{}"), 404, "not-found"),
+        (send("POST", "/api/v1/workflows/workflows/nothing/runs", &json, "{}"), 404, "not-found"),
         (
             send("POST", &format!("/api/v1/runs/{run}/answer"), &json, "{\"answer\":\"skip\"}"),
             409,

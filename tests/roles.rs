@@ -12,6 +12,16 @@ const TABLE: &[(&str, [u16; 6])] = &[
     // operation         nobody viewer operator approver admin owner
     ("getHealth", [200, 200, 200, 200, 200, 200]),
     ("getDocument", [200, 200, 200, 200, 200, 200]),
+    ("isAlive", [200, 200, 200, 200, 200, 200]),
+    ("isReady", [200, 200, 200, 200, 200, 200]),
+    ("getMetrics", [401, 200, 200, 200, 200, 200]),
+    ("listWorkflows", [401, 200, 200, 200, 200, 200]),
+    ("getWorkflow", [401, 200, 200, 200, 200, 200]),
+    ("getWorkflowHistory", [401, 200, 200, 200, 200, 200]),
+    ("runWorkflow", [401, 403, 200, 403, 200, 200]),
+    // The operator has done it, and it cannot be done twice.
+    ("pauseWorkflow", [401, 403, 200, 403, 409, 409]),
+    ("unpauseWorkflow", [401, 403, 200, 403, 409, 409]),
     ("getMe", [401, 200, 200, 200, 200, 200]),
     ("listRuns", [401, 200, 200, 200, 200, 200]),
     ("getRun", [401, 200, 200, 200, 200, 200]),
@@ -19,8 +29,6 @@ const TABLE: &[(&str, [u16; 6])] = &[
     ("followRun", [401, 200, 200, 200, 200, 200]),
     ("streamRun", [401, 200, 200, 200, 200, 200]),
     ("streamEvents", [401, 200, 200, 200, 200, 200]),
-    // There is no catalogue yet: who may is told apart from what is there.
-    ("runWorkflow", [401, 403, 404, 403, 404, 404]),
     ("getPlan", [401, 200, 200, 200, 200, 200]),
     ("listLanes", [401, 200, 200, 200, 200, 200]),
     ("renderCopy", [401, 200, 200, 200, 200, 200]),
@@ -60,11 +68,11 @@ fn body(operation: &str, home: &Home, turn: usize) -> Option<Value> {
         "cancelRun" | "revokeToken" => json!({ "reason": "for the table" }),
         "answerRun" => json!({ "answer": "retry" }),
         "approveRun" => json!({ "agrees": true, "actor": "somebody" }),
+        "runWorkflow" | "pauseWorkflow" | "unpauseWorkflow" => json!({}),
         "followUpRun" => json!({ "how": "rerun" }),
         "submitRun" | "previewRun" => submission(QUICK),
         "createToken" => json!({ "name": format!("made-{turn}"), "role": "viewer", "expires": "1h" }),
         "backUpStore" => json!({ "path": home.path(&format!("backup-{turn}")) }),
-        "runWorkflow" => json!({}),
         _ => return None,
     })
 }
@@ -92,7 +100,9 @@ fn every_operation_answers_every_caller_as_the_table_says() {
             .into_iter()
             .map(|role| role.map(|role| home.token(&format!("the-{role}"), role, &[])))
             .collect();
+    home.write("workflows/quick.yaml", &QUICK.replace("name: release", "name: quick"));
     let daemon = home.serve(&[]);
+    until("the sources were read", || daemon.get("/api/v1/workflows/workflows/quick", &admin).status == 200);
     let document = daemon.ask("GET", "/api/v1/openapi.json", None, None).json();
     let plan = plan(&daemon, &home, &admin);
     let mut wrong = Vec::new();
@@ -115,7 +125,9 @@ fn every_operation_answers_every_caller_as_the_table_says() {
                     let made = daemon.post("/api/v1/tokens", &admin, &made).json();
                     path.replace("{token}", made["id"].as_str().expect("an id"))
                 } else {
-                    path.replace("{digest}", &plan).replace("{workflow}", "nothing")
+                    path.replace("{digest}", &plan)
+                        .replace("{source}", "workflows")
+                        .replace("{workflow}", "quick")
                 };
                 let method = method.to_uppercase();
                 let body = body(id, &home, turn);

@@ -887,7 +887,10 @@ impl Scheduler {
         let kind = (*node.kind).clone();
         let plan = entry.plan.clone();
         let journal = Arc::clone(&self.parts.journal);
-        let span = tracing::info_span!("attempt", run = %id, %task, %attempt);
+        // The journal's own names, each inside the other: what a task says is found by any of them.
+        let of_run = tracing::info_span!("run", run = %id, workflow = %run.graph.name);
+        let of_task = tracing::info_span!(parent: &of_run, "task", %task, "type" = node.kind.type_name());
+        let span = tracing::info_span!(parent: &of_task, "attempt", %attempt);
         let work = attempt::carry_out(kind, context, plan, work, journal, reports);
         let work = tracing::Instrument::instrument(work, span);
         let handle = match &self.parts.threads {

@@ -3,7 +3,7 @@
 
 use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
 use super::route::{Route, get, post};
-use super::{audit, events, runs, site, store, stream, system, tokens, workflows};
+use super::{audit, events, observe, runs, site, store, stream, system, tokens, workflows};
 
 /// Every route: who may, its name, what it is for, the handler.
 pub(crate) fn table() -> Vec<Route> {
@@ -40,12 +40,44 @@ pub(crate) fn table() -> Vec<Route> {
             events::of_run,
         ),
         get("/api/v1/events", Viewer, "streamEvents", "What is asked for, and how runs end", events::of_all),
+        get("/healthz", Anybody, "isAlive", "Whether the process lives", observe::live),
+        get("/readyz", Anybody, "isReady", "Whether runs can be taken", observe::ready),
+        get("/metrics", Viewer, "getMetrics", "Numbers for Prometheus", observe::metrics),
+        get("/api/v1/workflows", Viewer, "listWorkflows", "Workflows of all sources", workflows::list),
+        get(
+            "/api/v1/workflows/{source}/{workflow}",
+            Viewer,
+            "getWorkflow",
+            "A workflow of a source",
+            workflows::show,
+        ),
+        get(
+            "/api/v1/workflows/{source}/{workflow}/history",
+            Viewer,
+            "getWorkflowHistory",
+            "Its revisions and pauses",
+            workflows::history,
+        ),
         post(
-            "/api/v1/workflows/{workflow}/runs",
+            "/api/v1/workflows/{source}/{workflow}/runs",
             Operator,
             "runWorkflow",
-            "Submit a run by name",
-            workflows::submit,
+            "Run its last good revision",
+            workflows::run,
+        ),
+        post(
+            "/api/v1/workflows/{source}/{workflow}/pause",
+            Operator,
+            "pauseWorkflow",
+            "Let its triggers start nothing",
+            workflows::pause,
+        ),
+        post(
+            "/api/v1/workflows/{source}/{workflow}/unpause",
+            Operator,
+            "unpauseWorkflow",
+            "Let its triggers start runs again",
+            workflows::unpause,
         ),
         get("/api/v1/plans/{digest}", Viewer, "getPlan", "A plan that is on disk", runs::plan),
         post("/api/v1/preview", Admin, "previewRun", "What a run would do", site::preview_run).with_bundle(),

@@ -99,27 +99,6 @@ pub(crate) struct RunPage {
     pub(crate) next: Option<String>,
 }
 
-/// A run to submit by the name of its workflow.
-#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SubmitNamed {
-    #[serde(default)]
-    pub(crate) inputs: Map<String, Value>,
-    /// More inputs, as the command line has them: `NAME=VALUE`, read by their declared types.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) set: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) only: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) skip: Vec<String>,
-    /// The run whose outputs stand for those of tasks that are left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) from: Option<String>,
-    /// Who asks; only over the socket, a token says it by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) actor: Option<String>,
-}
-
 /// That something happened in a run.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Hint {

@@ -5,6 +5,7 @@ use graylane_engine::scheduler::Mode;
 use graylane_engine::view::RunView;
 
 use super::follow::follow;
+use super::workflows;
 use super::{Context, Failure, Output, WorkflowArgs, json, note, print, submission, tell};
 use crate::access::Access;
 use crate::api::wire::Submitted;
@@ -18,7 +19,10 @@ pub(crate) struct RunArgs {
 
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     if let Some(name) = args.workflow.name() {
-        let path = format!("/api/v1/workflows/{}/runs", name.replace('/', "%2F"));
+        if args.workflow.from.is_some() {
+            return Err(Failure::refused("`--from RUN` goes with a file, not with the name of a workflow"));
+        }
+        let path = format!("{}/runs", workflows::path(&workflows::named(context, name).await?));
         let asked = args.workflow.named();
         let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
         let submitted = access.client.post(&path, &asked).await;

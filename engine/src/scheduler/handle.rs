@@ -481,6 +481,13 @@ impl Engine {
         self.shared.updates.subscribe()
     }
 
+    /// Whether the loop takes what is asked of it. Where it does not answer, neither does this.
+    pub async fn answers(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.inbox.send(Input::View { run: RunId::LEDGER, answer }).await;
+        asked.is_ok() && answered.await.is_ok()
+    }
+
     /// Ends when the journal cannot be written any more; gives why.
     pub async fn until_broken(&self) -> journal::Error {
         let mut broken = self.shared.broken.subscribe();
@@ -488,7 +495,8 @@ impl Engine {
         why.ok().flatten().unwrap_or_else(|| journal::Error::Broken("unknown".into()))
     }
 
-    fn broken(&self) -> Option<journal::Error> {
+    /// Why nothing can be written, while that is so.
+    pub fn broken(&self) -> Option<journal::Error> {
         self.shared.broken.borrow().clone()
     }
 
