@@ -513,14 +513,15 @@ pub(crate) struct WorkflowArgs {
 }
 
 impl WorkflowArgs {
-    /// The name of a workflow, where no file is meant: as `release`, or as `source/release`.
-    fn name(&self) -> Option<&str> {
-        let text = self.file.to_str().filter(|_| !self.file.exists())?;
-        text.split('/').all(graylane_engine::id::is_name).then_some(text)
+    /// The name of a workflow, or SOURCE/NAME, where no such file is there.
+    fn by_name(&self) -> Option<String> {
+        let text = self.file.to_str()?;
+        let name = text.split('/').all(graylane_engine::id::is_name) && text.split('/').count() <= 2;
+        (name && !self.file.exists() && self.from.is_none()).then(|| text.to_owned())
     }
 
-    /// What is asked of the daemon that knows the workflow by its name.
-    fn named(&self) -> crate::api::workflows::RunRequest {
+    /// What a run by name is given.
+    fn request(&self) -> crate::api::workflows::RunRequest {
         crate::api::workflows::RunRequest {
             inputs: self.given.clone(),
             set: self.input.clone(),

@@ -5,7 +5,6 @@ use graylane_engine::scheduler::Mode;
 use graylane_engine::view::RunView;
 
 use super::follow::follow;
-use super::workflows;
 use super::{Context, Failure, Output, WorkflowArgs, json, note, print, submission, tell};
 use crate::access::Access;
 use crate::api::wire::Submitted;
@@ -18,19 +17,29 @@ pub(crate) struct RunArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
-    if let Some(name) = args.workflow.name() {
-        if args.workflow.from.is_some() {
-            return Err(Failure::refused("`--from RUN` goes with a file, not with the name of a workflow"));
-        }
-        let path = format!("{}/runs", workflows::path(&workflows::named(context, name).await?));
-        let asked = args.workflow.named();
-        let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
-        let submitted = access.client.post(&path, &asked).await;
-        return carry_on(context, access, submitted).await;
+    if let Some(name) = args.workflow.by_name() {
+        return by_name(context, &name, &args.workflow).await;
     }
     let asked = submission(context, &args.workflow, Mode::Begin)?;
     let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
     let submitted = access.client.post("/api/v1/runs", &asked).await;
+    carry_on(context, access, submitted).await
+}
+
+/// A workflow of the daemon's sources: its last good revision, as the daemon has it.
+async fn by_name(context: &Context, name: &str, args: &WorkflowArgs) -> Result<u8, Failure> {
+    let (known, daemon) = super::workflows::known(context).await?;
+    let workflow = super::workflows::one(&known, name)?;
+    if !daemon {
+        return Err(Failure::refused(format!(
+            "`{name}` is no file, and no daemon answers that knows workflows by name"
+        ))
+        .hint(format!("start `graylane serve`, or name the file: {}", workflow.path)));
+    }
+    let path = format!("/api/v1/workflows/{}/{}/runs", workflow.source, workflow.name);
+    let asked = args.request();
+    let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
+    let submitted = access.client.post(&path, &asked).await;
     carry_on(context, access, submitted).await
 }
 

@@ -114,7 +114,7 @@ pub(crate) fn one<'w>(known: &'w Workflows, text: &str) -> Result<&'w WorkflowVi
 }
 
 /// A workflow by its whole name. One that is written as SOURCE/NAME may be gone from its source.
-pub(crate) async fn named(context: &Context, text: &str) -> Result<WorkflowUid, Failure> {
+async fn named(context: &Context, text: &str) -> Result<WorkflowUid, Failure> {
     if let Ok(uid) = text.parse() {
         return Ok(uid);
     }
