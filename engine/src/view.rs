@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::id::{Digest, RunId, TaskName};
 pub use crate::run::RunSummary;
-use crate::run::{Consent, Ending, Origin, Outcome, Run, RunState, TaskRun, TaskState, WaitingFor};
+use crate::run::{Consent, Ending, Origin, Outcome, Run, RunState, Slot, TaskRun, TaskState, WaitingFor};
 use crate::task::{Outputs, TaskError};
 
 /// Everything about a run.
@@ -35,6 +35,9 @@ pub struct RunView {
     /// The run that it follows on, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// The slot that it is the run of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
     /// The run that takes it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undone_by: Option<RunId>,
@@ -138,6 +141,7 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
         outcome,
         reason,
         origin: run.submitted.origin.clone(),
+        slot: run.submitted.trigger.slot().cloned(),
         undone_by: run.undone_by,
         inputs: run.submitted.inputs.clone(),
         tasks: run
