@@ -261,6 +261,9 @@ pub struct State {
     pub since: Timestamp,
     /// Every slot up to here is decided, but for those that are pending.
     pub decided: Timestamp,
+    /// Up to here, slots that are not decided may have a run: a clock that was in the future had started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Timestamp>,
     /// Slots that start later than they were due, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<Pending>,
@@ -300,6 +303,7 @@ impl State {
             timezone: rule.zone.name().to_owned(),
             since: now,
             decided: now,
+            ahead: None,
             pending: Vec::new(),
             open: None,
             ranges: 0,
@@ -398,14 +402,23 @@ pub struct Verdict {
     pub late: Vec<Timestamp>,
     /// The slot to start now, after all these.
     pub fire: Option<Timestamp>,
+    /// Whether the last slot has its run already: nothing continues over it.
+    pub had_run: bool,
     /// Up to which slot this decides; none where nothing is due.
     pub decided: Option<Timestamp>,
     /// When there is more to decide; none where the schedule has no more slots.
     pub next: Option<Timestamp>,
 }
 
-/// Decides the slots after `decided`, up to the first that is to start.
-pub fn decide(rule: &Rule, decided: Timestamp, now: Timestamp, pausing: Pausing) -> Verdict {
+/// Decides the slots after `decided`, up to the first that is to start, or up to one that `has_run`: a run that a wrong
+/// clock had started stays its run.
+pub fn decide(
+    rule: &Rule,
+    decided: Timestamp,
+    now: Timestamp,
+    pausing: Pausing,
+    has_run: impl Fn(Timestamp) -> bool,
+) -> Verdict {
     let mut verdict = Verdict::default();
     let mut late: VecDeque<Timestamp> = VecDeque::new();
     let keep = match rule.missed {
@@ -432,6 +445,11 @@ pub fn decide(rule: &Rule, decided: Timestamp, now: Timestamp, pausing: Pausing)
             break;
         }
         verdict.decided = Some(nominal);
+        if has_run(nominal) {
+            verdict.had_run = true;
+            verdict.next = Some(now);
+            break;
+        }
         let over = pausing.last.filter(|(_, until)| nominal <= *until);
         if pausing.since.is_some() || over.is_some_and(|(from, _)| from <= nominal) {
             skip(&mut verdict.skips, nominal, Skip::Paused);
@@ -568,11 +586,11 @@ mod tests {
         ];
         for (what, missed, decided, now, expected) in table {
             let rule = Rule { missed, max_catchup: 3, ..rule(hourly) };
-            let verdict = decide(&rule, at(decided), at(now), Pausing::default());
+            let verdict = decide(&rule, at(decided), at(now), Pausing::default(), |_| false);
             assert_eq!(told(&verdict), expected, "{what}");
         }
         let short = Rule { missed: Missed::All, catchup_window: 90 * MINUTE, ..rule(hourly) };
-        let verdict = decide(&short, at("10T00:00:00"), at("10T10:20:00"), Pausing::default());
+        let verdict = decide(&short, at("10T00:00:00"), at("10T10:20:00"), Pausing::default(), |_| false);
         assert_eq!(told(&verdict), "10T01:00..10T08:00 8 skipped(missed) | 10T09:00 10T10:00 | - | 10T10:00");
     }
 
@@ -580,10 +598,10 @@ mod tests {
     fn pauses_cover_what_was_due_in_them_and_nothing_fires_for_the_time_before() {
         let rule = Rule { missed: Missed::All, ..rule("0 * * * *") };
         let paused = Pausing { since: Some(at("10T10:30:00")), last: None };
-        let verdict = decide(&rule, at("10T10:00:00"), at("10T13:01:00"), paused);
+        let verdict = decide(&rule, at("10T10:00:00"), at("10T13:01:00"), paused, |_| false);
         assert_eq!(told(&verdict), "10T11:00..10T13:00 3 skipped(paused) |  | - | 10T13:00");
         let over = Pausing { since: None, last: Some((at("10T11:30:00"), at("10T13:00:00"))) };
-        let verdict = decide(&rule, at("10T10:00:00"), at("10T14:01:00"), over);
+        let verdict = decide(&rule, at("10T10:00:00"), at("10T14:01:00"), over, |_| false);
         assert_eq!(
             told(&verdict),
             "10T11:00..10T11:00 1 skipped(missed); 10T12:00..10T13:00 2 skipped(paused) |  | 10T14:00 | 10T14:00"
@@ -598,7 +616,7 @@ mod tests {
         let mut state = State::new(&rule, decided);
         let mut rows = Vec::new();
         while decided < end {
-            let verdict = decide(&rule, decided, end, paused);
+            let verdict = decide(&rule, decided, end, paused, |_| false);
             for range in verdict.skips {
                 state.skip(&rule.key, range, &mut rows);
             }
@@ -627,9 +645,9 @@ mod tests {
         // It is decided when it is due, and the deadline counts from there.
         let (slot, when) = (slots[0], due[0]);
         let before = Timestamp::from_millis(when.millis() - 1);
-        let verdict = decide(&rule, start, before, Pausing::default());
+        let verdict = decide(&rule, start, before, Pausing::default(), |_| false);
         assert_eq!((verdict.fire, verdict.next), (None, Some(when)));
-        assert_eq!(decide(&rule, start, when, Pausing::default()).fire, Some(slot));
+        assert_eq!(decide(&rule, start, when, Pausing::default(), |_| false).fire, Some(slot));
         let wide = Rule { jitter: Duration::from_secs(90 * 60), ..plain };
         let order = slots.windows(2).all(|pair| wide.due(pair[0], Some(pair[1])) < pair[1]);
         assert!(order, "a slot starts before the next is due, however wide the jitter");

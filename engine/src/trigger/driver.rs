@@ -287,16 +287,18 @@ impl Draft {
     }
 
     /// Slots up to now that nobody decides any more, by expression and zone as they were.
-    fn abandon(&mut self, now: Timestamp, why: &str) {
+    fn abandon(&mut self, engine: &Engine, now: Timestamp, why: &str) {
         self.drop_pending(None, Some(why));
         let schedule = self.state.cron.parse::<Schedule>();
         let zone = self.state.timezone.parse::<chrono_tz::Tz>();
         if let (Ok(schedule), Ok(zone)) = (schedule, zone) {
-            let mut slots = schedule.slots(zone, self.state.decided).take_while(|slot| *slot <= now);
-            if let Some(from) = slots.next() {
-                let (count, to) = slots.fold((1, from), |(count, _), slot| (count + 1, slot));
-                let why = Some(why.to_owned());
-                self.skip(Skipped { from, to, count, skip: Skip::Missed, why });
+            let ahead = self.state.ahead;
+            for slot in schedule.slots(zone, self.state.decided).take_while(|slot| *slot <= now) {
+                if ahead.is_some_and(|ahead| slot <= ahead) && has_run(engine, &self.key, slot) {
+                    self.state.close(&self.key, &mut self.rows);
+                } else {
+                    self.skip(Skipped::one(slot, Skip::Missed, Some(why.to_owned())));
+                }
             }
         }
         self.state.close(&self.key, &mut self.rows);
@@ -333,9 +335,10 @@ impl One {
         let mut draft = Draft::new(&rule.key, state, false, &standing);
         if draft.state.gone.is_some() || draft.state.hash != rule.hash() {
             if draft.state.gone.take().is_none() {
-                draft.abandon(now, "the schedule was changed");
+                draft.abandon(engine, now, "the schedule was changed");
             }
             draft.state.hash = rule.hash();
+            draft.state.ahead = None;
             draft.state.cron.clone_from(&rule.cron);
             draft.state.timezone = rule.zone.name().to_owned();
             draft.state.since = now;
@@ -358,9 +361,16 @@ impl One {
         if pausing.since.is_some() && !draft.state.pending.is_empty() {
             draft.drop_pending(Some(Skip::Paused), None);
         }
-        let verdict = decide(rule, draft.state.decided, now, pausing);
+        let ahead = draft.state.ahead.filter(|ahead| *ahead > draft.state.decided);
+        let has_run = |nominal: Timestamp| {
+            ahead.is_some_and(|ahead| nominal <= ahead) && has_run(engine, &rule.key, nominal)
+        };
+        let verdict = decide(rule, draft.state.decided, now, pausing, has_run);
         for range in verdict.skips {
             draft.skip(range);
+        }
+        if verdict.had_run {
+            draft.state.close(&rule.key, &mut draft.rows);
         }
         if !verdict.late.is_empty() {
             // What is skipped after them continues nothing from before them.
@@ -573,9 +583,15 @@ impl One {
                 draft.rows.push((name, serde_json::to_vec(&kept).ok()));
             }
         }
+        draft.state.ahead = draft.state.ahead.max(Some(draft.state.decided));
         draft.state.decided = now;
         draft.work()
     }
+}
+
+/// Whether a slot has its run; where that cannot be read, it is found out when the run is submitted.
+fn has_run(engine: &Engine, key: &ScheduleKey, nominal: Timestamp) -> bool {
+    engine.parts().journal.unique(&key.slot(nominal), 0).is_ok_and(|run| run.is_some())
 }
 
 /// The last slot from one on, up to a moment.
@@ -613,7 +629,7 @@ async fn retire(engine: &Engine, catalogue: &Catalogue, present: &BTreeSet<Sched
         }
         let now = engine.parts().clock.now();
         let mut draft = Draft::new(&key, state, false, &engine.standing());
-        draft.abandon(now, "the schedule is gone");
+        draft.abandon(engine, now, "the schedule is gone");
         draft.state.gone = Some(now);
         if matches!(engine.slots(*draft.work()).await, SlotAnswer::Stale | SlotAnswer::Broken(_)) {
             round.at(Some(now.plus(AFTER_FAILURE)));
