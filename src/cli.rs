@@ -12,6 +12,7 @@ mod rehearsal;
 mod render;
 mod run;
 mod runs;
+mod schedule;
 mod schema;
 mod settings;
 mod store;
@@ -46,11 +47,17 @@ pub(crate) const EXIT_SURROUNDINGS: u8 = 3;
 /// It waits for a person.
 pub(crate) const EXIT_WAITS: u8 = 4;
 
+/// The version, and that of the time zones which are compiled in.
+static LONG_VERSION: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+    format!("{}\ntime zones {}", env!("CARGO_PKG_VERSION"), graylane_engine::schedule::TZDATA)
+});
+
 /// Release workflows for Kubernetes: full-chain gray releases that survive kill -9
 #[derive(Debug, Parser)]
 #[command(
     name = "graylane",
     version,
+    long_version = LONG_VERSION.as_str(),
     about,
     long_about = "Release workflows for Kubernetes: gray lane up, verified with real requests, promoted, taken down again.\n\nEvery step is on disk before it happens: a run that was cut off goes on with `graylane resume`.",
     after_help = "Begin with:\n  graylane run workflows/release.yaml        the whole story, on a cluster that graylane carries\n  graylane validate workflows/               every mistake at once, with its line\n  graylane plan workflows/release.yaml       what a run would do; changes nothing\n\nExit codes: 0 succeeded, 1 failed or cancelled (validate: problems found), 2 refused before it started,\n3 store, cluster or other surroundings failed, 4 unfinished: a person says how it goes on."
@@ -120,6 +127,9 @@ enum Command {
     /// Who did what, and proof that the history is the one that was written
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// When schedules are due, and what became of their slots
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// Ask a run to end: attempts go to a safe point, then clean-up tasks run
     Cancel(cancel::CancelArgs),
     /// Agree to what a run that waits will do next
@@ -195,6 +205,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Runs(command) => runs::run(&context, command).await,
         Command::Store(command) => store::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
+        Command::Schedule(command) => schedule::run(&context, command).await,
         Command::Cancel(args) => cancel::run(&context, args).await,
         Command::Approve(args) => answer::consent(&context, args, true).await,
         Command::Reject(args) => answer::consent(&context, args, false).await,
@@ -293,6 +304,7 @@ impl Failure {
             problems: self.problems.iter().map(problems::WireProblem::from).collect(),
             details: self.details.clone(),
             hint: self.hint.clone(),
+            ..wire::Problem::default()
         }
     }
 }
@@ -473,7 +485,7 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
         only: args.only.clone(),
         skip: args.skip.clone(),
         from: args.from.clone(),
-        actor: actor(),
+        actor: Some(actor()),
         vars: context.settings.vars.clone(),
         secrets: context.settings.secret_names(),
     })

@@ -2,6 +2,7 @@
 //!
 //! One file a story; `support` has what they share. Nothing here reaches inside the engine.
 
+mod api;
 mod audit;
 mod cluster;
 mod commands;
@@ -10,6 +11,7 @@ mod crash;
 mod leak;
 mod matrix;
 mod rollouts;
+mod schedules;
 mod story;
 mod support;
 mod tidy;

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -16,7 +17,7 @@ pub struct InvalidName(pub String);
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
         pub struct $type(std::sync::Arc<str>);
 
@@ -82,7 +83,7 @@ name!(
 );
 
 /// A workflow of a source: what pauses, schedules and slots are kept under. Written as `source/workflow`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct WorkflowUid {
     /// Where its file comes from.
@@ -134,8 +135,8 @@ pub fn is_name(text: &str) -> bool {
 }
 
 /// The id of a run: a ULID, so that ids sort by the time of their submission.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RunId(ulid::Ulid);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct RunId(#[schemars(with = "String")] ulid::Ulid);
 
 impl RunId {
     /// No run: an entry of the audit log under this id names a deed of the ledger. No run was submitted in 1970.
@@ -180,7 +181,7 @@ impl fmt::Debug for RunId {
 }
 
 /// One try at a task in a run, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt(pub u32);
 
 impl Attempt {
@@ -200,7 +201,7 @@ impl fmt::Display for Attempt {
 }
 
 /// The place of a record among its run's records, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Seq(pub u64);
 
 impl fmt::Display for Seq {
@@ -210,7 +211,7 @@ impl fmt::Display for Seq {
 }
 
 /// A SHA-256 digest, written as 64 hexadecimal digits.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 

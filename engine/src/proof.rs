@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{Chain, Entry, Head, is_audited};
@@ -19,7 +20,7 @@ const PAGE: usize = 4_096;
 const MAX_PROBLEMS: usize = 100;
 
 /// What was found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verified {
     /// The end of the audit log.
     pub head: String,

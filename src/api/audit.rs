@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::Json;
-use axum::extract::{Query as UrlQuery, State as Given};
+use axum::extract::State as Given;
 use graylane_engine::audit::{Chain, Entry, Head, words};
 use graylane_engine::id::{RunId, hex};
 use graylane_engine::journal::Error;
@@ -13,20 +13,21 @@ use graylane_engine::run::Record;
 
 use super::State;
 use super::error::ApiError;
+use super::extract::{Asked, Body};
 use super::wire::{Anchors, AuditLine, AuditPart};
 
 const MAX_ENTRIES: usize = 10_000;
 
 pub(super) async fn entries(
     Given(state): Given<State>,
-    asked: UrlQuery<AuditPart>,
+    Asked(asked): Asked<AuditPart>,
 ) -> Result<Json<Vec<AuditLine>>, ApiError> {
     let journal = state.parts.journal;
-    let limit = asked.0.limit.unwrap_or(50);
+    let limit = asked.limit.unwrap_or(50);
     if limit > MAX_ENTRIES {
         return Err(ApiError::bad_request(format!("limit: at most {MAX_ENTRIES} entries")));
     }
-    let after = asked.0.after.unwrap_or_else(|| journal.head().position.saturating_sub(limit as u64));
+    let after = asked.after.unwrap_or_else(|| journal.head().position.saturating_sub(limit as u64));
     off_thread(move || {
         let entries = journal.audit(after, limit)?;
         let mut runs: HashMap<RunId, Vec<Record>> = HashMap::new();
@@ -93,7 +94,7 @@ pub(super) async fn head(Given(state): Given<State>) -> Json<String> {
 
 pub(super) async fn verify(
     Given(state): Given<State>,
-    Json(asked): Json<Anchors>,
+    Body(asked): Body<Anchors>,
 ) -> Result<Json<Verified>, ApiError> {
     let heads: Result<Vec<Head>, _> = asked.heads.iter().map(|head| head.parse()).collect();
     let heads = heads.map_err(|error| ApiError::bad_request(error.to_string()))?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::Timestamp;
 use graylane_engine::document::{Document, Finding, Problem, file_problem};
-use graylane_engine::id::{WorkflowName, is_name};
+use graylane_engine::id::{SourceName, WorkflowName, is_name};
 use graylane_engine::schema::{Checker, list, nearest, value_words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,13 @@ impl Environment {
         }
         Ok(None)
     }
+}
+
+/// Why an environment of a bundle is frozen at this moment, in words; `None` where it is not, or is not known.
+pub fn frozen(bundle: &Bundle, name: &str, now: Timestamp) -> Option<String> {
+    let site = Site::load(bundle, name).ok()?;
+    let freeze = site.environment.frozen(now).ok()??;
+    Some(format!("until {}: {}", freeze.until, freeze.reason))
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -176,6 +183,10 @@ fn yes() -> bool {
 pub struct Allow {
     /// The workflows that may name it.
     pub workflows: Vec<String>,
+    /// The sources that their files must come from. Where it is written, a file that a person brings is refused; else
+    /// every source is allowed, and every file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
 }
 
 /// What a bundle remembers of where its files came from.
@@ -236,6 +247,24 @@ impl Site {
             services.insert(service.to_owned(), objects);
         }
         Ok(Site { environment, services, origin })
+    }
+
+    /// Whether a workflow's file may come from there; none where a person brought it.
+    ///
+    /// # Errors
+    /// The refusal, with what to do.
+    pub fn admit_source(&self, source: Option<&SourceName>) -> Result<(), String> {
+        let Some(allowed) = &self.environment.allow.sources else { return Ok(()) };
+        let name = &self.environment.name;
+        match source {
+            Some(source) if allowed.iter().any(|allowed| allowed == source.as_str()) => Ok(()),
+            Some(source) => {
+                Err(format!("environment `{name}` does not allow workflows of the source `{source}`"))
+            }
+            None => Err(format!(
+                "environment `{name}` allows workflows of its sources alone, not files that somebody brings"
+            )),
+        }
     }
 
     /// Whether a workflow may use the environment.

@@ -197,7 +197,7 @@ impl Task for MseGrayDeploy {
 }
 
 /// What `graylane render` asks for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RenderRequest {
     /// The environment.
     pub environment: String,

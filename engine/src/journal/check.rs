@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::objects::Objects;
@@ -16,7 +17,7 @@ use crate::ledger::Standing;
 use crate::run::Event;
 
 /// What a check has seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Checked {
     /// Runs whose records were read.
     pub runs: u64,
@@ -54,6 +55,7 @@ impl DiskJournal {
         match self.deeds() {
             Ok(deeds) => {
                 checked.ledger = (deeds.len() + self.rows("").len()) as u64;
+                named.extend(deeds.iter().filter_map(|(record, _)| record.deed.object().cloned()));
                 let folded = Standing::fold(deeds.iter().map(|(deed, _)| deed));
                 checked.problems.extend(folded.err().map(|why| format!("the ledger: {why}")));
             }

@@ -19,6 +19,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -39,7 +40,7 @@ const MAX_FRAME: u64 = 1 << 32;
 const ENTRIES_A_FRAME: usize = 1_024;
 
 /// What a file holds, counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counted {
     /// Runs.
     pub runs: u64,
@@ -119,6 +120,9 @@ impl DiskJournal {
             out.run(*run, &records, &mut counted)?;
         }
         out.entries(&index.audit_after(sealed, usize::MAX), &mut counted)?;
+        for deed in &index.deeds {
+            out.named.extend(deed.deed()?.deed.object().cloned());
+        }
         let deeds: Vec<(u8, &[u8])> =
             index.deeds.iter().map(|deed| (deed.format, deed.json.as_slice())).collect();
         for part in deeds.chunks(ENTRIES_A_FRAME) {

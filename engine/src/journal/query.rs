@@ -3,6 +3,7 @@
 //! Newest first, by the id of the run; a page goes on after the last id of the page before, so that a page costs the
 //! same wherever it is.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -58,7 +59,7 @@ impl Default for Query {
 }
 
 /// Runs, newest first.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Page {
     /// The runs.
     pub runs: Vec<RunSummary>,

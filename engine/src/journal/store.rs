@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::thread;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -41,7 +42,8 @@ use crate::run::{Event, Record, RunSummary};
 /// The version of the layout of a data folder.
 const LAYOUT: u32 = 2;
 /// What may stand in a data folder before its first store is made.
-const OURS: [&str; 8] = ["lock", "digest.key", "logs", "objects", "api.sock", "store", "history", "sentinel"];
+const OURS: [&str; 9] =
+    ["lock", "digest.key", "logs", "objects", "api.sock", "store", "history", "sentinel", "sources"];
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +100,7 @@ impl Default for Limits {
 }
 
 /// What a store holds, in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Statistics {
     /// Batches that were acknowledged, ever.
     pub batches: u64,

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::schedule::ScheduleKey;
 use crate::task::{Ask, Outputs, TaskError};
 
 /// One entry of the journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// The run.
     pub run: RunId,
@@ -28,7 +29,7 @@ pub struct Record {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A run was submitted; its bundle is on disk.
@@ -66,6 +67,9 @@ pub enum Event {
         /// The lanes that its tasks name, likewise.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         tags: BTreeSet<String>,
+        /// Where the workflow's file came from; none where a person brought their own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<Box<Sourced>>,
         /// What whoever asked for it calls this one wish, so that it is granted once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<Key>,
@@ -331,8 +335,20 @@ impl Event {
     }
 }
 
+/// Where a workflow's file came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Sourced {
+    /// The source, as the operator's settings name it.
+    pub name: SourceName,
+    /// The file, below it.
+    pub path: String,
+    /// The commit, where it is a repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+}
+
 /// What a caller calls one wish, so that asking twice gives one run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Key {
     /// The digest of the name, and of whose name it is; the name itself is the caller's.
     pub name: Digest,
@@ -348,7 +364,7 @@ impl Key {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Every task succeeded or counts as passed.
@@ -371,7 +387,7 @@ impl Outcome {
 }
 
 /// What started a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Trigger {
     /// A person.
@@ -383,7 +399,7 @@ pub enum Trigger {
 }
 
 /// A slot of a schedule, and how its run came about.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Slot {
     /// The source of the workflow.
     pub source: SourceName,
@@ -409,7 +425,7 @@ impl Slot {
 }
 
 /// How a run follows on another one, which is final.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Origin {
     /// It does what the other one did not get done.
@@ -459,7 +475,7 @@ impl Origin {
 }
 
 /// What a run takes over for a task from the run that it follows on.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Kept {
     /// The task is done and is not done again.
     #[serde(default)]
@@ -476,7 +492,7 @@ pub struct Kept {
 }
 
 /// How a held task goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HoldAnswer {
     /// One more attempt, with the same plan.
@@ -490,7 +506,7 @@ pub enum HoldAnswer {
 }
 
 /// Somebody's word on an approval.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Consent {
     /// Who.
     pub actor: String,

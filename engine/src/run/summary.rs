@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, HoldAnswer, Origin, Record};
@@ -12,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::id::{RunId, TaskName, WorkflowName};
 
 /// A line in a list of runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunSummary {
     /// The run.
     pub id: RunId,

@@ -11,6 +11,7 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono_tz::Tz;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -135,7 +136,7 @@ impl Rule {
 }
 
 /// Why a slot has no run that started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Skip {
     /// Another run was in the way, and the policy refuses.
@@ -224,7 +225,7 @@ impl Skipped {
 }
 
 /// A slot that starts later than it was due.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pending {
     /// The slot.
     pub nominal: Timestamp,
@@ -233,7 +234,7 @@ pub struct Pending {
 }
 
 /// The last slot that was decided.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Last {
     /// The slot.
     pub nominal: Timestamp,

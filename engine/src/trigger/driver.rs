@@ -536,6 +536,7 @@ impl One {
             only: names(&self.trigger.only),
             skip: names(&self.trigger.skip),
             from: None,
+            source: Some(self.good.sourced.clone()),
             actor: "graylane".into(),
             trigger: Trigger::Schedule(Box::new(slot)),
             vars: self.catalogue.vars.clone(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Catalogue;
@@ -17,7 +18,7 @@ use crate::schedule::{Last, Pending, Schedule, ScheduleKey, Skip, Skipped, SlotO
 const PAGE: usize = 200;
 
 /// How a schedule stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScheduleLine {
     /// Source, workflow and trigger, with `/` between them.
     pub schedule: String,
@@ -40,7 +41,7 @@ pub struct ScheduleLine {
 }
 
 /// What became of a slot, or of several that follow on each other.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SlotLine {
     /// Source, workflow and trigger.
     pub schedule: String,

@@ -19,7 +19,7 @@ use crate::id::RunId;
 use crate::journal::{self, Journal, MemoryJournal, Page, Query, Together};
 use crate::ledger::{Deed, DeedRecord};
 use crate::logs::Logs;
-use crate::run::{Record, RunSummary};
+use crate::run::{Record, RunSummary, Sourced};
 use crate::scheduler::{Actor, Engine, Mode, Parts, Submission};
 use crate::task::{Outputs, Plan, Registry, SecretSource, Site, Task, TaskContext, TaskError};
 
@@ -228,7 +228,11 @@ fn catalogue(files: &[&str]) -> Arc<Catalogue> {
         let uid = WorkflowUid { source: "team".parse().expect("a source"), name: graph.name.clone() };
         let good = Good {
             revision: graph.revision.clone(),
-            commit: None,
+            sourced: Sourced {
+                name: "team".parse().expect("a source"),
+                path: "release.yaml".into(),
+                commit: None,
+            },
             since: at("2026-01-01T00:00"),
             graph: Arc::new(graph),
             bundle: Arc::new(bundle),
@@ -487,6 +491,7 @@ async fn a_late_slot_waits_for_the_run_in_its_way_as_long_as_its_window() {
             only: Vec::new(),
             skip: Vec::new(),
             from: None,
+            source: None,
             actor: "ann".into(),
             trigger: crate::run::Trigger::Manual,
             vars: BTreeMap::new(),
