@@ -4,6 +4,7 @@
 //!   manifest, secret, environment      files, without a cluster
 //!   lane (labels, route, leak)         a gray copy, rendered from its baseline
 //!   cluster, rollout, inventory        what a cluster is asked and told
+//!   verified                           what was verified in a lane, and whether production gets that
 //!   mse_gray_deploy, generic_verify,   the types: a new one is a new file, and a line in `register`
 //!   prod_deploy, mse_gray_offline
 //! ```
@@ -21,6 +22,7 @@ pub mod prod_deploy;
 pub mod rollout;
 pub mod secret;
 pub mod spec;
+pub mod verified;
 
 use std::sync::Arc;
 
