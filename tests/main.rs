@@ -2,6 +2,7 @@
 //!
 //! One file a story; `support` has what they share. Nothing here reaches inside the engine.
 
+mod api;
 mod audit;
 mod cluster;
 mod commands;
@@ -9,6 +10,7 @@ mod control;
 mod crash;
 mod leak;
 mod matrix;
+mod rollouts;
 mod story;
 mod support;
 mod tidy;

@@ -19,7 +19,7 @@ pub(crate) struct LanesArgs {
 pub(crate) async fn run(context: &Context, args: LanesArgs) -> Result<u8, Failure> {
     let (bundle, _) = operator_files(context, &key(context)?);
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-    let asked = Look { bundle: bundle_value(&bundle)?, environment: args.environment.clone() };
+    let asked = Look { bundle: Some(bundle_value(&bundle)?), environment: args.environment.clone() };
     let lanes: Result<Vec<Lane>, _> = access.client.post("/api/v1/lanes", &asked).await;
     access.close().await;
     let lanes = lanes?;

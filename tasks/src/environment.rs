@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::Timestamp;
 use graylane_engine::document::{Document, Finding, Problem, file_problem};
-use graylane_engine::id::{WorkflowName, is_name};
+use graylane_engine::id::{SourceName, WorkflowName, is_name};
 use graylane_engine::schema::{Checker, list, nearest, value_words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use serde_json::Value;
 
 pub use self::checks::{Basic, Checks, Prometheus, Verified};
 use crate::manifest::{self, kind};
+use crate::rollout::{Patience, RolloutFile};
 use crate::secret::{DigestKey, redact};
 
 /// An environment file.
@@ -48,6 +49,9 @@ pub struct Environment {
     /// Times in which nothing is deployed here: what would be is held. Verifying and taking back go on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<Freeze>,
+    /// How long rollouts wait for what may pass.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rollout: RolloutFile,
     /// Whether an approval here counts only from somebody who has proved who they are.
     #[serde(default)]
     pub protected: bool,
@@ -97,6 +101,10 @@ impl Environment {
         }
         Ok(None)
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn default_take_over() -> Vec<String> {
@@ -180,6 +188,10 @@ fn yes() -> bool {
 pub struct Allow {
     /// The workflows that may name it.
     pub workflows: Vec<String>,
+    /// The sources that their files must come from. Where it is written, a file that a person brings is refused; else
+    /// every source is allowed, and every file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
 }
 
 /// What a bundle remembers of where its files came from.
@@ -192,6 +204,11 @@ struct Origin {
 }
 
 impl Environment {
+    /// How long its rollouts wait for what may pass.
+    pub fn patience(&self) -> Patience {
+        Patience::of(&self.rollout)
+    }
+
     /// Whether lanes may hold a copy of a service.
     pub fn allows_gray(&self, service: &str) -> bool {
         self.service_options.get(service).is_none_or(|options| options.gray)
@@ -235,6 +252,24 @@ impl Site {
             services.insert(service.to_owned(), objects);
         }
         Ok(Site { environment, services, origin })
+    }
+
+    /// Whether a workflow's file may come from there; none where a person brought it.
+    ///
+    /// # Errors
+    /// The refusal, with what to do.
+    pub fn admit_source(&self, source: Option<&SourceName>) -> Result<(), String> {
+        let Some(allowed) = &self.environment.allow.sources else { return Ok(()) };
+        let name = &self.environment.name;
+        match source {
+            Some(source) if allowed.iter().any(|allowed| allowed == source.as_str()) => Ok(()),
+            Some(source) => {
+                Err(format!("environment `{name}` does not allow workflows of the source `{source}`"))
+            }
+            None => Err(format!(
+                "environment `{name}` allows workflows of its sources alone, not files that somebody brings"
+            )),
+        }
     }
 
     /// Whether a workflow may use the environment.

@@ -353,12 +353,11 @@ fn check_one(check: &Value, site: Option<&Site>) -> Vec<Finding> {
 
 /// A finding where an expression stands for something that is carried out: a value in it would be read as its text.
 fn written_out(value: &Value, at: &str, what: &str) -> Option<Finding> {
-    let text = value.as_str().filter(|text| text.replace("$${{", "").contains("${{"))?;
+    value.as_str().filter(|text| text.replace("$${{", "").contains("${{"))?;
     let hint = match what {
         "`checks`" | "a check" => "values go into its keys, one by one",
         _ => "give its value through `env`",
     };
-    let _ = text;
     Some(Finding::at(at, format!("an expression cannot stand in {what}")).label("write it out").hint(hint))
 }
 
@@ -646,7 +645,10 @@ impl Verify<'_> {
         let (cx, name) = (self.cx, check.name.as_str());
         match &check.look {
             Look::Http { request, expect } => http::look(cx, &self.client, request, expect).await,
-            Look::Job(planned) => job::look(cx, self.cluster, name, index, number, planned).await,
+            Look::Job(planned) => {
+                let patience = self.site.environment.patience();
+                job::look(cx, self.cluster, name, index, number, planned, patience).await
+            }
             Look::Prometheus(planned) => prometheus::look(cx, &self.client, self.site, name, planned).await,
             Look::Rollout(_) => rollout::look(self.cluster, &self.body.tag, watched).await,
             Look::Command(planned) => command::look(cx, name, planned).await,

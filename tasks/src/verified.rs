@@ -70,6 +70,7 @@ pub async fn copies(cluster: &Cluster, selector: &str) -> Result<Vec<GrayCopy>, 
         deployment: None,
         replica_sets: by_uid(cluster.list("apps/v1", "ReplicaSet", selector).await?),
         pods: by_uid(cluster.list("v1", "Pod", selector).await?),
+        events: BTreeMap::new(),
     };
     let copies = deployments.into_iter().map(|deployment| {
         seen.deployment = Some(deployment.clone());

@@ -21,7 +21,7 @@ use crate::cluster::{Cluster, Deleted, LogPlace};
 use crate::environment::Checks;
 use crate::lane::labels::ANNOTATION_RUN;
 use crate::manifest::{ObjectRef, name, selects, texts, uid};
-use crate::rollout::{PodSigns, Signals, pod_signs};
+use crate::rollout::{Patience, PodSigns, Signals, pod_signs};
 use crate::spec::check_duration;
 
 /// The label by which the Jobs of one task of one run are found. No Service selects it.
@@ -287,6 +287,7 @@ pub(super) async fn look(
     index: usize,
     number: u32,
     planned: &Planned,
+    patience: Patience,
 ) -> Result<Sample, TaskError> {
     let object = planned.object(cx, check, index, number);
     let job_name = name(&object).to_owned();
@@ -311,7 +312,7 @@ pub(super) async fn look(
             cluster.apply(&object, false, false).await?
         }
     };
-    let followed = follow(cx, cluster, check, planned, &job).await;
+    let followed = follow(cx, cluster, check, planned, patience, &job).await;
     if let Ok((_, Some(code))) = &followed {
         // Before it is removed: after a crash nobody could say what came of it.
         cx.checkpoint(&format!("job {job_name} ended {code}")).await?;
@@ -358,6 +359,7 @@ async fn follow(
     cluster: &Cluster,
     check: &str,
     planned: &Planned,
+    patience: Patience,
     job: &Value,
 ) -> Result<(Sample, Option<i64>), TaskError> {
     let deadline = Duration::from_millis(planned.deadline_ms);
@@ -390,7 +392,7 @@ async fn follow(
                 log.take(cx, cluster, check, pod).await;
                 return Ok((planned.judged(code, &tail(&log.last)), Some(code)));
             }
-            match pod_signs(pod, &mut signals, Instant::now()) {
+            match pod_signs(pod, patience, &mut signals, Instant::now()) {
                 PodSigns::Fine => {}
                 PodSigns::Waits(note) if note != shown => {
                     cx.log(format!("{check}: {note}"));

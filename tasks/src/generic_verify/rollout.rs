@@ -14,7 +14,7 @@ use super::samples::Sample;
 use crate::cluster::Cluster;
 use crate::lane::labels::selector;
 use crate::manifest::name;
-use crate::rollout::{Expect, Seen, Signals, Verdict, judge};
+use crate::rollout::{Expect, Patience, Seen, Signals, Verdict, judge};
 
 /// Looks whether every Deployment of the lane is up.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -48,7 +48,7 @@ pub(super) async fn look(cluster: &Cluster, tag: &str, watched: &mut Watched) ->
     for deployment in &deployments {
         let generation = deployment.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
         let seen = Seen { deployment: Some(deployment.clone()), ..Seen::default() };
-        let expect = Expect { generation, agent: false, pods: false };
+        let expect = Expect { generation, agent: false, pods: false, patience: Patience::default() };
         match judge(&seen, expect, &mut Signals::default(), Instant::now()) {
             Verdict::Done => up.insert(name(deployment).to_owned(), "up"),
             Verdict::Waiting(ready, wanted, note) => {
