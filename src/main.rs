@@ -10,6 +10,7 @@ mod notify;
 mod problems;
 mod progress;
 mod rehearse;
+mod samples;
 mod settings;
 
 use std::process::ExitCode;

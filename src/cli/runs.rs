@@ -14,6 +14,7 @@ use super::follow::follow;
 use super::{Context, Failure, Output, json, note, print, tell};
 use crate::access::Access;
 use crate::progress::summary;
+use crate::samples;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunsCommand {
@@ -169,6 +170,10 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
                 Output::Json => print(&json(&view)),
                 Output::Text => {
                     print(&summary(&view, context.colours));
+                    let samples = samples::tables(&view);
+                    if !samples.is_empty() {
+                        print(&samples);
+                    }
                     if view.summary.status == "waiting" && !held {
                         print("nobody carries it on meanwhile: answer, then `graylane resume` does");
                     } else if view.outcome.is_none() && !held {

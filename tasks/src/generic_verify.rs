@@ -210,7 +210,9 @@ impl Task for GenericVerify {
         let mut findings = Vec::new();
         let site = check_environment(spec, at, &mut findings);
         check_lane_tag(spec, &mut findings);
-        if let Some(finding) = spec.get("checks").and_then(|checks| written_out(checks, "/checks", "`checks`")) {
+        if let Some(finding) =
+            spec.get("checks").and_then(|checks| written_out(checks, "/checks", "`checks`"))
+        {
             findings.push(finding);
         }
         for (index, check) in spec.get("checks").and_then(Value::as_array).into_iter().flatten().enumerate() {
@@ -258,8 +260,14 @@ impl Task for GenericVerify {
                 }
                 Look::Prometheus(_) | Look::Rollout(_) | Look::Command(_) => {}
             }
-            let times = if planned.samples == 1 { "1 sample" } else { &format!("{} samples", planned.samples) };
-            let object = format!("{} ({}: `{}`, {times})", planned.name, planned.look.kind(), planned.look.words(&with.tag));
+            let times =
+                if planned.samples == 1 { "1 sample" } else { &format!("{} samples", planned.samples) };
+            let object = format!(
+                "{} ({}: `{}`, {times})",
+                planned.name,
+                planned.look.kind(),
+                planned.look.words(&with.tag)
+            );
             plan.changes.push(Change { action: Action::Check, object, diff: String::new() });
             checks.push(planned);
         }
@@ -321,8 +329,11 @@ fn check_one(check: &Value, site: Option<&Site>) -> Vec<Finding> {
         if map.contains_key("settle") && matches!(*one, "job" | "command") {
             findings.push(refused("settle", "each look is made once"));
         }
-        if *one == "job" && map.get("samples").and_then(Value::as_u64).is_some_and(|n| n > job::MAX_SAMPLES.into()) {
-            let finding = Finding::at("/samples", format!("`samples` of a job is at most {}", job::MAX_SAMPLES));
+        if *one == "job"
+            && map.get("samples").and_then(Value::as_u64).is_some_and(|n| n > job::MAX_SAMPLES.into())
+        {
+            let finding =
+                Finding::at("/samples", format!("`samples` of a job is at most {}", job::MAX_SAMPLES));
             findings.push(finding.label("each sample is a pod"));
         }
         if check.pointer("/rollout/for").is_some() && map.contains_key("samples") {
@@ -430,7 +441,9 @@ fn plan_check(
             }
             Look::Job(job.plan(listed).map_err(refused)?)
         }
-        (None, None, Some(prometheus), None, None) => Look::Prometheus(prometheus.plan(site).map_err(refused)?),
+        (None, None, Some(prometheus), None, None) => {
+            Look::Prometheus(prometheus.plan(site).map_err(refused)?)
+        }
         (None, None, None, Some(with), None) => {
             let span = with.span.as_deref().map(parse_duration).transpose().map_err(refused)?;
             if let Some(span) = span {
@@ -512,7 +525,9 @@ impl Verify<'_> {
         let mut names = Vec::new();
         for (index, check) in self.body.checks.iter().enumerate() {
             if let Look::Job(planned) = &check.look {
-                names.extend((1..=check.samples).map(|n| job::name_of(self.cx, planned, &check.name, index, n)));
+                names.extend(
+                    (1..=check.samples).map(|n| job::name_of(self.cx, planned, &check.name, index, n)),
+                );
             }
         }
         names
@@ -541,7 +556,8 @@ impl Verify<'_> {
                 Some(error) => error.details([words]).details(said),
             });
         }
-        let hint = format!("the lane is still up: look at it with `graylane lanes {}`", self.body.environment);
+        let hint =
+            format!("the lane is still up: look at it with `graylane lanes {}`", self.body.environment);
         error.map(|error| error.hint(hint))
     }
 
@@ -560,7 +576,9 @@ impl Verify<'_> {
             let same = before.iter().any(|was| was.at == copy.at && was.template == copy.template);
             if !same {
                 let words = format!("{} was changed while it was verified", copy.at);
-                return Err(TaskError::transient(words).hint("what was seen may be of either").values(values));
+                return Err(TaskError::transient(words)
+                    .hint("what was seen may be of either")
+                    .values(values));
             }
             let images = copy.images().map_err(|why| TaskError::transient(why).values(values.clone()))?;
             verified.insert(

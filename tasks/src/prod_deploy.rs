@@ -370,7 +370,8 @@ impl Planner<'_> {
         let mut found: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         let mut wrong = Vec::new();
         for (service, objects) in services {
-            let baseline = self.site.service(service).ok().and_then(|manifest| deployment(service, manifest).ok());
+            let baseline =
+                self.site.service(service).ok().and_then(|manifest| deployment(service, manifest).ok());
             let baseline = baseline.map(baseline_hash).unwrap_or_default();
             let in_lanes = copies.iter().any(|copy| copy.service == *service);
             for (object, live) in objects.iter_mut().filter(|(object, _)| kind(object) == "Deployment") {
@@ -394,7 +395,8 @@ impl Planner<'_> {
                         }
                         Judged::Not(why) => {
                             let shown = short(&image);
-                            let words = format!("service `{service}`: image `{shown}` was not verified: {why}");
+                            let words =
+                                format!("service `{service}`: image `{shown}` was not verified: {why}");
                             if required && !self.will_be_verified() {
                                 wrong.push(words);
                             } else if required || in_lanes {

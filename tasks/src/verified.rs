@@ -86,7 +86,11 @@ fn copy(deployment: &Value, running: BTreeMap<String, BTreeSet<String>>) -> Gray
     GrayCopy {
         tag: labels.get(VERSION).cloned().unwrap_or_default(),
         service: labels.get(SERVICE_NAME).cloned().unwrap_or_default(),
-        at: ObjectRef { api_version: "apps/v1".into(), kind: "Deployment".into(), name: name(deployment).to_owned() },
+        at: ObjectRef {
+            api_version: "apps/v1".into(),
+            kind: "Deployment".into(),
+            name: name(deployment).to_owned(),
+        },
         uid: uid(deployment).unwrap_or_default().to_owned(),
         ours: is_ours(deployment),
         template: Digest::of(sorted(template).to_string().as_bytes()).short().to_owned(),
@@ -108,8 +112,10 @@ fn running(seen: &Seen) -> BTreeMap<String, BTreeSet<String>> {
             let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
             for status in list(statuses) {
                 let Some(container) = status["name"].as_str() else { continue };
-                let written = list(specs).find(|spec| spec["name"] == container).and_then(|s| s["image"].as_str());
-                let image = by_digest(written.unwrap_or_default(), status["imageID"].as_str().unwrap_or_default());
+                let written =
+                    list(specs).find(|spec| spec["name"] == container).and_then(|s| s["image"].as_str());
+                let image =
+                    by_digest(written.unwrap_or_default(), status["imageID"].as_str().unwrap_or_default());
                 found.entry(container.to_owned()).or_default().insert(image);
             }
         }
@@ -277,7 +283,11 @@ mod tests {
         GrayCopy {
             tag: "gray".into(),
             service: "spring-c".into(),
-            at: ObjectRef { api_version: "apps/v1".into(), kind: "Deployment".into(), name: "c-mse-gray".into() },
+            at: ObjectRef {
+                api_version: "apps/v1".into(),
+                kind: "Deployment".into(),
+                name: "c-mse-gray".into(),
+            },
             uid: "u".into(),
             ours: true,
             template: "t1".into(),
@@ -328,7 +338,12 @@ mod tests {
                 "b1",
                 format!("lane `gray` runs it, and {short_a} was verified"),
             ),
-            ("c:v2", vec![verified()], "b2", "the manifest is not the one that lane `gray` was made from".into()),
+            (
+                "c:v2",
+                vec![verified()],
+                "b2",
+                "the manifest is not the one that lane `gray` was made from".into(),
+            ),
             (
                 "c:v2",
                 vec![copy(&["c:v2".into()], Some(("t1", "c:v2".into())))],
@@ -347,7 +362,10 @@ mod tests {
             };
             assert_eq!(judged, expected, "{image}");
         }
-        assert!(matches!(judge("spring-a", "c", "c:v2", "b1", &[verified()]), Judged::Not(_)), "another service");
+        assert!(
+            matches!(judge("spring-a", "c", "c:v2", "b1", &[verified()]), Judged::Not(_)),
+            "another service"
+        );
     }
 
     #[test]

@@ -187,7 +187,10 @@ pub(super) async fn look(cx: &TaskContext, name: &str, planned: &Planned) -> Res
     };
     group.kill();
     let Ok((status, out, err)) = ended else {
-        return Ok(Sample::wrong(format!("it did not end within {}, and was killed", show_duration(deadline))));
+        return Ok(Sample::wrong(format!(
+            "it did not end within {}, and was killed",
+            show_duration(deadline)
+        )));
     };
     let status = status.map_err(|error| TaskError::transient(format!("check `{name}`: {error}")))?;
     let hidden = |bytes: Vec<u8>| {

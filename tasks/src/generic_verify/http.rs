@@ -194,11 +194,11 @@ pub(super) fn check(http: &Value, listed: Option<(&Checks, &str)>) -> Vec<Findin
     let Some(map) = http.as_object() else { return findings };
     match (map.contains_key("path"), map.contains_key("url")) {
         (true, false) | (false, true) => {}
-        (false, false) => findings.push(
-            Finding::at("", "`http` does not say where it asks").on_key().label("add `path` or `url`"),
+        (false, false) => findings
+            .push(Finding::at("", "`http` does not say where it asks").on_key().label("add `path` or `url`")),
+        (true, true) => findings.push(
+            Finding::at("/url", "`http` asks in two places").on_key().label("keep one of `path` and `url`"),
         ),
-        (true, true) => findings
-            .push(Finding::at("/url", "`http` asks in two places").on_key().label("keep one of `path` and `url`")),
     }
     if map.contains_key("body") && map.contains_key("json") {
         let finding = Finding::at("/json", "`http` has two bodies").on_key();
@@ -233,7 +233,8 @@ pub(super) fn check(http: &Value, listed: Option<(&Checks, &str)>) -> Vec<Findin
         let asks = ["equals", "matches", "min", "max", "exists", "count"];
         if json.as_object().is_some_and(|map| !asks.iter().any(|key| map.contains_key(*key))) {
             let finding = Finding::at(format!("{at}/path"), "nothing is asked of what the path finds");
-            findings.push(finding.label("add one of `equals`, `matches`, `min`, `max`, `exists` and `count`"));
+            findings
+                .push(finding.label("add one of `equals`, `matches`, `min`, `max`, `exists` and `count`"));
         }
     }
     check_duration(map.get("timeout"), "/timeout", &mut findings);
@@ -355,7 +356,8 @@ impl HttpWith {
     }
 
     pub(super) fn expectation(&self) -> Result<Expectation, String> {
-        let bound = |written: Option<&String>| written.map(|text| parse_duration(text).map(millis)).transpose();
+        let bound =
+            |written: Option<&String>| written.map(|text| parse_duration(text).map(millis)).transpose();
         let latency = self.expect.latency.clone().unwrap_or_default();
         Ok(Expectation {
             status: self.expect.status.unwrap_or(200),
@@ -438,7 +440,9 @@ fn compare(answer: &Answer, expect: &Expectation, secrets: &[String]) -> Result<
     let (status, body) = (answer.status, answer.body.as_str());
     if status != expect.status {
         return Err(match &answer.location {
-            Some(to) => shown(&format!("{status}, {} was expected: to {to}, which is not followed", expect.status)),
+            Some(to) => {
+                shown(&format!("{status}, {} was expected: to {to}, which is not followed", expect.status))
+            }
             None => format!("{status}, {} was expected: {}", expect.status, shown(body)),
         });
     }
@@ -506,7 +510,11 @@ mod tests {
             Answer { status: 302, location: Some("http://evil.test/?t=abc123".into()), body: String::new() };
         for (answer, expectation, words) in [
             (answer(401, "bad token abc123"), json!({}), "401, 200 was expected: bad token [secret]"),
-            (elsewhere, json!({}), "302, 200 was expected: to http://evil.test/?t=[secret], which is not followed"),
+            (
+                elsewhere,
+                json!({}),
+                "302, 200 was expected: to http://evil.test/?t=[secret], which is not followed",
+            ),
             (
                 answer(200, "<html>"),
                 json!({ "json": [{ "path": "$.a", "exists": true }] }),
@@ -525,14 +533,14 @@ mod tests {
     #[test]
     fn the_way_in_is_the_lanes_own() {
         let checks = Checks::default();
-        let with: HttpWith =
-            serde_json::from_value(json!({ "path": "/a", "as": "lane" })).expect("valid");
+        let with: HttpWith = serde_json::from_value(json!({ "path": "/a", "as": "lane" })).expect("valid");
         let way = Way {
             host: Some("example.com".into()),
             header: Some(("x-user-id".into(), "100".into())),
             unsure: None,
         };
-        let request = with.request(Some(&way), None, "http://127.0.0.1:1/", &checks, "gray").expect("a request");
+        let request =
+            with.request(Some(&way), None, "http://127.0.0.1:1/", &checks, "gray").expect("a request");
         assert_eq!(request.words(), "GET http://127.0.0.1:1/a for example.com with x-user-id");
         assert!(with.request(None, None, "http://h", &checks, "gray").is_err());
         let unsure = Way { unsure: Some("the route lets in 10 % of all requests".into()), ..Way::default() };
@@ -565,8 +573,14 @@ mod tests {
                 "https://www.example.com.evil.test/",
                 Some("the environment does not let checks ask `www.example.com.evil.test`"),
             ),
-            ("http://169.254.169.254/latest", Some("`169.254.169.254` is a link-local address, and is never asked")),
-            ("http://[::ffff:a9fe:a9fe]/", Some("`[::ffff:a9fe:a9fe]` is a link-local address, and is never asked")),
+            (
+                "http://169.254.169.254/latest",
+                Some("`169.254.169.254` is a link-local address, and is never asked"),
+            ),
+            (
+                "http://[::ffff:a9fe:a9fe]/",
+                Some("`[::ffff:a9fe:a9fe]` is a link-local address, and is never asked"),
+            ),
             (
                 "https://www.example.com@evil.test/",
                 Some(

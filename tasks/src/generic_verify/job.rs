@@ -233,7 +233,12 @@ impl Planned {
     }
 
     /// Reads only: whether the API server takes the Job, and whether a Service would send requests to its pod.
-    pub(super) async fn preflight(&self, cx: &TaskContext, cluster: &Cluster, check: &str) -> Result<(), TaskError> {
+    pub(super) async fn preflight(
+        &self,
+        cx: &TaskContext,
+        cluster: &Cluster,
+        check: &str,
+    ) -> Result<(), TaskError> {
         let services = cluster.list("v1", "Service", "").await?;
         if let Some(service) = met_by(&services, &labels(&owner(cx))) {
             return Err(TaskError::permanent(format!(
@@ -561,7 +566,10 @@ mod tests {
     fn mistakes_are_found_in_the_file() {
         let checks = Checks { images: vec!["registry.example.com/qa/".into()], ..Checks::default() };
         for (job, expected) in [
-            (json!({ "image": "registry.example.com/qa/a:1", "script": "echo $TAG", "env": { "TAG": "${{ inputs.tag }}" } }), vec![]),
+            (
+                json!({ "image": "registry.example.com/qa/a:1", "script": "echo $TAG", "env": { "TAG": "${{ inputs.tag }}" } }),
+                vec![],
+            ),
             (
                 json!({ "image": "registry.example.com/qa/a:1", "script": "echo ${{ inputs.tag }}" }),
                 vec!["/script: an expression cannot stand in a script (write it out)"],

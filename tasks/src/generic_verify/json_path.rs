@@ -92,7 +92,8 @@ impl JsonWith {
         {
             return Some(format!("`{path}` finds {} values, {count} were expected", found.len()));
         }
-        let judges = self.equals.is_some() || self.matches.is_some() || self.min.is_some() || self.max.is_some();
+        let judges =
+            self.equals.is_some() || self.matches.is_some() || self.min.is_some() || self.max.is_some();
         if judges && found.is_empty() {
             return Some(format!("`{path}` finds nothing"));
         }
@@ -163,7 +164,10 @@ mod tests {
         });
         for (expect, complaint) in [
             (json!({ "path": "$.status", "equals": "UP" }), None),
-            (json!({ "path": "$.status", "equals": "DOWN" }), Some(r#"`$.status` is "UP", "DOWN" was expected"#)),
+            (
+                json!({ "path": "$.status", "equals": "DOWN" }),
+                Some(r#"`$.status` is "UP", "DOWN" was expected"#),
+            ),
             (json!({ "path": "$.queue", "equals": 3.0 }), None),
             (json!({ "path": "$.queue", "max": 2 }), Some("`$.queue` is 3, 2 at most was expected")),
             (json!({ "path": "$.queue", "min": 4 }), Some("`$.queue` is 3, 4 at least was expected")),
@@ -182,7 +186,10 @@ mod tests {
             ),
             (json!({ "path": "$..price", "max": 10 }), None),
             (json!({ "path": "$.items[?@.price > 5].id", "equals": 2 }), None),
-            (json!({ "path": "$.items[*]", "count": 3 }), Some("`$.items[*]` finds 2 values, 3 were expected")),
+            (
+                json!({ "path": "$.items[*]", "count": 3 }),
+                Some("`$.items[*]` finds 2 values, 3 were expected"),
+            ),
             (json!({ "path": "$.status", "matches": "^U" }), None),
             (
                 json!({ "path": "$.status", "matches": "^D" }),
@@ -208,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_path_without_end_is_refused_before_it_is_read() {
-        for path in ["$".to_owned() + &"[?(".repeat(60), "$[?".to_owned() + &"!".repeat(150), "$".repeat(300)] {
+        for path in ["$".to_owned() + &"[?(".repeat(60), "$[?".to_owned() + &"!".repeat(150), "$".repeat(300)]
+        {
             assert!(refusal(&path).is_some(), "{path}");
         }
     }

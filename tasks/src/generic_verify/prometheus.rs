@@ -127,8 +127,10 @@ struct Range {
     reduce: Reduce,
 }
 
-const NO_ADDRESS: (&str, &str) =
-    ("the environment does not say where Prometheus is", "the operator adds `prometheus: { address: ... }` to its file");
+const NO_ADDRESS: (&str, &str) = (
+    "the environment does not say where Prometheus is",
+    "the operator adds `prometheus: { address: ... }` to its file",
+);
 
 /// What no schema can say.
 pub(super) fn check(prometheus: &Value, site: Option<&Site>) -> Vec<Finding> {
@@ -187,7 +189,11 @@ impl PrometheusWith {
                     return Err(format!("a range has at most {MAX_POINTS} points: use a longer `step`"));
                 }
                 let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-                Some(Range { last_ms: millis(last), step_ms: millis(step), reduce: range.reduce.unwrap_or_default() })
+                Some(Range {
+                    last_ms: millis(last),
+                    step_ms: millis(step),
+                    reduce: range.reduce.unwrap_or_default(),
+                })
             }
         };
         let against = match (&self.baseline, self.ratio, self.difference) {
@@ -229,28 +235,34 @@ pub(super) async fn look(
     planned: &Planned,
 ) -> Result<Sample, TaskError> {
     let Some(at) = &site.environment.prometheus else { return Err(TaskError::permanent(NO_ADDRESS.0)) };
-    let asked = async |query: &str| match ask(cx, client, at, query, planned.range.as_ref()).await? {
-        Asked::Series(series, warnings) => {
-            for warning in warnings {
-                cx.log(format!("{name}: Prometheus warns: {warning}"));
-            }
-            Ok(Ok(series))
-        }
-        Asked::Nothing(why) => Ok(Err(why)),
-    };
-    let found = match asked(&planned.query).await? {
+    let range = planned.range.as_ref();
+    let found = match told(cx, ask(cx, client, at, &planned.query, range).await?, name) {
         Ok(found) => found,
         Err(why) => return Ok(Sample::nothing(why)),
     };
     let reduce = planned.range.as_ref().map_or(Reduce::Each, |range| range.reduce);
     let Some(against) = &planned.against else { return Ok(judge(&found, reduce, planned.bound)) };
-    let other = match asked(&against.query).await? {
+    let other = match told(cx, ask(cx, client, at, &against.query, range).await?, name) {
         Ok(other) => other,
         Err(why) => return Ok(Sample::nothing(format!("baseline: {why}"))),
     };
     compare(&found, &other, reduce, planned.bound, against).map_err(|why| {
-        TaskError::permanent(format!("check `{name}`: {why}")).hint("aggregate the query, as with `sum()` or `avg()`")
+        TaskError::permanent(format!("check `{name}`: {why}"))
+            .hint("aggregate the query, as with `sum()` or `avg()`")
     })
+}
+
+/// The series, after warnings were logged.
+fn told(cx: &TaskContext, asked: Asked, name: &str) -> Result<Vec<Series>, String> {
+    match asked {
+        Asked::Series(series, warnings) => {
+            for warning in warnings {
+                cx.log(format!("{name}: Prometheus warns: {warning}"));
+            }
+            Ok(series)
+        }
+        Asked::Nothing(why) => Err(why),
+    }
 }
 
 enum Asked {
@@ -305,7 +317,9 @@ async fn ask(
     }
     // The builder's own words could repeat a credential.
     let request = request.body(Full::new(Bytes::from(form.join("&")))).map_err(|_| {
-        TaskError::permanent("`prometheus` of the environment is not valid: its address, a header or a secret")
+        TaskError::permanent(
+            "`prometheus` of the environment is not valid: its address, a header or a secret",
+        )
     })?;
     match fetch(client, request, TIMEOUT).await {
         Ok(answer) => read(&answer, query),
@@ -328,16 +342,24 @@ fn escaped(value: &str) -> String {
 /// What Prometheus answered (Prometheus, "HTTP API").
 fn read(answer: &Answer, query: &str) -> Result<Asked, TaskError> {
     let parsed: Option<Value> = serde_json::from_str(&answer.body).ok();
-    let text = |key: &str| parsed.as_ref().and_then(|value| value[key].as_str()).unwrap_or_default().to_owned();
+    let text =
+        |key: &str| parsed.as_ref().and_then(|value| value[key].as_str()).unwrap_or_default().to_owned();
     let said = |words: String| if words.is_empty() { String::new() } else { format!(": {words}") };
     match answer.status {
         200 => {}
         400 | 422 if text("errorType") == "bad_data" => {
-            return Err(TaskError::permanent(format!("Prometheus refuses the query `{query}`{}", said(text("error")))));
+            return Err(TaskError::permanent(format!(
+                "Prometheus refuses the query `{query}`{}",
+                said(text("error"))
+            )));
         }
         401 | 403 => {
-            return Err(TaskError::permanent(format!("Prometheus answers {}{}", answer.status, said(text("error"))))
-                .hint("see `prometheus.bearer` or `prometheus.basic` in the environment's file"));
+            return Err(TaskError::permanent(format!(
+                "Prometheus answers {}{}",
+                answer.status,
+                said(text("error"))
+            ))
+            .hint("see `prometheus.bearer` or `prometheus.basic` in the environment's file"));
         }
         404 => {
             return Err(TaskError::permanent("there is no Prometheus API at that address: it answers 404")
@@ -350,7 +372,7 @@ fn read(answer: &Answer, query: &str) -> Result<Asked, TaskError> {
         }
         status => return Ok(Asked::Nothing(format!("Prometheus answers {status}{}", said(text("error"))))),
     }
-    let Some(parsed) = parsed.filter(|value| value["status"] == "success") else {
+    let Some(parsed) = parsed.as_ref().filter(|value| value["status"] == "success") else {
         return Ok(Asked::Nothing(format!("Prometheus answers what is no success{}", said(text("error")))));
     };
     let warnings = parsed["warnings"].as_array().into_iter().flatten();
@@ -364,11 +386,16 @@ fn read(answer: &Answer, query: &str) -> Result<Asked, TaskError> {
         "vector" | "matrix" => {
             for one in all() {
                 if one.get("histogram").or(one.get("histograms")).is_some() {
-                    return wrong("gives histograms: ask for a number, as with `histogram_quantile()`".into());
+                    return wrong(
+                        "gives histograms: ask for a number, as with `histogram_quantile()`".into(),
+                    );
                 }
                 let single = one.get("value").and_then(point);
                 let points = one["values"].as_array().into_iter().flatten().filter_map(point);
-                series.push(Series { labels: labels(&one["metric"]), points: single.into_iter().chain(points).collect() });
+                series.push(Series {
+                    labels: labels(&one["metric"]),
+                    points: single.into_iter().chain(points).collect(),
+                });
             }
         }
         other => return wrong(format!("gives a {other}, and numbers are judged")),
@@ -538,7 +565,8 @@ mod tests {
     }
 
     fn series(result: &Value) -> Vec<Series> {
-        let kind = if result.get(0).is_some_and(|one| one.get("values").is_some()) { "matrix" } else { "vector" };
+        let kind =
+            if result.get(0).is_some_and(|one| one.get("values").is_some()) { "matrix" } else { "vector" };
         let body = json!({ "status": "success", "data": { "resultType": kind, "result": result } });
         match read(&answered(200, &body), "q").expect("read") {
             Asked::Series(series, _) => series,
@@ -577,7 +605,10 @@ mod tests {
             assert_eq!(told(&judge(&series(&vector(&values)), Reduce::Each, bound)), expected, "{values:?}");
         }
         let open = BoundWith { min: Some(0.0), max: None };
-        assert!(!judge(&series(&vector(&[("a", "+Inf")])), Reduce::Each, open).is_right(), "also without an upper bound");
+        assert!(
+            !judge(&series(&vector(&[("a", "+Inf")])), Reduce::Each, open).is_right(),
+            "also without an upper bound"
+        );
     }
 
     #[test]
@@ -631,9 +662,19 @@ mod tests {
                 difference.clone(),
                 "wrong: 0.3 against 0.1: a difference of 0.2, 0.05 at most was expected",
             ),
-            (vec![("a", "NaN")], vec![("b", "0.1")], ratio(2.0), "no data: errors{pod=\"a\"} is NaN: nothing was measured"),
+            (
+                vec![("a", "NaN")],
+                vec![("b", "0.1")],
+                ratio(2.0),
+                "no data: errors{pod=\"a\"} is NaN: nothing was measured",
+            ),
             (vec![("a", "1")], vec![], ratio(2.0), "no data: baseline: the query gives no series"),
-            (vec![("a", "1")], vec![("b", "+Inf")], ratio(2.0), "wrong: `baseline` gives +Inf, which is no measurement"),
+            (
+                vec![("a", "1")],
+                vec![("b", "+Inf")],
+                ratio(2.0),
+                "wrong: `baseline` gives +Inf, which is no measurement",
+            ),
             (
                 vec![("a", "1"), ("c", "1")],
                 vec![("b", "1")],
@@ -654,7 +695,11 @@ mod tests {
         let string = json!({ "status": "success", "data": { "resultType": "string", "result": [1, "x"] } });
         for (status, body, expected) in [
             (503, error("timeout", "query timed out"), "no data: Prometheus answers 503: query timed out"),
-            (422, error("execution", "too many samples"), "no data: Prometheus answers 422: too many samples"),
+            (
+                422,
+                error("execution", "too many samples"),
+                "no data: Prometheus answers 422: too many samples",
+            ),
             (502, json!("<html>"), "no data: Prometheus answers 502"),
             (200, error("", "odd"), "no data: Prometheus answers what is no success: odd"),
             (400, error("bad_data", "parse error"), "final: Prometheus refuses the query `q`: parse error"),

@@ -51,7 +51,10 @@ pub(super) async fn fetch(
 ) -> Result<Answer, String> {
     // An address that is written out is never resolved.
     if let Some(why) = request.uri().host().and_then(literal).and_then(forbidden) {
-        return Err(format!("no answer: {} is {why}, and is never asked", request.uri().host().unwrap_or("")));
+        return Err(format!(
+            "no answer: {} is {why}, and is never asked",
+            request.uri().host().unwrap_or("")
+        ));
     }
     let answered = tokio::time::timeout(timeout, async {
         let response =

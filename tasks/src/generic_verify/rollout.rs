@@ -104,8 +104,8 @@ mod tests {
     #[test]
     fn a_span_is_looked_at_from_its_first_moment_to_its_last() {
         let seconds = Duration::from_secs;
-        for (span, interval, expected) in
-            [(0, 1, 1), (1, 1, 2), (60, 1, 61), (61, 10, 8), (3, 0, 3001)].map(|(s, i, n)| (seconds(s), seconds(i), n))
+        for (span, interval, expected) in [(0, 1, 1), (1, 1, 2), (60, 1, 61), (61, 10, 8), (3, 0, 3001)]
+            .map(|(s, i, n)| (seconds(s), seconds(i), n))
         {
             assert_eq!(looks(span, interval), expected, "{span:?} {interval:?}");
         }

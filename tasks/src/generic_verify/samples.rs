@@ -135,10 +135,10 @@ impl Looked {
                 (&mut self.nothing_said, text)
             }
         };
-        match list.iter_mut().find(|known| known.text == text) {
-            Some(known) => {
-                known.count += 1;
-                known.first = known.first.min(number);
+        match list.iter().position(|known| known.text == text) {
+            Some(at) => {
+                list[at].count += 1;
+                list[at].first = list[at].first.min(number);
             }
             None if list.len() < KEPT => list.push(Answer { text, count: 1, first: number }),
             None => {}
@@ -212,7 +212,8 @@ impl Looked {
     pub(super) fn value(&self, name: &str, kind: &str, verdict: &Verdict, keep: usize) -> Value {
         let list = |answers: &[Answer]| -> Vec<Value> {
             let kept = answers.iter().take(keep);
-            kept.map(|said| json!({ "answer": said.text, "count": said.count, "first": said.first })).collect()
+            kept.map(|said| json!({ "answer": said.text, "count": said.count, "first": said.first }))
+                .collect()
         };
         let mut value = json!({
             "name": name, "kind": kind, "samples": self.taken, "right": self.right,
@@ -312,7 +313,8 @@ mod tests {
             (
                 LatencyBounds { p50_ms: Some(50), p95_ms: Some(90), p99_ms: Some(98) },
                 Verdict::Failed(
-                    "p95 is 95 ms, 90 ms at most was expected; p99 is 99 ms, 98 ms at most was expected".into(),
+                    "p95 is 95 ms, 90 ms at most was expected; p99 is 99 ms, 98 ms at most was expected"
+                        .into(),
                 ),
             ),
         ] {
@@ -348,9 +350,8 @@ mod tests {
             right_said: (0..10).map(|n| Answer { text: "灰".repeat(300 + n), count: 1, first: 1 }).collect(),
             ..Looked::default()
         };
-        let values = values(|keep| {
-            (0..50).map(|_| large.value("large", "http", &Verdict::Passed, keep)).collect()
-        });
+        let values =
+            values(|keep| (0..50).map(|_| large.value("large", "http", &Verdict::Passed, keep)).collect());
         assert!(serde_json::to_string(&values).expect("json").len() <= VALUE_BYTES);
     }
 }
