@@ -4,14 +4,21 @@ mod access;
 mod api;
 mod cli;
 mod client;
+mod contexts;
+mod daemon;
 mod holder;
+mod metrics;
 mod notary;
 mod notify;
 mod problems;
 mod progress;
 mod rehearse;
 mod samples;
+mod serve;
 mod settings;
+mod sources;
+mod systemd;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -179,6 +179,17 @@ pub enum Deleted {
     Replaced,
 }
 
+/// What became of a list of a kind that may not be there.
+#[derive(Debug)]
+pub enum Listed {
+    /// All objects.
+    All(Vec<Value>),
+    /// The API server does not serve the kind in this version.
+    NotServed,
+    /// This identity may not list it.
+    Forbidden(TaskError),
+}
+
 /// Why an apply was not taken.
 #[derive(Debug)]
 pub enum ApplyError {
@@ -250,6 +261,53 @@ impl Cluster {
         let found = self.call(&what, || api.list(&params)).await?;
         let at = ObjectRef { api_version: api_version.into(), kind: kind.into(), name: String::new() };
         found.items.into_iter().map(|object| typed(object, &at)).collect()
+    }
+
+    /// As [`Cluster::list`], where a kind that is not served, or may not be listed, is an answer.
+    ///
+    /// # Errors
+    /// Anything else that the API server said.
+    pub async fn list_if_served(
+        &self,
+        api_version: &str,
+        kind: &str,
+        selector: &str,
+    ) -> Result<Listed, TaskError> {
+        let Some(resource) = known_resource(api_version, kind) else { return Ok(Listed::NotServed) };
+        let api = self.api(&resource);
+        let what = format!("{kind} objects in {}", self.namespace);
+        let params = ListParams {
+            label_selector: Some(selector.to_owned()).filter(|s| !s.is_empty()),
+            ..ListParams::default()
+        };
+        let at = ObjectRef { api_version: api_version.into(), kind: kind.into(), name: String::new() };
+        match self.raw_call(&what, || api.list(&params)).await {
+            Ok(found) => {
+                let objects: Result<Vec<Value>, TaskError> =
+                    found.items.into_iter().map(|object| typed(object, &at)).collect();
+                Ok(Listed::All(objects?))
+            }
+            Err(Failed::Api(status, _)) if status.code == 404 => Ok(Listed::NotServed),
+            Err(Failed::Api(status, error)) if status.code == 403 => Ok(Listed::Forbidden(error)),
+            Err(Failed::Api(_, error) | Failed::Other(error)) => Err(error),
+        }
+    }
+
+    /// Labels and annotations of all objects of a kind, without what they hold.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn list_metadata(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, TaskError> {
+        let api = self.api(&self.resource(api_version, kind).await?);
+        let what = format!("{kind} objects in {}", self.namespace);
+        let params = ListParams::default();
+        let found = self.call(&what, || api.list_metadata(&params)).await?;
+        let object = |metadata: &kube::core::ObjectMeta| {
+            let metadata = serde_json::to_value(metadata)
+                .map_err(|error| TaskError::permanent(format!("{what}: {error}")))?;
+            Ok(serde_json::json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata }))
+        };
+        found.items.iter().map(|item| object(&item.metadata)).collect()
     }
 
     /// Applies an object, server-side.
@@ -470,6 +528,17 @@ fn known_resource(api_version: &str, kind: &str) -> Option<ApiResource> {
         ("v1", "Pod") => "pods",
         ("batch/v1", "Job") => "jobs",
         ("networking.k8s.io/v1", "Ingress") => "ingresses",
+        ("networking.k8s.io/v1", "NetworkPolicy") => "networkpolicies",
+        ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "HTTPRoute") => "httproutes",
+        ("apps/v1", "StatefulSet") => "statefulsets",
+        ("apps/v1", "DaemonSet") => "daemonsets",
+        ("v1", "PersistentVolumeClaim") => "persistentvolumeclaims",
+        ("v1", "ResourceQuota") => "resourcequotas",
+        ("autoscaling/v2" | "autoscaling/v1", "HorizontalPodAutoscaler") => "horizontalpodautoscalers",
+        ("policy/v1" | "policy/v1beta1", "PodDisruptionBudget") => "poddisruptionbudgets",
+        ("monitoring.coreos.com/v1", "ServiceMonitor") => "servicemonitors",
+        ("monitoring.coreos.com/v1", "PodMonitor") => "podmonitors",
+        ("keda.sh/v1alpha1", "ScaledObject") => "scaledobjects",
         _ => return None,
     };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));

@@ -144,13 +144,16 @@ pub struct Gateway {
     /// Where http checks find it.
     #[schemars(regex(pattern = "^https?://[^/]+/?$"), extend("x-expected" = "an address is `http://HOST:PORT` or `https://HOST:PORT`"))]
     pub address: String,
-    /// The class of its Ingresses.
-    #[serde(default = "default_class")]
-    pub ingress_class: String,
+    /// The class of its Ingresses; by default `mse`, `higress` or `nginx`, as the kind has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_class: Option<String>,
 }
 
-fn default_class() -> String {
-    "mse".into()
+impl Gateway {
+    /// The class of Ingress that it reads.
+    pub fn class(&self) -> &str {
+        self.ingress_class.as_deref().unwrap_or_else(|| self.kind.default_class())
+    }
 }
 
 /// How routes are written.
@@ -159,6 +162,12 @@ fn default_class() -> String {
 pub enum GatewayKind {
     /// The MSE cloud-native gateway: Ingress annotations.
     Mse,
+    /// Open-source Higress: Ingress annotations, some of its own.
+    Higress,
+    /// ingress-nginx: one canary per host and path, and no header that it sets.
+    IngressNginx,
+    /// Any gateway of the Gateway API: an HTTPRoute beside the baseline's.
+    GatewayApi,
 }
 
 /// Alibaba Cloud MSE.

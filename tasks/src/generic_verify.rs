@@ -36,7 +36,7 @@ use crate::cluster::{Cluster, Clusters};
 use crate::environment::Site;
 use crate::inventory::objects;
 use crate::lane::labels::{SERVICE_NAME, selector};
-use crate::lane::route::{self, Way};
+use crate::lane::route::{self, Way, is_route};
 use crate::manifest::{images, kind, texts};
 use crate::mse_gray_deploy;
 use crate::spec::{self, check_duration, check_environment, check_lane_tag, images_value};
@@ -246,7 +246,7 @@ impl Task for GenericVerify {
         let site = spec::site(cx, &with.environment)?;
         let cluster = self.clusters.connect(&site).await?;
         let lane = lane_objects(cx, &cluster, &with).await?;
-        let route = lane.iter().find(|object| kind(object) == "Ingress").map(route::way);
+        let route = lane.iter().find(|object| is_route(object)).map(route::way);
         let baseline = baseline_host(&site);
         let doors = Doors { route: route.as_ref(), baseline: baseline.as_deref() };
         let mut plan = Plan::default();
@@ -403,10 +403,11 @@ async fn lane_objects(cx: &TaskContext, cluster: &Cluster, with: &With) -> Resul
     Ok(live.into_iter().chain(assumed).collect())
 }
 
-/// The host of the first baseline Ingress: where everybody else asks.
+/// The host of the first baseline route: where everybody else asks.
 fn baseline_host(site: &Site) -> Option<String> {
-    let ingress = site.services.values().flatten().find(|object| kind(object) == "Ingress")?;
-    route::way(ingress).host
+    let door = site.environment.gateway.kind.rules().object();
+    let route = site.services.values().flatten().find(|object| kind(object) == door)?;
+    route::way(route).host
 }
 
 /// The ways in.

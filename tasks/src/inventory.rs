@@ -7,19 +7,20 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Listed};
 use crate::environment::Site;
 use crate::lane::baseline_hash;
 use crate::lane::labels::{
     ANNOTATION_BASELINE_HASH, ANNOTATION_CREATED, ANNOTATION_ORIGIN, ANNOTATION_RUN, GRAY_TYPE, SERVICE_NAME,
     TYPE, VERSION,
 };
-use crate::lane::route;
+use crate::lane::route::{self, is_route};
 use crate::manifest::{ObjectRef, images, kind, name, texts};
 
 /// The kinds that lanes are made of, in the order in which they are taken down: the route first.
-pub const LANE_KINDS: [(&str, &str); 5] = [
+pub const LANE_KINDS: [(&str, &str); 6] = [
     ("networking.k8s.io/v1", "Ingress"),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"),
     ("v1", "Service"),
     ("apps/v1", "Deployment"),
     ("v1", "ConfigMap"),
@@ -33,7 +34,13 @@ pub const LANE_KINDS: [(&str, &str); 5] = [
 pub async fn objects(cluster: &Cluster, selector: &str) -> Result<Vec<Value>, TaskError> {
     let mut found = Vec::new();
     for (api_version, kind) in LANE_KINDS {
-        let mut objects = cluster.list(api_version, kind, selector).await?;
+        let mut objects = match (kind, cluster.list_if_served(api_version, kind, selector).await?) {
+            (_, Listed::All(objects)) => objects,
+            // A cluster without Gateway API has no such route; nor has one where nobody may see or write them.
+            ("HTTPRoute", Listed::NotServed | Listed::Forbidden(_)) => Vec::new(),
+            (_, Listed::Forbidden(error)) => return Err(error),
+            (_, Listed::NotServed) => cluster.list(api_version, kind, selector).await?,
+        };
         objects.sort_by(|a, b| name(a).cmp(name(b)));
         found.extend(objects);
     }
@@ -121,7 +128,7 @@ fn lane(tag: String, objects: &[Value], site: &Site) -> Lane {
     };
     Lane {
         services,
-        route: objects.iter().find(|object| kind(object) == "Ingress").map(route::words),
+        route: objects.iter().find(|object| is_route(object)).map(route::words),
         since: objects.iter().filter_map(created).min(),
         run: objects.iter().filter_map(|object| annotation(object, ANNOTATION_RUN)).max(),
         orphans: objects

@@ -2,12 +2,18 @@
 //!
 //! No user enters a lane that is not up. A lane task writes only objects that carry the lane's labels.
 
+mod render;
 mod undo;
 
-use std::collections::{BTreeMap, BTreeSet};
+use self::render::{GrayServiceWith, Wanted};
+pub use self::render::{RenderRequest, rendered};
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _};
 use graylane_engine::claim::{Claim, Mode};
 use graylane_engine::document::{Finding, step};
 use graylane_engine::task::{self, Action, Change, Outputs, Plan, Task, TaskContext, TaskError};
@@ -16,20 +22,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::cluster::{Cluster, Clusters, Deleted, full_name};
-use crate::environment::{Site, deployment};
-use crate::inventory::{is_ours, objects};
+use crate::environment::Site;
+use crate::inventory::{LANE_KINDS, is_ours, objects};
+use crate::lane::around::Around;
 use crate::lane::labels::{
     ANNOTATION_CREATED, ANNOTATION_ORIGIN, ANNOTATION_RUN, GRAY_TYPE, SERVICE_NAME, TYPE, VERSION, selector,
 };
 use crate::lane::leak::{Pods, leaks};
-use crate::lane::route::{self, Entry};
-use crate::lane::{Copy, render};
-use crate::manifest::{ObjectRef, clean, diff, images, kind, map_at, name, texts, uid};
+use crate::lane::rank;
+use crate::lane::route::{self, Entry, is_route};
+use crate::manifest::{ObjectRef, clean, diff, kind, map_at, name, texts, uid};
 use crate::rollout::{Expect, follow, probed, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
     self, ServiceWith, check_environment, check_images, check_lane_tag, check_service, check_services,
-    images_for, images_value,
+    images_value,
 };
 
 /// The task type.
@@ -58,7 +65,7 @@ struct With {
     images: Option<BTreeMap<String, Value>>,
     /// The services of the lane, with all that can be said of each.
     #[serde(default)]
-    services: Option<BTreeMap<String, ServiceWith>>,
+    services: Option<BTreeMap<String, GrayServiceWith>>,
     /// Which requests enter the lane. Without it the lane is up, and only marked requests meet it.
     #[serde(default)]
     entry: Option<Entry>,
@@ -125,6 +132,7 @@ impl Task for MseGrayDeploy {
         check_lane_tag(spec, &mut findings);
         check_images(spec, site.as_ref(), &mut findings);
         check_services(spec, site.as_ref(), &mut findings);
+        render::check(spec, &mut findings);
         if let Some(site) = &site {
             check_gray(spec, site, &mut findings);
         }
@@ -134,7 +142,10 @@ impl Task for MseGrayDeploy {
             );
         }
         if let Some(entry) = spec.get("entry") {
-            findings.extend(route::check(entry).into_iter().map(|finding| finding.below("/entry")));
+            let gateway = site.as_ref().map(|site| site.environment.gateway.kind);
+            let found = route::check(entry, gateway, spec::plain(spec, "tag"));
+            findings.extend(found.into_iter().map(|finding| finding.below("/entry")));
+            let door = gateway.map_or("Ingress", |gateway| gateway.rules().object());
             if let Some(service) = spec::plain(entry, "service")
                 && let Some(site) = &site
             {
@@ -145,9 +156,9 @@ impl Task for MseGrayDeploy {
                         findings
                             .extend(wrong.into_iter().map(|finding| Finding { on_key: false, ..finding }));
                     }
-                    Ok(objects) if !objects.iter().any(|object| kind(object) == "Ingress") => findings.push(
-                        Finding::at("/entry/service", format!("service `{service}` has no Ingress"))
-                            .label("the entry is the service whose Ingress lets requests in"),
+                    Ok(objects) if !objects.iter().any(|object| kind(object) == door) => findings.push(
+                        Finding::at("/entry/service", format!("service `{service}` has no {door}"))
+                            .label(format!("the entry is the service whose {door} lets requests in")),
                     ),
                     Ok(_) => {}
                 }
@@ -196,43 +207,6 @@ impl Task for MseGrayDeploy {
     }
 }
 
-/// What `graylane render` asks for.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct RenderRequest {
-    /// The environment.
-    pub environment: String,
-    /// The service.
-    pub service: String,
-    /// The lane's tag.
-    pub tag: String,
-    /// The image, for a service with one container; images by container for others.
-    pub image: Option<Value>,
-    /// How many pods.
-    pub replicas: Option<u32>,
-    /// The route, where the service is the entry.
-    pub entry: Option<Entry>,
-}
-
-/// The objects that a deploy of one service would apply, with the images that production runs where none are given;
-/// without the marks of a run.
-///
-/// # Errors
-/// As the plan of a deploy.
-pub async fn rendered(
-    clusters: &Clusters,
-    site: &Site,
-    request: &RenderRequest,
-) -> Result<Vec<Value>, TaskError> {
-    let cluster = clusters.connect(site).await?;
-    let baseline = site.service(&request.service).map_err(TaskError::permanent)?;
-    let images =
-        images_for(&request.service, request.image.as_ref(), baseline).map_err(TaskError::permanent)?;
-    let with = ServiceWith { images, replicas: request.replicas };
-    let made =
-        render_service(site, &cluster, &request.service, &with, &request.tag, request.entry.as_ref()).await;
-    made.map(|(objects, _)| objects).or_else(|wrong| refuse(wrong).map(|()| Vec::new()))
-}
-
 struct Planner<'p> {
     cx: &'p TaskContext,
     with: &'p With,
@@ -241,88 +215,60 @@ struct Planner<'p> {
     key: &'p DigestKey,
 }
 
+/// Up to so many objects are tried on the API server one by one. Of a larger lane only what the server may refuse for reasons that
+/// cannot be seen in a file: Deployments, routes, and what was patched or edited.
+const TRIED_EACH: usize = 100;
+/// How many are tried at a time.
+const TRIES_AT_A_TIME: usize = 8;
+
 impl Planner<'_> {
     async fn plan(&self) -> Result<Plan, TaskError> {
         let mut plan = Plan::default();
         must_exist(self.cluster).await?;
         let lane = objects(self.cluster, &selector(&self.with.tag)).await?;
-        let mut rendered = Vec::new();
-        let mut wrong = Vec::new();
-        for (service, with) in self.services()? {
-            match render_service(
-                self.site,
-                self.cluster,
-                &service,
-                &with,
-                &self.with.tag,
-                self.with.entry.as_ref(),
-            )
-            .await
-            {
-                Ok((objects, shared)) => {
-                    rendered.extend(objects);
-                    plan.warnings.extend(shared);
-                }
-                Err(why) => wrong.extend(why),
-            }
-        }
-        if let Some(entry) = &self.with.entry
-            && !self.services()?.contains_key(&entry.service)
-        {
-            let holds = lane.iter().any(|object| {
-                kind(object) == "Deployment"
-                    && texts(object, "/metadata/labels").get(SERVICE_NAME) == Some(&entry.service)
-            });
-            if holds {
-                plan.warnings.push(format!(
-                    "the route stays as it is: `{}` is not part of this deploy",
-                    entry.service
-                ));
-            } else {
-                wrong.push(format!("the entry `{}` is not one of the lane's services", entry.service));
-            }
-        }
-        refuse(wrong)?;
-        // The order over all services: every pod is up before any Service, every Service before the route.
-        rendered.sort_by_key(rank);
-        self.leak_test(&rendered, &lane).await?;
+        let around = Around::look(self.cluster).await?;
+        let rendered = self.render(&around, &lane, &mut plan)?;
+        self.judge(&around, &rendered, &lane, &mut plan)?;
+        leak_test(&around, &rendered, &lane)?;
+        let known = Known::look(self.cluster, &around, &lane, &rendered).await?;
         let mut expected_images = Map::new();
         let mut new_routes = Vec::new();
         let mut stamped = Vec::new();
         let mut before = Vec::new();
         for object in rendered {
-            let live = self.live(&object).await?;
-            if kind(&object) == "Ingress" && live.is_none() {
+            let live = self.live(&object, &known)?;
+            if is_route(&object) && live.is_none() {
                 new_routes.push(ObjectRef::of(&object));
             }
             if kind(&object) == "Deployment" {
                 let service = texts(&object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
                 expected_images.insert(service, images_value(&main_images(&object)));
             }
-            if let Some(live) = &live {
+            if let Some(live) = live {
                 before.push(clean(&redact(live, self.key)));
             }
-            let object = self.stamp(object, live.as_ref());
-            let dry = self.dry_run(&object).await?;
-            let shown = if kind(&object) == "Secret" { &object } else { &dry };
-            plan.changes.push(change(&self.cluster.namespace, live.as_ref(), Some(shown), self.key));
-            if kind(&object) == "Deployment" && !probed(&object) {
-                plan.warnings.push(unprobed(&object));
+            stamped.push(self.stamp(object, live));
+        }
+        let tried = self.try_all(&stamped, &mut plan).await?;
+        for (object, dry) in stamped.iter().zip(tried) {
+            let shown = dry.filter(|_| kind(object) != "Secret");
+            let live = known.find(object);
+            plan.changes.push(change(
+                &self.cluster.namespace,
+                live,
+                Some(shown.as_ref().unwrap_or(object)),
+                self.key,
+            ));
+            if kind(object) == "Deployment" && !probed(object) {
+                plan.warnings.push(unprobed(object));
             }
-            if kind(&object) == "Ingress" {
-                plan.warnings.extend(self.other_class(&object));
-            }
-            stamped.push(object);
         }
         let removed = self.removed(&stamped, &lane, &mut plan);
         let goes = |object: &&Value| removed.iter().any(|removed| removed.at == ObjectRef::of(object));
         before.extend(lane.iter().filter(goes).map(|object| clean(&redact(object, self.key))));
-        let route = stamped.iter().find(|object| kind(object) == "Ingress").map(route::words);
+        let route = self.entry_route(&stamped).map(route::words);
         if self.with.entry.is_none() {
             plan.warnings.push("the lane has no entry: only requests that carry its mark meet it".into());
-        }
-        if let Some(weight) = self.with.entry.as_ref().and_then(|entry| entry.weight) {
-            plan.warnings.push(format!("{weight} % of all requests enter: a user may meet both versions"));
         }
         plan.expected.insert("tag".into(), self.with.tag.clone().into());
         plan.expected.insert("images".into(), Value::Object(expected_images));
@@ -339,38 +285,96 @@ impl Planner<'_> {
         spec::seal(plan, &body, self.site)
     }
 
-    fn services(&self) -> Result<BTreeMap<String, ServiceWith>, TaskError> {
-        spec::services(self.site, self.with.images.as_ref(), self.with.services.as_ref())
+    /// Every copy, in the order over all services: every pod is up before any Service, every Service before the route.
+    fn render(&self, around: &Around, lane: &[Value], plan: &mut Plan) -> Result<Vec<Value>, TaskError> {
+        let mut rendered = Vec::new();
+        let mut wrong = Vec::new();
+        let services = self.services()?;
+        for (service, with) in &services {
+            let gray = self.with.services.as_ref().and_then(|services| services.get(service));
+            let made = Wanted::of(&self.cx.bundle, with.clone(), gray)
+                .map_err(|why| vec![format!("service `{service}`: {why}")])
+                .and_then(|wanted| {
+                    let entry = self.with.entry.as_ref();
+                    render::service(self.site, around, service, &wanted, &self.with.tag, entry)
+                });
+            match made {
+                Ok(made) => {
+                    rendered.extend(made.objects);
+                    plan.warnings.extend(made.notes);
+                }
+                Err(why) => wrong.extend(why),
+            }
+        }
+        if let Some(entry) = &self.with.entry
+            && !services.contains_key(&entry.service)
+        {
+            let holds = lane.iter().any(|object| {
+                kind(object) == "Deployment"
+                    && texts(object, "/metadata/labels").get(SERVICE_NAME) == Some(&entry.service)
+            });
+            if holds {
+                plan.warnings.push(format!(
+                    "the route stays as it is: `{}` is not part of this deploy",
+                    entry.service
+                ));
+            } else {
+                wrong.push(format!("the entry `{}` is not one of the lane's services", entry.service));
+            }
+        }
+        wrong.extend(render::doubles(&rendered));
+        refuse(wrong)?;
+        rendered.sort_by_key(rank);
+        Ok(rendered)
     }
 
-    async fn leak_test(&self, rendered: &[Value], lane: &[Value]) -> Result<(), TaskError> {
-        let live = self.cluster.list("v1", "Service", "").await?;
-        let workloads = self.cluster.list("apps/v1", "Deployment", "").await?;
-        let ours: BTreeSet<&str> = rendered.iter().filter(|o| kind(o) == "Service").map(name).collect();
-        let gone: BTreeSet<&str> = lane.iter().filter(|o| kind(o) == "Service").map(name).collect();
-        let services =
-            live.iter().filter(|service| !ours.contains(name(service)) && !gone.contains(name(service)));
-        let new: BTreeSet<&str> = rendered.iter().filter(|o| kind(o) == "Deployment").map(name).collect();
-        let mut pods: Vec<Pods> = rendered.iter().filter(|o| kind(o) == "Deployment").map(Pods::of).collect();
-        pods.extend(workloads.iter().filter(|workload| !new.contains(name(workload))).map(Pods::of));
-        let rendered_services = rendered.iter().filter(|object| kind(object) == "Service");
-        let mut found = leaks(services.chain(rendered_services), &pods);
-        // What leaks already without this lane is not this lane's doing, and must not stop a release.
-        found.retain(|leak| new.contains(leak.deployment.as_str()) || ours.contains(leak.service.as_str()));
-        let Some(first) = found.first() else { return Ok(()) };
-        let hint = first.hint.clone();
-        Err(TaskError::permanent(format!("refused: {first}"))
-            .details(found.iter().skip(1).map(ToString::to_string))
-            .hint(format!("{hint}, once the baseline's pods carry the label")))
+    /// Routes and selectors beside what else is on the cluster.
+    fn judge(
+        &self,
+        around: &Around,
+        rendered: &[Value],
+        lane: &[Value],
+        plan: &mut Plan,
+    ) -> Result<(), TaskError> {
+        let service_of = |object: &Value| texts(object, "/metadata/labels").remove(SERVICE_NAME);
+        let services: BTreeSet<String> = rendered
+            .iter()
+            .chain(lane)
+            .filter(|object| kind(object) == "Deployment")
+            .filter_map(service_of)
+            .collect();
+        let (entry, tag) = (self.with.entry.as_ref(), self.with.tag.as_str());
+        let routes = render::routes(self.site, around, rendered, entry, tag, services.len());
+        let baselines: Vec<&Value> =
+            services.iter().filter_map(|service| self.site.services.get(service)).flatten().collect();
+        let pods = around.judge(rendered, &baselines);
+        refuse([routes.wrong, pods.wrong].concat())?;
+        plan.warnings.extend(routes.notes.into_iter().chain(pods.notes));
+        Ok(())
+    }
+
+    fn entry_route<'o>(&self, objects: &'o [Value]) -> Option<&'o Value> {
+        let entry = self.with.entry.as_ref()?;
+        let mut routes = objects.iter().filter(|object| is_route(object));
+        routes.find(|route| texts(route, "/metadata/labels").get(SERVICE_NAME) == Some(&entry.service))
+    }
+
+    fn services(&self) -> Result<BTreeMap<String, ServiceWith>, TaskError> {
+        let plain: Option<BTreeMap<String, ServiceWith>> = self
+            .with
+            .services
+            .as_ref()
+            .map(|services| services.iter().map(|(name, with)| (name.clone(), with.plain())).collect());
+        spec::services(self.site, self.with.images.as_ref(), plain.as_ref())
     }
 
     /// The live object under a lane name; a foreign one is refused.
-    async fn live(&self, object: &Value) -> Result<Option<Value>, TaskError> {
-        let Some(live) = self.cluster.get(&ObjectRef::of(object)).await? else { return Ok(None) };
-        let labels = texts(&live, "/metadata/labels");
+    fn live<'k>(&self, object: &Value, known: &'k Known<'_>) -> Result<Option<&'k Value>, TaskError> {
+        let Some(live) = known.find(object) else { return Ok(None) };
+        let labels = texts(live, "/metadata/labels");
         let mine = labels.get(TYPE).is_some_and(|kind| kind == GRAY_TYPE)
             && labels.get(VERSION) == Some(&self.with.tag);
-        let shown = full_name(&self.cluster.namespace, &live);
+        let shown = full_name(&self.cluster.namespace, live);
         if !mine {
             return Err(TaskError::permanent(format!(
                 "refused: {shown} exists and does not belong to lane `{}`",
@@ -378,7 +382,7 @@ impl Planner<'_> {
             ))
             .hint("use another tag, or remove the object"));
         }
-        if !is_ours(&live) {
+        if !is_ours(live) {
             return Err(TaskError::permanent(format!(
                 "refused: {shown} belongs to a lane that another tool made"
             ))
@@ -394,6 +398,34 @@ impl Planner<'_> {
         Ok(Some(live))
     }
 
+    /// Tries objects on the API server without writing them; nothing for those that are not tried.
+    async fn try_all(&self, objects: &[Value], plan: &mut Plan) -> Result<Vec<Option<Value>>, TaskError> {
+        let all = objects.len() <= TRIED_EACH;
+        let changed: BTreeSet<&str> = self
+            .with
+            .services
+            .iter()
+            .flatten()
+            .filter(|(_, with)| with.is_changed())
+            .map(|(service, _)| service.as_str())
+            .collect();
+        let tried = |object: &Value| {
+            let service = texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
+            all || kind(object) == "Deployment" || is_route(object) || changed.contains(service.as_str())
+        };
+        let tries: Vec<_> = objects.iter().map(|object| self.try_one(object, tried(object))).collect();
+        let done: Vec<Option<Value>> =
+            futures::stream::iter(tries).buffered(TRIES_AT_A_TIME).try_collect().await?;
+        let count = done.iter().filter(|dry| dry.is_some()).count();
+        if count < objects.len() {
+            plan.warnings.push(format!(
+                "{count} of {} objects were tried on the API server: Deployments, routes, and what was patched or edited",
+                objects.len()
+            ));
+        }
+        Ok(done)
+    }
+
     fn stamp(&self, mut object: Value, live: Option<&Value>) -> Value {
         let created = live.and_then(|live| texts(live, "/metadata/annotations").remove(ANNOTATION_CREATED));
         let created = created.unwrap_or_else(|| self.cx.clock.now().to_string());
@@ -403,16 +435,8 @@ impl Planner<'_> {
         object
     }
 
-    /// A route that another gateway reads lets nobody in.
-    fn other_class(&self, ingress: &Value) -> Option<String> {
-        let wanted = &self.site.environment.gateway.ingress_class;
-        let class = ingress.pointer("/spec/ingressClassName").and_then(Value::as_str).unwrap_or("none");
-        (class != wanted).then(|| {
-            format!(
-                "{} is of class {class}, and the environment's gateway reads {wanted}: nobody may enter",
-                ObjectRef::of(ingress)
-            )
-        })
+    async fn try_one(&self, object: &Value, tried: bool) -> Result<Option<Value>, TaskError> {
+        if tried { self.dry_run(object).await.map(Some) } else { Ok(None) }
     }
 
     async fn dry_run(&self, object: &Value) -> Result<Value, TaskError> {
@@ -451,60 +475,61 @@ impl Planner<'_> {
     }
 }
 
-/// The gray copy of one service: its objects, and what is worth knowing. The baseline must live.
-async fn render_service(
-    site: &Site,
-    cluster: &Cluster,
-    service: &str,
-    with: &ServiceWith,
-    tag: &str,
-    entry: Option<&Entry>,
-) -> Result<(Vec<Value>, Vec<String>), Vec<String>> {
-    let baseline = site.service(service).map_err(|why| vec![why])?;
-    if !site.environment.allows_gray(service) {
-        return Err(vec![format!(
-            "service `{service}` takes no part in lanes: its `gray` is false in environment `{}`",
-            site.environment.name
-        )]);
-    }
-    let at = ObjectRef::of(deployment(service, baseline).map_err(|why| vec![why])?);
-    let live = cluster.get(&at).await.map_err(|error| vec![error.to_string()])?;
-    // A service that only exists in a lane would be met by everybody who calls it.
-    let live = live.ok_or_else(|| {
-        vec![format!(
-            "service `{service}`: its baseline, Deployment {}/{}, is not on the cluster: deploy it to production first",
-            cluster.namespace, at.name
-        )]
-    })?;
-    let live_images = images(&live);
-    let rendered = render(&Copy {
-        service,
-        baseline,
-        tag,
-        images: &with.images,
-        live: &live_images,
-        replicas: with.replicas.unwrap_or(1),
-        entry: entry.filter(|entry| entry.service == service),
-    })?;
-    let mut wrong = Vec::new();
-    for (what, pointer) in
-        [("selector", "/spec/selector/matchLabels"), ("template", "/spec/template/metadata/labels")]
-    {
-        if !texts(&live, pointer).contains_key(VERSION) {
-            wrong.push(format!(
-                "service `{service}`: the {what} of the live Deployment {} lacks `{VERSION}`: the manifest has it, production was not brought up to it",
-                at.name
-            ));
-        }
-    }
-    if wrong.is_empty() { Ok((rendered.objects, rendered.shared)) } else { Err(wrong) }
+/// The leak test over Services and pods as they will be.
+fn leak_test(around: &Around, rendered: &[Value], lane: &[Value]) -> Result<(), TaskError> {
+    let ours: BTreeSet<&str> = rendered.iter().filter(|o| kind(o) == "Service").map(name).collect();
+    let gone: BTreeSet<&str> = lane.iter().filter(|o| kind(o) == "Service").map(name).collect();
+    let services = around
+        .all("Service")
+        .iter()
+        .filter(|service| !ours.contains(name(service)) && !gone.contains(name(service)));
+    let new: BTreeSet<&str> = rendered.iter().filter(|o| kind(o) == "Deployment").map(name).collect();
+    let mut pods: Vec<Pods> = rendered.iter().filter(|o| kind(o) == "Deployment").map(Pods::of).collect();
+    let workloads = around.all("Deployment").iter().filter(|workload| !new.contains(name(workload)));
+    pods.extend(workloads.map(Pods::of));
+    let rendered_services = rendered.iter().filter(|object| kind(object) == "Service");
+    let mut found = leaks(services.chain(rendered_services), &pods);
+    // What leaks already without this lane is not this lane's doing, and must not stop a release.
+    found.retain(|leak| new.contains(leak.deployment.as_str()) || ours.contains(leak.service.as_str()));
+    let Some(first) = found.first() else { return Ok(()) };
+    let hint = first.hint.clone();
+    Err(TaskError::permanent(format!("refused: {first}"))
+        .details(found.iter().skip(1).map(ToString::to_string))
+        .hint(hint))
 }
 
-fn rank(object: &Value) -> usize {
-    ["ConfigMap", "Secret", "Deployment", "Service", "Ingress"]
-        .iter()
-        .position(|k| *k == kind(object))
-        .unwrap_or(9)
+/// What lives under the names of a lane: read by lists, not one by one.
+struct Known<'k> {
+    by_name: HashMap<(&'static str, String), Cow<'k, Value>>,
+}
+
+impl<'k> Known<'k> {
+    async fn look(
+        cluster: &Cluster,
+        around: &'k Around,
+        lane: &'k [Value],
+        rendered: &[Value],
+    ) -> Result<Known<'k>, TaskError> {
+        let mut by_name: HashMap<(&'static str, String), Cow<'k, Value>> = HashMap::new();
+        for (_, kind) in LANE_KINDS {
+            // What pods read may be large, and what is foreign among it is only to be recognized.
+            let large = matches!(kind, "ConfigMap" | "Secret");
+            if large && rendered.iter().any(|object| self::kind(object) == kind) {
+                for object in cluster.list_metadata("v1", kind).await? {
+                    by_name.insert((kind, name(&object).to_owned()), Cow::Owned(object));
+                }
+            }
+            for object in around.all(kind).iter().chain(lane.iter().filter(|o| self::kind(o) == kind)) {
+                by_name.insert((kind, name(object).to_owned()), Cow::Borrowed(object));
+            }
+        }
+        Ok(Known { by_name })
+    }
+
+    fn find(&self, object: &Value) -> Option<&Value> {
+        let (_, kind) = LANE_KINDS.into_iter().find(|(_, known)| *known == kind(object))?;
+        self.by_name.get(&(kind, name(object).to_owned())).map(|object| &**object)
+    }
 }
 
 /// The images of the containers, init containers left out: what promote takes.
@@ -609,13 +634,13 @@ impl Deploy<'_> {
         for removed in &self.body.removed {
             self.remove(removed).await?;
         }
-        let route = of(&["Ingress"]).next();
+        let route = of(&["Ingress", "HTTPRoute"]).next();
         if route.is_some() {
             self.cx.phase("opening the route").await?;
         }
-        for ingress in of(&["Ingress"]) {
-            self.apply(ingress).await?;
-            report.push(format!("route: {}", route::words(ingress)));
+        for one in of(&["Ingress", "HTTPRoute"]) {
+            self.apply(one).await?;
+            report.push(format!("route: {}", route::words(one)));
         }
         let mut values = Map::new();
         values.insert("tag".into(), self.body.tag.clone().into());
@@ -657,7 +682,7 @@ impl Deploy<'_> {
     async fn scale_to_0(&self) -> Vec<String> {
         let mut told = Vec::new();
         // A route that an earlier deploy opened would lead to nobody.
-        for ingress in self.body.objects.iter().filter(|object| kind(object) == "Ingress") {
+        for ingress in self.body.objects.iter().filter(|object| is_route(object)) {
             told.extend(self.close_route(&ObjectRef::of(ingress)).await);
         }
         for object in self.body.objects.iter().filter(|object| kind(object) == "Deployment") {

@@ -202,6 +202,9 @@ fn assumed(cx: &TaskContext, with: &With) -> Vec<Value> {
     mine.flat_map(|body| body.objects).collect()
 }
 
+/// The kinds by which requests enter: they go first.
+const ROUTES: [&str; 2] = ["Ingress", "HTTPRoute"];
+
 /// Takes objects of a lane down.
 pub(crate) struct Offline<'o> {
     cx: &'o TaskContext,
@@ -221,10 +224,12 @@ impl Offline<'_> {
     pub(crate) async fn run(&self) -> Result<Outputs, TaskError> {
         let of = |kind: &'static str| self.body.objects.iter().filter(move |doomed| doomed.at.kind == kind);
         let mut removed = Vec::new();
-        if of("Ingress").next().is_some() {
+        let routes: Vec<&Doomed> =
+            self.body.objects.iter().filter(|doomed| ROUTES.contains(&doomed.at.kind.as_str())).collect();
+        if !routes.is_empty() {
             self.cx.phase("closing the route").await?;
             let mut closed = false;
-            for doomed in of("Ingress") {
+            for doomed in routes {
                 closed |= self.delete(doomed, &mut removed).await?;
             }
             // An attempt after a crash may not know whether the pause was over: it is made again.
@@ -234,7 +239,7 @@ impl Offline<'_> {
             }
         }
         self.cx.phase("taking the lane down").await?;
-        for (_, kind) in LANE_KINDS.into_iter().skip(1) {
+        for (_, kind) in LANE_KINDS.into_iter().filter(|(_, kind)| !ROUTES.contains(kind)) {
             for doomed in of(kind) {
                 self.delete(doomed, &mut removed).await?;
             }
@@ -251,7 +256,7 @@ impl Offline<'_> {
 
     /// The pause alone, where no route is left to be closed first.
     pub(crate) async fn drain_unless_route(&self) -> Result<(), TaskError> {
-        if self.body.objects.iter().any(|doomed| doomed.at.kind == "Ingress") {
+        if self.body.objects.iter().any(|doomed| ROUTES.contains(&doomed.at.kind.as_str())) {
             return Ok(());
         }
         self.drain().await?;

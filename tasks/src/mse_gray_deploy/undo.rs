@@ -6,9 +6,10 @@ use graylane_engine::clock::parse_duration;
 use graylane_engine::task::{Outputs, TaskError};
 use serde_json::Value;
 
-use super::{Deploy, rank};
+use super::Deploy;
 use crate::inventory::{LANE_KINDS, is_ours};
 use crate::lane::labels::ANNOTATION_RUN;
+use crate::lane::rank;
 use crate::manifest::{ObjectRef, kind, texts, uid};
 use crate::mse_gray_offline::{self, DRAIN, Doomed, Offline};
 
