@@ -244,6 +244,9 @@ impl TakenBack {
     }
 }
 
+/// A service, and its objects with what stands there now.
+type Found = (String, Vec<(Value, Option<Value>)>);
+
 struct Planner<'p> {
     cx: &'p TaskContext,
     with: &'p With,
@@ -362,7 +365,7 @@ impl Planner<'_> {
     /// Where it must be, a tag becomes the digest that was verified, and everything else is refused.
     async fn verified(
         &self,
-        services: &mut [(String, Vec<(Value, Option<Value>)>)],
+        services: &mut [Found],
         plan: &mut Plan,
     ) -> Result<BTreeMap<String, BTreeMap<String, String>>, TaskError> {
         let required = self.with.verified.max(self.site.environment.verified) == Verified::Required;

@@ -154,9 +154,10 @@ impl Looked {
         };
         // A small mistake of fractions must not fail what people count as right.
         if counted > 0 && f64::from(self.right) / f64::from(counted) + 1e-9 < bounds.success_rate {
-            let share = (bounds.success_rate < 1.0)
-                .then(|| format!(", {} of all must be", percent(bounds.success_rate)))
-                .unwrap_or_default();
+            let share = match bounds.success_rate {
+                all if all >= 1.0 => String::new(),
+                share => format!(", {} of all must be", percent(share)),
+            };
             return Verdict::Failed(format!("{} of {counted} were right{share}", self.right));
         }
         if let Some(words) = bounds.latency.and_then(|latency| self.too_slow(latency)) {
