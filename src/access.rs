@@ -38,7 +38,9 @@ impl Access {
                 // Somebody only looks, and will be gone in a moment.
             } else {
                 match Holder::open(settings, mode, tell.clone()).await {
-                    Ok(holder) => return Ok(Access { client, holder: Some(holder) }),
+                    Ok(holder) => {
+                        return Ok(Access { client: Client::new(&holder.socket), holder: Some(holder) });
+                    }
                     Err(HoldError::Store(OpenError::Locked { path, pid }))
                         if tokio::time::Instant::now() >= deadline =>
                     {

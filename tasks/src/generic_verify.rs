@@ -387,7 +387,7 @@ fn tail(printed: &str) -> String {
 /// What an attempt that was told to stop says.
 fn stopped(check: &str) -> TaskError {
     TaskError::transient(format!("stopped while checking: {check}"))
-        .hint("the lane is still up; `graylane lanes` shows it")
+        .hint("`graylane lanes` shows whether the lane is still up")
 }
 
 /// The lane's live objects; in a plan that is only shown, also those that a task before this one would write.
@@ -557,8 +557,7 @@ impl Verify<'_> {
                 Some(error) => error.details([words]).details(said),
             });
         }
-        let hint =
-            format!("the lane is still up: look at it with `graylane lanes {}`", self.body.environment);
+        let hint = format!("`graylane lanes {}` shows whether the lane is still up", self.body.environment);
         error.map(|error| error.hint(hint))
     }
 
