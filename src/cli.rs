@@ -493,7 +493,7 @@ pub(crate) fn actor() -> String {
 /// A workflow file and what a run of it is given.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WorkflowArgs {
-    /// The workflow file
+    /// The workflow file; for `run` also the name of a workflow that the daemon knows
     file: PathBuf,
     /// An input, by its declared type; entries of a map as NAME.KEY=VALUE
     #[arg(short, long = "input", value_name = "NAME=VALUE")]
@@ -513,6 +513,24 @@ pub(crate) struct WorkflowArgs {
 }
 
 impl WorkflowArgs {
+    /// The name of a workflow, or SOURCE/NAME, where no such file is there.
+    fn by_name(&self) -> Option<String> {
+        let text = self.file.to_str()?;
+        let name = text.split('/').all(graylane_engine::id::is_name) && text.split('/').count() <= 2;
+        (name && !self.file.exists() && self.from.is_none()).then(|| text.to_owned())
+    }
+
+    /// What a run by name is given.
+    fn request(&self) -> crate::api::workflows::RunRequest {
+        crate::api::workflows::RunRequest {
+            inputs: self.given.clone(),
+            set: self.input.clone(),
+            only: self.only.clone(),
+            skip: self.skip.clone(),
+            actor: Some(actor()),
+        }
+    }
+
     /// All of a file, with these inputs.
     pub(crate) fn of(file: PathBuf, given: serde_json::Map<String, Value>) -> WorkflowArgs {
         WorkflowArgs { file, input: Vec::new(), only: Vec::new(), skip: Vec::new(), from: None, given }

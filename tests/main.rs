@@ -22,3 +22,4 @@ mod status;
 mod story;
 mod support;
 mod tidy;
+mod workflows;
