@@ -4,6 +4,7 @@
 
 mod api;
 mod audit;
+mod checks;
 mod cluster;
 mod commands;
 mod control;
