@@ -4,6 +4,7 @@
 
 mod api;
 mod audit;
+mod checks;
 mod cluster;
 mod commands;
 mod control;
@@ -17,6 +18,7 @@ mod refused;
 mod render;
 mod roles;
 mod rollouts;
+mod schedules;
 mod serve;
 mod status;
 mod story;
