@@ -68,6 +68,7 @@ impl Server {
 const DEPLOYMENTS: (&str, &str, &str) = ("apps/v1", "Deployment", "deployments");
 const SERVICES: (&str, &str, &str) = ("v1", "Service", "services");
 const INGRESSES: (&str, &str, &str) = ("networking.k8s.io/v1", "Ingress", "ingresses");
+const HTTP_ROUTES: (&str, &str, &str) = ("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes");
 const SECRETS: (&str, &str, &str) = ("v1", "Secret", "secrets");
 const PODS: (&str, &str, &str) = ("v1", "Pod", "pods");
 
@@ -235,4 +236,46 @@ async fn the_lane_story_on_the_rehearsal_and_on_a_real_api_server() {
         assert_eq!(names(rehearsed), names(real), "the rehearsal and the real API server differ");
     }
     say("stories: 1 on the rehearsal, 1 on a real API server, differences 0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_by_each_kind_of_gateway_is_taken_by_the_rehearsal_and_by_a_real_api_server() {
+    let stage = Home::new();
+    let rehearsal = stage.rehearsal("fast");
+    until("the rehearsal has written its kubeconfig", || rehearsal.kubeconfig.exists());
+    let rehearsed = routes(&rehearsal.kubeconfig, "routes").await;
+    // Where no cluster is named, the story above says so, and fails in CI.
+    let Some(kubeconfig) = std::env::var_os("GRAYLANE_TEST_KUBECONFIG").map(PathBuf::from) else { return };
+    let prefix = format!("routes-{}", std::process::id());
+    let client = client(&kubeconfig).await;
+    let definitions = ApiResource::from_gvk(&GroupVersionKind::gvk(
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+    ));
+    let definitions: Api<DynamicObject> = Api::all_with(client, &definitions);
+    let definition: DynamicObject = serde_json::from_value(http_route_definition()).expect("valid");
+    match definitions.create(&PostParams::default(), &definition).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        made => drop(made.expect("HTTPRoutes are defined")),
+    }
+    let mut served = false;
+    for _ in 0..100 {
+        let server = Server { client: definitions.clone().into_client(), namespace: "default".into() };
+        served = server
+            .api(HTTP_ROUTES.0, HTTP_ROUTES.1, HTTP_ROUTES.2)
+            .list(&ListParams::default())
+            .await
+            .is_ok();
+        if served {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert!(served, "HTTPRoutes are served");
+    let real = routes(&kubeconfig, &prefix).await;
+    assert_eq!(rehearsed.len(), real.len());
+    for (rehearsed, real) in rehearsed.iter().zip(&real) {
+        assert_eq!(rehearsed.to_string(), real.to_string(), "the rehearsal and the real API server differ");
+    }
 }
