@@ -8,9 +8,11 @@
 mod audit;
 mod bundles;
 pub(crate) mod caller;
+mod door;
 pub(crate) mod error;
 mod extract;
 mod gate;
+mod observe;
 pub(crate) mod openapi;
 mod route;
 pub(crate) mod routes;
@@ -20,7 +22,9 @@ mod site;
 mod store;
 mod stream;
 mod system;
+mod tokens;
 pub(crate) mod wire;
+pub(crate) mod workflows;
 
 use std::sync::Arc;
 
@@ -28,9 +32,14 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use graylane_engine::journal::DiskJournal;
 use graylane_engine::scheduler::{Engine, Parts};
+use graylane_engine::trigger::Catalogue;
 use graylane_tasks::cluster::Clusters;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+use self::door::Door;
 use self::error::{ApiError, Code};
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 
 /// What handlers work with.
@@ -42,6 +51,12 @@ pub(crate) struct State {
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) working: bool,
+    /// What sources hold; empty where none are read.
+    pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled when the end has begun.
+    pub(crate) draining: CancellationToken,
+    pub(crate) door: Arc<Door>,
 }
 
 /// The router of the table, behind the gate.
@@ -49,6 +64,7 @@ pub(crate) fn router(state: State) -> axum::Router {
     let mut router = axum::Router::new();
     for route in routes::table() {
         let handler = gate::before(route.handler.clone(), &state, &route);
+        let handler = observe::measured(handler, &state, &route);
         router = router.route(route.path, handler);
     }
     router.fallback(no_such_address).method_not_allowed_fallback(wrong_method).with_state(state)

@@ -5,6 +5,7 @@ mod answer;
 mod audit;
 mod cancel;
 mod completions;
+mod context;
 mod follow;
 mod lanes;
 mod plan;
@@ -13,10 +14,14 @@ mod render;
 mod run;
 mod runs;
 mod schema;
+mod serve;
 mod settings;
 mod store;
+mod token;
 mod validate;
+mod workflows;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +38,7 @@ use serde_json::Value;
 
 use crate::api::wire;
 use crate::client::CallError;
+use crate::contexts;
 use crate::problems::{self, Texts};
 use crate::rehearse::{Stage, Tell};
 use crate::settings::{Given, LogFormat, Settings};
@@ -74,6 +80,18 @@ pub(crate) struct Global {
     /// The folder of environment files [env: GRAYLANE_ENVIRONMENTS] [default: config/environments]
     #[arg(long, global = true, value_name = "FOLDER")]
     environments: Option<PathBuf>,
+    /// The daemon to speak to, as https://HOST:PORT [default: the current context]
+    #[arg(long, global = true, env = "GRAYLANE_SERVER", value_name = "URL")]
+    server: Option<String>,
+    /// The context to speak to; `local` is the data folder of this machine
+    #[arg(long, global = true, env = "GRAYLANE_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
+    /// The file that holds the token [default: GRAYLANE_TOKEN, or the context's]
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The authorities that are trusted, in PEM [default: the context's, or those that browsers trust]
+    #[arg(long, global = true, value_name = "FILE")]
+    certificate_authority: Option<PathBuf>,
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -117,6 +135,9 @@ enum Command {
     /// List runs, or look at one
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    /// What sources hold, and pause or unpause it
+    #[command(subcommand)]
+    Workflows(workflows::WorkflowsCommand),
     /// Who did what, and proof that the history is the one that was written
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -139,6 +160,14 @@ enum Command {
     Store(store::StoreCommand),
     /// Go on with the runs that were cut off, and follow them to their end
     Resume,
+    /// Run the daemon: it holds the store, answers the API, and carries on what was cut off
+    Serve(serve::ServeArgs),
+    /// Who may call the API over TCP
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// The daemons that commands may speak to, by name
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Show the settings that hold, and where each came from
     Settings,
     /// Print a JSON Schema, as editors and `validate` use it
@@ -149,9 +178,27 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+impl Command {
+    /// Whether it speaks to a daemon, where one is named; the others are about this machine alone.
+    fn speaks(&self) -> bool {
+        !matches!(
+            self,
+            Command::Serve(_)
+                | Command::Context(_)
+                | Command::Settings
+                | Command::Schema(_)
+                | Command::Rehearsal(_)
+                | Command::Completions(_)
+                | Command::Validate(_)
+        )
+    }
+}
+
 /// What a command works with.
 pub(crate) struct Context {
     pub(crate) settings: Settings,
+    /// Whom flags and variables name to speak to.
+    pub(crate) asked: contexts::Asked,
     pub(crate) output: Output,
     /// Whether JSON is SARIF; only for `validate`.
     pub(crate) sarif: bool,
@@ -169,19 +216,38 @@ pub(crate) async fn run(args: Args) -> u8 {
     let path = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
     let given = Given::of_process()
         .flag("--config", path(global.config))
-        .flag("--data", path(global.data))
+        .flag("--data", path(global.data.clone()))
         .flag("--environments", path(global.environments));
-    let settings = match Settings::resolve(&given) {
+    let daemon = matches!(command, Command::Serve(_));
+    let given = if let Command::Serve(args) = &command { args.over(given) } else { given };
+    let asked = contexts::Asked {
+        server: global.server,
+        context: global.context,
+        token_file: global.token_file,
+        certificate_authority: global.certificate_authority,
+        token: std::env::var("GRAYLANE_TOKEN").ok().filter(|token| !token.is_empty()),
+        data: global.data.is_some(),
+    };
+    let mut settings = match Settings::resolve(&given) {
         Ok(settings) => settings,
         Err(found) => {
             complain(&Failure::refused("the settings have errors").problems(found));
             return EXIT_REFUSED;
         }
     };
-    start_log(&settings, false, colours);
+    start_log(&settings, daemon, colours);
+    if command.speaks() {
+        match asked.clone().resolve() {
+            Ok(remote) => settings.remote = remote,
+            Err(why) => {
+                complain(&Failure::refused(why));
+                return EXIT_REFUSED;
+            }
+        }
+    }
     let output = if global.output == Format::Text { Output::Text } else { Output::Json };
     let sarif = global.output == Format::Sarif;
-    let context = Context { settings, output, sarif, colours };
+    let context = Context { settings, asked, output, sarif, colours };
     if sarif && !matches!(command, Command::Validate(_)) {
         complain(&Failure::refused("`-o sarif` is for `graylane validate` alone").hint("use `-o json`"));
         return EXIT_REFUSED;
@@ -193,6 +259,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Render(args) => render::run(&context, args).await,
         Command::Lanes(args) => lanes::run(&context, args).await,
         Command::Runs(command) => runs::run(&context, command).await,
+        Command::Workflows(command) => workflows::run(&context, command).await,
         Command::Store(command) => store::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
         Command::Cancel(args) => cancel::run(&context, args).await,
@@ -203,6 +270,9 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Retry(args) => again::retry(&context, args).await,
         Command::Rerun(args) => again::rerun(&context, args).await,
         Command::Resume => follow::resume(&context).await,
+        Command::Context(command) => context::run(&context, command),
+        Command::Serve(_) => serve::run(&context).await,
+        Command::Token(command) => token::run(&context, command).await,
         Command::Settings => settings::run(&context),
         Command::Schema(args) => schema::run(&args),
         Command::Rehearsal(args) => rehearsal::run(&context, &args).await,
@@ -442,6 +512,29 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
         )
         .hint("add --only or --skip; to do a part of RUN again, use `graylane retry RUN --from TASK`"));
     }
+    if context.settings.remote.is_some() {
+        // Environments, variables and secrets are those of the daemon, which checks the file against them.
+        let mut bundle = Bundle::default();
+        let folder = args.file.parent().unwrap_or(std::path::Path::new(""));
+        let unreadable = graylane_tasks::attached::attach(&mut bundle, &shown, &bytes, folder);
+        if !unreadable.is_empty() {
+            return Err(
+                Failure::refused(format!("{shown} names files that cannot be used")).problems(unreadable)
+            );
+        }
+        bundle.add(WORKFLOW_FILE, bytes);
+        return Ok(wire::Submit {
+            bundle: bundle_value(&bundle)?,
+            inputs: args.given.clone(),
+            set: args.input.clone(),
+            only: args.only.clone(),
+            skip: args.skip.clone(),
+            from: args.from.clone(),
+            actor: None,
+            vars: BTreeMap::new(),
+            secrets: BTreeSet::new(),
+        });
+    }
     let (mut bundle, broken) = operator_files(context, &key(context)?);
     if graylane_tasks::environment::names(&bundle).is_empty() {
         let folder = context.settings.environments.display();
@@ -475,6 +568,7 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
     Ok(wire::Submit {
         bundle: bundle_value(&bundle)?,
         inputs,
+        set: Vec::new(),
         only: args.only.clone(),
         skip: args.skip.clone(),
         from: args.from.clone(),
@@ -489,6 +583,15 @@ fn wrong_inputs(wrong: Vec<String>) -> Failure {
     let mut failure = Failure::refused(wrong.next().unwrap_or_default());
     failure.details = wrong.collect();
     failure
+}
+
+/// The operator's files as they go with a question about an environment; a daemon elsewhere has its own.
+pub(crate) fn sent_files(context: &Context) -> Result<Option<Value>, Failure> {
+    if context.settings.remote.is_some() {
+        return Ok(None);
+    }
+    let (bundle, _) = operator_files(context, &key(context)?);
+    bundle_value(&bundle).map(Some)
 }
 
 /// A bundle as it goes over the socket.

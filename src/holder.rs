@@ -10,11 +10,14 @@ use graylane_engine::journal::{DiskJournal, OpenError};
 use graylane_engine::logs::Logs;
 use graylane_engine::scheduler::{Engine, Mode, Parts, StartError};
 use graylane_engine::task::Registry;
+use graylane_engine::trigger::Catalogue;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::secret::DigestKey;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
+use crate::metrics::{Metrics, Timed};
 use crate::notary::{self, AuditKey};
 use crate::notify::Notifier;
 use crate::rehearse::{Stage, Tell};
@@ -61,11 +64,17 @@ impl Drop for Threads {
 pub(crate) struct Holder {
     pub(crate) engine: Engine,
     pub(crate) stage: Stage,
+    /// The API, for other listeners.
+    pub(crate) router: axum::Router,
     socket: PathBuf,
     stop: CancellationToken,
     server: tokio::task::JoinHandle<()>,
     notary: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     journal: Arc<DiskJournal>,
+    /// What the API works with.
+    pub(crate) state: api::State,
+    /// Where what sources hold is published.
+    pub(crate) catalogue: watch::Sender<Arc<Catalogue>>,
     _threads: Threads,
 }
 
@@ -94,8 +103,10 @@ impl Holder {
         let threads = Threads::new()
             .map_err(|error| HoldError::Surroundings(format!("no threads for tasks: {error}")))?;
         let (registry, clusters, stage) = tasks(settings, &key, tell);
+        let metrics = Arc::new(Metrics::default());
+        let (publish, catalogue) = watch::channel(Arc::new(Catalogue::default()));
         let parts = Parts {
-            journal: journal.clone(),
+            journal: Arc::new(Timed::new(journal.clone(), metrics.clone())),
             registry: Arc::new(registry),
             clock: Arc::new(WallClock::default()),
             secrets: Arc::new(settings.clone()),
@@ -131,9 +142,26 @@ impl Holder {
             clusters,
             settings: Arc::new(settings.clone()),
             working: matches!(mode, Mode::Work | Mode::Begin),
+            door: Arc::default(),
+            catalogue,
+            metrics,
+            draining: CancellationToken::new(),
         };
-        let server = tokio::spawn(api::server::serve(listener, api::router(state), stop.clone()));
-        Ok(Holder { engine, stage, socket, stop, server, notary, journal, _threads: threads })
+        let router = api::router(state.clone());
+        let server = tokio::spawn(api::server::serve(listener, router.clone(), stop.clone()));
+        Ok(Holder {
+            engine,
+            stage,
+            router,
+            socket,
+            stop,
+            server,
+            notary,
+            journal,
+            state,
+            catalogue: publish,
+            _threads: threads,
+        })
     }
 
     /// Closes in the reverse order. Unfinished runs go on with the next holder.

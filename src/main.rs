@@ -4,13 +4,20 @@ mod access;
 mod api;
 mod cli;
 mod client;
+mod contexts;
+mod daemon;
 mod holder;
+mod metrics;
 mod notary;
 mod notify;
 mod problems;
 mod progress;
 mod rehearse;
+mod serve;
 mod settings;
+mod sources;
+mod systemd;
+mod tls;
 
 use std::process::ExitCode;
 

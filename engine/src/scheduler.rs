@@ -130,6 +130,8 @@ struct Scheduler {
     blocked: BTreeMap<RunId, BTreeMap<TaskName, Blocker>>,
     wakes: BTreeMap<RunId, Timestamp>,
     stopping: bool,
+    /// Who waits until no attempt runs.
+    drained: Vec<oneshot::Sender<()>>,
 }
 
 /// Answers somebody once it is known whether the turn is on disk.
@@ -181,6 +183,12 @@ impl Scheduler {
             if !self.finish(turn).await {
                 self.abort_attempts();
                 return Some(self.attempts);
+            }
+            if self.live.is_empty() {
+                for answer in self.drained.drain(..) {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(());
+                }
             }
             if stop {
                 self.stop_attempts().await;
@@ -293,6 +301,10 @@ impl Scheduler {
             }
             Input::View { run, answer } => {
                 let _ = answer.send(self.runs.get(&run).map(|run| self.view(run)));
+            }
+            Input::Drain { answer } => {
+                self.stopping = true;
+                self.drained.push(answer);
             }
             Input::Shutdown { answer } => {
                 self.stopping = true;
@@ -875,7 +887,10 @@ impl Scheduler {
         let kind = (*node.kind).clone();
         let plan = entry.plan.clone();
         let journal = Arc::clone(&self.parts.journal);
-        let span = tracing::info_span!("attempt", run = %id, %task, %attempt);
+        // The journal's own names, each inside the other: what a task says is found by any of them.
+        let of_run = tracing::info_span!("run", run = %id, workflow = %run.graph.name);
+        let of_task = tracing::info_span!(parent: &of_run, "task", %task, "type" = node.kind.type_name());
+        let span = tracing::info_span!(parent: &of_task, "attempt", %attempt);
         let work = attempt::carry_out(kind, context, plan, work, journal, reports);
         let work = tracing::Instrument::instrument(work, span);
         let handle = match &self.parts.threads {

@@ -9,7 +9,8 @@ use axum::http::request::Parts;
 use graylane_engine::ledger::Role;
 use graylane_engine::scheduler::Actor;
 
-use super::error::{ApiError, Code};
+use super::door::unauthenticated;
+use super::error::ApiError;
 use crate::settings::Settings;
 
 /// Who may use a route.
@@ -56,7 +57,6 @@ impl Who {
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(dead_code, reason = "tokens come with the listener beyond the socket")]
 pub(crate) enum Caller {
     /// The owner of the data folder, over the socket. Any name may be said.
     Owner,
@@ -86,6 +86,14 @@ impl Caller {
         match self {
             Caller::Owner => true,
             Caller::Token { role, .. } | Caller::Anonymous(role) => who.allows(*role),
+        }
+    }
+
+    /// What they may do.
+    pub(crate) fn role(&self) -> Role {
+        match self {
+            Caller::Owner => Role::Admin,
+            Caller::Token { role, .. } | Caller::Anonymous(role) => *role,
         }
     }
 
@@ -135,10 +143,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Caller, ApiError> {
         // The gate puts it there before any handler is reached.
-        parts
-            .extensions
-            .get()
-            .cloned()
-            .ok_or_else(|| ApiError::new(Code::Unauthenticated, "nobody has asked"))
+        parts.extensions.get().cloned().ok_or_else(|| unauthenticated("nobody has asked"))
     }
 }

@@ -3,7 +3,7 @@
 
 use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
 use super::route::{Route, get, post};
-use super::{audit, runs, site, store, stream, system};
+use super::{audit, observe, runs, site, store, stream, system, tokens, workflows};
 
 /// Every route: who may, its name, what it is for, the handler.
 pub(crate) fn table() -> Vec<Route> {
@@ -32,6 +32,45 @@ pub(crate) fn table() -> Vec<Route> {
             "A run as it goes on, to its end",
             stream::follow,
         ),
+        get("/healthz", Anybody, "isAlive", "Whether the process lives", observe::live),
+        get("/readyz", Anybody, "isReady", "Whether runs can be taken", observe::ready),
+        get("/metrics", Viewer, "getMetrics", "Numbers for Prometheus", observe::metrics),
+        get("/api/v1/workflows", Viewer, "listWorkflows", "Workflows of all sources", workflows::list),
+        get(
+            "/api/v1/workflows/{source}/{workflow}",
+            Viewer,
+            "getWorkflow",
+            "A workflow of a source",
+            workflows::show,
+        ),
+        get(
+            "/api/v1/workflows/{source}/{workflow}/history",
+            Viewer,
+            "getWorkflowHistory",
+            "Its revisions and pauses",
+            workflows::history,
+        ),
+        post(
+            "/api/v1/workflows/{source}/{workflow}/runs",
+            Operator,
+            "runWorkflow",
+            "Run its last good revision",
+            workflows::run,
+        ),
+        post(
+            "/api/v1/workflows/{source}/{workflow}/pause",
+            Operator,
+            "pauseWorkflow",
+            "Let its triggers start nothing",
+            workflows::pause,
+        ),
+        post(
+            "/api/v1/workflows/{source}/{workflow}/unpause",
+            Operator,
+            "unpauseWorkflow",
+            "Let its triggers start runs again",
+            workflows::unpause,
+        ),
         get("/api/v1/plans/{digest}", Viewer, "getPlan", "A plan that is on disk", runs::plan),
         post("/api/v1/preview", Admin, "previewRun", "What a run would do", site::preview_run).with_bundle(),
         post("/api/v1/lanes", Viewer, "listLanes", "The lanes of an environment", site::lanes).with_bundle(),
@@ -45,5 +84,9 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/store/backup", Owner, "backUpStore", "Write everything to a file here", store::backup)
             .long(),
         post("/api/v1/store/compact", Admin, "compactStore", "Give back room", store::compact).long(),
+        get("/api/v1/me", Viewer, "getMe", "Who calls, and what they may", tokens::me),
+        get("/api/v1/tokens", Admin, "listTokens", "Who has a token", tokens::list),
+        post("/api/v1/tokens", Admin, "createToken", "Make a token; it is shown once", tokens::create),
+        post("/api/v1/tokens/{token}/revoke", Admin, "revokeToken", "End a token", tokens::revoke),
     ]
 }

@@ -47,15 +47,28 @@ pub(super) async fn submission(
     caller: &Caller,
     asked: wire::Submit,
 ) -> Result<Submission, ApiError> {
+    if let Caller::Token { workflows, .. } = caller
+        && !workflows.is_empty()
+    {
+        // A file of one's own can carry any name.
+        return Err(ApiError::not_allowed(
+            "this token is for workflows of the catalogue, not for files of one's own",
+        ));
+    }
     let from = asked.from.as_deref().map(|text| one(state, caller, text)).transpose()?;
     let (vars, secrets) = if caller.is_owner() {
         (asked.vars, asked.secrets)
     } else {
         (state.settings.vars.clone(), state.settings.secret_names())
     };
+    let bundle = bundles::sent(state, caller, Some(&asked.bundle)).await?;
+    let mut inputs = asked.inputs;
+    if !asked.set.is_empty() {
+        inputs.extend(bundles::read_inputs(state, &bundle, &asked.set, &vars, &secrets)?);
+    }
     Ok(Submission {
-        bundle: bundles::sent(state, caller, Some(&asked.bundle)).await?,
-        inputs: asked.inputs,
+        bundle,
+        inputs,
         only: asked.only,
         skip: asked.skip,
         from: from.map(|run| run.id),

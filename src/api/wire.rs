@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use graylane_engine::clock::Timestamp;
 use graylane_engine::id::TaskName;
 use graylane_engine::journal::{PAGE, Query};
+use graylane_engine::ledger::Role;
 use graylane_engine::logs::LogLine;
 use graylane_engine::preview::{TaskPreview, Verdict};
 use graylane_engine::run::{HoldAnswer, Record};
@@ -31,7 +33,11 @@ pub(crate) struct Health {
 pub(crate) struct Submit {
     /// Workflow, environments and manifests, as the bundle writes itself.
     pub(crate) bundle: Value,
+    #[serde(default)]
     pub(crate) inputs: Map<String, Value>,
+    /// More inputs, as the command line has them: `NAME=VALUE`, read by their declared types.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) set: Vec<String>,
     #[serde(default)]
     pub(crate) only: Vec<String>,
     #[serde(default)]
@@ -289,6 +295,92 @@ pub(crate) enum Update {
     Log(LogLine),
     /// The last line: the run is final, and this is all of it.
     Ended(Box<RunView>),
+}
+
+/// A token to make.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewToken {
+    /// Who or what will hold it: the name that stands in records.
+    pub(crate) name: String,
+    /// What it may do.
+    pub(crate) role: Role,
+    /// After how long it ends by itself, as in `90d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<String>,
+    /// The only environments that it is for; all where none is named.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) environments: BTreeSet<String>,
+    /// The only workflows that it is for; all where none is named.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) workflows: BTreeSet<String>,
+    /// Who makes it; only over the socket, a token says it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+}
+
+/// A token that was made. It is never shown again.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub(crate) struct MadeToken {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// The token itself.
+    pub(crate) token: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<Timestamp>,
+}
+
+/// A token, without the token.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Token {
+    pub(crate) id: String,
+    /// Who or what holds it.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// `valid`, `expired` or `revoked`.
+    pub(crate) state: String,
+    pub(crate) created: Timestamp,
+    /// Who made it.
+    pub(crate) by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revoked: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) environments: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) workflows: BTreeSet<String>,
+}
+
+/// A token that shall end.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Revoke {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+}
+
+/// A token that has ended.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Revoked {
+    pub(crate) id: String,
+}
+
+/// Who calls.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Me {
+    /// The name of the token's holder; none over the socket, where any name may be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    pub(crate) role: Role,
+    /// Whether the name is proved.
+    pub(crate) authenticated: bool,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) environments: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) workflows: BTreeSet<String>,
 }
 
 /// An error, as RFC 9457 shapes it, with a code that does not change.

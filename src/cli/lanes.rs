@@ -5,7 +5,7 @@ use comfy_table::{Table, presets};
 use graylane_engine::scheduler::Mode;
 use graylane_tasks::inventory::Lane;
 
-use super::{Context, Failure, Output, bundle_value, json, key, operator_files, print, tell};
+use super::{Context, Failure, Output, json, print, sent_files, tell};
 use crate::access::Access;
 use crate::api::wire::Look;
 
@@ -17,9 +17,8 @@ pub(crate) struct LanesArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: LanesArgs) -> Result<u8, Failure> {
-    let (bundle, _) = operator_files(context, &key(context)?);
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-    let asked = Look { bundle: Some(bundle_value(&bundle)?), environment: args.environment.clone() };
+    let asked = Look { bundle: sent_files(context)?, environment: args.environment.clone() };
     let lanes: Result<Vec<Lane>, _> = access.client.post("/api/v1/lanes", &asked).await;
     access.close().await;
     let lanes = lanes?;

@@ -481,6 +481,13 @@ impl Engine {
         self.shared.updates.subscribe()
     }
 
+    /// Whether the loop takes what is asked of it. Where it does not answer, neither does this.
+    pub async fn answers(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.inbox.send(Input::View { run: RunId::LEDGER, answer }).await;
+        asked.is_ok() && answered.await.is_ok()
+    }
+
     /// Ends when the journal cannot be written any more; gives why.
     pub async fn until_broken(&self) -> journal::Error {
         let mut broken = self.shared.broken.subscribe();
@@ -488,8 +495,25 @@ impl Engine {
         why.ok().flatten().unwrap_or_else(|| journal::Error::Broken("unknown".into()))
     }
 
-    fn broken(&self) -> Option<journal::Error> {
+    /// Why nothing can be written, while that is so.
+    pub fn broken(&self) -> Option<journal::Error> {
         self.shared.broken.borrow().clone()
+    }
+
+    /// Starts nothing any more; ends when no attempt runs. What runs is not disturbed, and what is asked for is still recorded.
+    pub async fn drain(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.inbox.send(Input::Drain { answer }).await.is_ok() {
+            // The loop may have ended by itself meanwhile.
+            let _ = done.await;
+        }
+    }
+
+    /// Ends when the journal can be written again.
+    pub async fn until_mended(&self) {
+        let mut broken = self.shared.broken.subscribe();
+        // The sender lives as long as this handle.
+        let _ = broken.wait_for(Option::is_none).await;
     }
 
     /// Stops: nothing new starts, attempts are cut off and entered again on the next start.
@@ -539,6 +563,7 @@ pub(super) fn scheduler(
         blocked: BTreeMap::new(),
         wakes: BTreeMap::new(),
         stopping: mode == Mode::Answer,
+        drained: Vec::new(),
     })
 }
 
