@@ -38,7 +38,9 @@ impl Access {
                 // Somebody only looks, and will be gone in a moment.
             } else {
                 match Holder::open(settings, mode, tell.clone()).await {
-                    Ok(holder) => return Ok(Access { client, holder: Some(holder) }),
+                    Ok(holder) => {
+                        return Ok(Access { client: Client::new(&holder.socket), holder: Some(holder) });
+                    }
                     Err(HoldError::Store(OpenError::Locked { path, pid }))
                         if tokio::time::Instant::now() >= deadline =>
                     {
@@ -66,6 +68,9 @@ impl Access {
 
     /// The process that holds the store, where one does; a command asks it before it looks for itself.
     pub(crate) async fn daemon(settings: &Settings) -> Result<Option<Client>, Failure> {
+        if let Some(remote) = &settings.remote {
+            return Ok(Some(elsewhere(remote).await?.client));
+        }
         let client = Client::new(&socket_path(&settings.data));
         Ok(client.health().await.is_ok().then_some(client))
     }

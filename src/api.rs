@@ -8,9 +8,11 @@
 mod audit;
 mod bundles;
 pub(crate) mod caller;
+mod diff;
 mod door;
 pub(crate) mod error;
 mod extract;
+mod freezes;
 mod gate;
 mod observe;
 pub(crate) mod openapi;
@@ -19,6 +21,7 @@ pub(crate) mod routes;
 mod runs;
 pub(crate) mod server;
 mod site;
+mod status;
 mod store;
 mod stream;
 mod system;
@@ -34,6 +37,7 @@ use graylane_engine::journal::DiskJournal;
 use graylane_engine::scheduler::{Engine, Parts};
 use graylane_engine::trigger::Catalogue;
 use graylane_tasks::cluster::Clusters;
+use graylane_tasks::secret::DigestKey;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +54,8 @@ pub(crate) struct State {
     pub(crate) journal: Arc<DiskJournal>,
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) settings: Arc<Settings>,
+    /// The key of the data folder's digests.
+    pub(crate) digests: DigestKey,
     pub(crate) working: bool,
     /// What sources hold; empty where none are read.
     pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,

@@ -6,7 +6,9 @@ mod audit;
 mod cancel;
 mod completions;
 mod context;
+mod diff;
 mod follow;
+mod freeze;
 mod lanes;
 mod plan;
 mod rehearsal;
@@ -16,6 +18,8 @@ mod runs;
 mod schema;
 mod serve;
 mod settings;
+mod show;
+mod status;
 mod store;
 mod token;
 mod validate;
@@ -30,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args as ClapArgs, ColorChoice, Parser, Subcommand, ValueEnum};
 use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
 use graylane_engine::document::Problem;
+use graylane_engine::scheduler::Mode;
 use graylane_engine::task::Registry;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::secret::DigestKey;
@@ -141,6 +146,15 @@ enum Command {
     /// Who did what, and proof that the history is the one that was written
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// What stands still, what failed, what is frozen: each with the command for it
+    #[command(
+        long_about = "Shows what whoever is woken must know: runs that wait for people or were cut off, the last failures, paused workflows, frozen environments, lanes, and whether the journal can be written; each with the exact command. A cluster that does not answer within 3 s is a line, not a failure.\n\nExit codes: 0 nothing waits for anybody, 3 the journal cannot be written or the store cannot be opened, 4 a run stands still until somebody does something."
+    )]
+    Status,
+    /// Hold what would be deployed to an environment
+    Freeze(freeze::FreezeArgs),
+    /// Let an environment be deployed to again
+    Thaw(freeze::ThawArgs),
     /// Ask a run to end: attempts go to a safe point, then clean-up tasks run
     Cancel(cancel::CancelArgs),
     /// Agree to what a run that waits will do next
@@ -205,6 +219,29 @@ pub(crate) struct Context {
     pub(crate) colours: bool,
 }
 
+/// Says what is wrong with the arguments, or shows the help that was asked for; gives the exit code.
+pub(crate) fn misread(error: &clap::Error) -> u8 {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let asked = |at: usize| given.get(at + 1).is_some_and(|next| next == "json");
+    let json_asked = given.iter().enumerate().any(|(at, word)| match word.as_str() {
+        "-o" | "--output" => asked(at),
+        word => ["-ojson", "-o=json", "--output=json"].contains(&word),
+    });
+    if !error.use_stderr() || !json_asked {
+        // Whoever closed the output early has read enough.
+        let _ = error.print();
+        return if error.use_stderr() { EXIT_REFUSED } else { 0 };
+    }
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let mut failure = Failure::refused(message);
+    failure.kind = "bad-arguments";
+    failure.details = lines.map(str::to_owned).collect();
+    print(&json(&failure.wire()));
+    EXIT_REFUSED
+}
+
 /// Runs a command; gives the exit code.
 pub(crate) async fn run(args: Args) -> u8 {
     let Args { global, command } = args;
@@ -231,7 +268,11 @@ pub(crate) async fn run(args: Args) -> u8 {
     let mut settings = match Settings::resolve(&given) {
         Ok(settings) => settings,
         Err(found) => {
-            complain(&Failure::refused("the settings have errors").problems(found));
+            let failure = Failure::refused("the settings have errors").problems(found);
+            match global.output {
+                Format::Json => print(&json(&failure.wire())),
+                Format::Text | Format::Sarif => complain(&failure),
+            }
             return EXIT_REFUSED;
         }
     };
@@ -262,6 +303,9 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Workflows(command) => workflows::run(&context, command).await,
         Command::Store(command) => store::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
+        Command::Status => status::run(&context).await,
+        Command::Freeze(args) => freeze::freeze(&context, args).await,
+        Command::Thaw(args) => freeze::thaw(&context, args).await,
         Command::Cancel(args) => cancel::run(&context, args).await,
         Command::Approve(args) => answer::consent(&context, args, true).await,
         Command::Reject(args) => answer::consent(&context, args, false).await,
@@ -449,7 +493,7 @@ pub(crate) fn actor() -> String {
 /// A workflow file and what a run of it is given.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WorkflowArgs {
-    /// The workflow file
+    /// The workflow file; for `run` also the name of a workflow that the daemon knows
     file: PathBuf,
     /// An input, by its declared type; entries of a map as NAME.KEY=VALUE
     #[arg(short, long = "input", value_name = "NAME=VALUE")]
@@ -469,6 +513,24 @@ pub(crate) struct WorkflowArgs {
 }
 
 impl WorkflowArgs {
+    /// The name of a workflow, or SOURCE/NAME, where no such file is there.
+    fn by_name(&self) -> Option<String> {
+        let text = self.file.to_str()?;
+        let name = text.split('/').all(graylane_engine::id::is_name) && text.split('/').count() <= 2;
+        (name && !self.file.exists() && self.from.is_none()).then(|| text.to_owned())
+    }
+
+    /// What a run by name is given.
+    fn request(&self) -> crate::api::workflows::RunRequest {
+        crate::api::workflows::RunRequest {
+            inputs: self.given.clone(),
+            set: self.input.clone(),
+            only: self.only.clone(),
+            skip: self.skip.clone(),
+            actor: Some(actor()),
+        }
+    }
+
     /// All of a file, with these inputs.
     pub(crate) fn of(file: PathBuf, given: serde_json::Map<String, Value>) -> WorkflowArgs {
         WorkflowArgs { file, input: Vec::new(), only: Vec::new(), skip: Vec::new(), from: None, given }
@@ -482,8 +544,23 @@ pub(crate) fn operator_files(context: &Context, key: &DigestKey) -> (Bundle, Vec
 }
 
 /// The key of the data folder: what is submitted, and what is compared with it later, is digested with it.
-pub(crate) fn key(context: &Context) -> Result<DigestKey, Failure> {
-    crate::holder::digest_key(&context.settings).map_err(Failure::surroundings)
+pub(crate) fn key(context: &Context, mode: Mode) -> Result<DigestKey, Failure> {
+    let key = match mode {
+        Mode::Look => crate::holder::key_to_look(&context.settings),
+        Mode::Work | Mode::Begin | Mode::End(_) | Mode::Answer => {
+            crate::holder::digest_key(&context.settings)
+        }
+    };
+    key.map_err(Failure::surroundings)
+}
+
+/// Refuses what means nothing where nothing was ever stored: a mistyped data folder is not made, nor found whole.
+pub(crate) fn needs_store(context: &Context) -> Result<(), Failure> {
+    if context.settings.remote.is_some() || !context.settings.holds_nothing() {
+        return Ok(());
+    }
+    let words = format!("there is no store in {}", context.settings.data.display());
+    Err(Failure::refused(words).hint("name the data folder with --data; `graylane run` makes a new one"))
 }
 
 /// A key for digests that nobody keeps: checking a file leaves nothing behind.
@@ -500,7 +577,11 @@ pub(crate) fn types() -> Registry {
 }
 
 /// Reads and checks a workflow file, and makes what is submitted.
-pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire::Submit, Failure> {
+pub(crate) fn submission(
+    context: &Context,
+    args: &WorkflowArgs,
+    mode: Mode,
+) -> Result<wire::Submit, Failure> {
     let shown = args.file.display().to_string();
     let bytes = std::fs::read(&args.file).map_err(|error| {
         Failure::refused(format!("{shown} cannot be read: {error}"))
@@ -535,7 +616,7 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
             secrets: BTreeSet::new(),
         });
     }
-    let (mut bundle, broken) = operator_files(context, &key(context)?);
+    let (mut bundle, broken) = operator_files(context, &key(context, mode)?);
     if graylane_tasks::environment::names(&bundle).is_empty() {
         let folder = context.settings.environments.display();
         return Err(Failure::refused(format!("there is no valid environment file in {folder}"))
@@ -590,7 +671,7 @@ pub(crate) fn sent_files(context: &Context) -> Result<Option<Value>, Failure> {
     if context.settings.remote.is_some() {
         return Ok(None);
     }
-    let (bundle, _) = operator_files(context, &key(context)?);
+    let (bundle, _) = operator_files(context, &key(context, Mode::Look)?);
     bundle_value(&bundle).map(Some)
 }
 

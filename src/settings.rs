@@ -293,6 +293,14 @@ impl Settings {
         self.secrets.keys().cloned().collect()
     }
 
+    /// Whether the data folder is missing or empty: then nothing was ever stored there.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        match std::fs::read_dir(&self.data) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+
     /// Where the rehearsal cluster keeps its objects: beside the store, never in it, as a cluster keeps its own.
     pub(crate) fn rehearsal_folder(&self) -> PathBuf {
         self.beside("rehearsal")

@@ -25,6 +25,12 @@ const TABLE: &[(&str, [u16; 6])] = &[
     ("getMe", [401, 200, 200, 200, 200, 200]),
     ("listRuns", [401, 200, 200, 200, 200, 200]),
     ("getRun", [401, 200, 200, 200, 200, 200]),
+    ("diffRuns", [401, 200, 200, 200, 200, 200]),
+    ("getStatus", [401, 200, 200, 200, 200, 200]),
+    ("listFreezes", [401, 200, 200, 200, 200, 200]),
+    ("freezeEnvironment", [401, 403, 200, 403, 200, 200]),
+    // The first of them thaws it, and then it is not frozen any more.
+    ("thawEnvironment", [401, 403, 200, 403, 409, 409]),
     ("getRunLog", [401, 200, 200, 200, 200, 200]),
     ("followRun", [401, 200, 200, 200, 200, 200]),
     ("getPlan", [401, 200, 200, 200, 200, 200]),
@@ -62,6 +68,8 @@ fn body(operation: &str, home: &Home, turn: usize) -> Option<Value> {
         "renderCopy" => {
             json!({ "request": { "environment": "production", "service": "spring-a", "tag": "gray" } })
         }
+        "freezeEnvironment" => json!({ "reason": "for the table" }),
+        "thawEnvironment" => json!({}),
         "verifyAudit" => json!({ "heads": [] }),
         "cancelRun" | "revokeToken" => json!({ "reason": "for the table" }),
         "answerRun" => json!({ "answer": "retry" }),
@@ -118,13 +126,14 @@ fn every_operation_answers_every_caller_as_the_table_says() {
                 let path = if path.contains("{run}") {
                     let run = daemon.submit(&admin, about(id));
                     daemon.until(&admin, &run, if about(id) == WAITS { "waiting" } else { "succeeded" });
-                    path.replace("{run}", &run)
+                    path.replace("{run}", &run).replace("{other}", &run)
                 } else if path.contains("{token}") {
                     let made = json!({ "name": format!("victim-{turn}"), "role": "viewer" });
                     let made = daemon.post("/api/v1/tokens", &admin, &made).json();
                     path.replace("{token}", made["id"].as_str().expect("an id"))
                 } else {
                     path.replace("{digest}", &plan)
+                        .replace("{environment}", "production")
                         .replace("{source}", "workflows")
                         .replace("{workflow}", "quick")
                 };

@@ -105,6 +105,8 @@ struct Shared {
     updates: broadcast::Sender<Update>,
     /// Why nothing can be written, while that is so.
     broken: watch::Sender<Option<journal::Error>>,
+    /// Since when.
+    broken_since: watch::Sender<Option<Timestamp>>,
     /// How things stand on disk.
     standing: watch::Sender<Arc<Standing>>,
 }
@@ -770,6 +772,7 @@ impl Scheduler {
             for answer in answers {
                 answer(Err(&error));
             }
+            self.shared.broken_since.send_replace(Some(self.parts.clock.now()));
             self.shared.broken.send_replace(Some(error));
             return false;
         }
@@ -871,6 +874,8 @@ impl Scheduler {
                 cancel: cancel.clone(),
                 checkpoints,
                 force: matches!(run.submitted.origin, Some(Origin::Undo { force: true, .. })),
+                undoes: run.submitted.origin.as_ref().filter(|_| run.is_undo()).map(Origin::of),
+                standing: self.shared.standing.subscribe(),
                 assumed: Vec::new(),
                 reporter: Arc::new(reports.clone()),
                 secrets: Arc::clone(&self.parts.secrets),

@@ -48,7 +48,7 @@ fn parsed(value: &Value) -> Result<Bundle, ApiError> {
 /// The operator's files as this process has them, as far as the caller's token is for them.
 pub(super) async fn operators(state: &State, caller: &Caller) -> Result<Bundle, ApiError> {
     let settings = std::sync::Arc::clone(&state.settings);
-    let key = crate::holder::digest_key(&settings).map_err(ApiError::store)?;
+    let key = state.digests.clone();
     let gathered = tokio::task::spawn_blocking(move || gather(&settings.environments, &key)).await;
     let gathered = gathered.map_err(|error| ApiError::store(error.to_string()))?.bundle;
     let Caller::Token { environments: mine, .. } = caller else { return Ok(gathered) };

@@ -113,6 +113,24 @@ impl Caller {
         Actor { authenticated, ..settings.actor(name) }
     }
 
+    /// Whether they may see and change this environment.
+    pub(crate) fn reach_environment(&self, environment: &str) -> bool {
+        match self {
+            Caller::Token { environments, .. } => {
+                environments.is_empty() || environments.contains(environment)
+            }
+            Caller::Owner | Caller::Anonymous(_) => true,
+        }
+    }
+
+    /// Whether they may see this workflow.
+    pub(crate) fn reach_workflow(&self, workflow: &str) -> bool {
+        match self {
+            Caller::Token { workflows, .. } => workflows.is_empty() || workflows.contains(workflow),
+            Caller::Owner | Caller::Anonymous(_) => true,
+        }
+    }
+
     /// Refuses who is limited to other workflows, or to other environments than all of these.
     ///
     /// # Errors

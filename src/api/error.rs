@@ -6,7 +6,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use graylane_engine::scheduler::{FollowUpError, SubmitError};
+use graylane_engine::scheduler::{DeedError, FollowUpError, SubmitError};
 use graylane_engine::task::{ErrorKind, TaskError};
 
 use super::wire::Problem;
@@ -147,6 +147,17 @@ impl From<SubmitError> for ApiError {
             SubmitError::KeyTaken(_) => ApiError::new(Code::KeyTaken, detail),
             SubmitError::Journal(_) => ApiError::store(detail),
             SubmitError::Stopping => ApiError::new(Code::Stopping, detail),
+        }
+    }
+}
+
+impl From<DeedError> for ApiError {
+    fn from(error: DeedError) -> ApiError {
+        let detail = error.to_string();
+        match error {
+            DeedError::Refused(_) => ApiError::new(Code::Conflict, detail),
+            DeedError::Journal(_) => ApiError::store(detail),
+            DeedError::Stopping => ApiError::new(Code::Stopping, detail),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
 use super::route::{Route, get, post};
-use super::{audit, observe, runs, site, store, stream, system, tokens, workflows};
+use super::{audit, diff, freezes, observe, runs, site, status, store, stream, system, tokens, workflows};
 
 /// Every route: who may, its name, what it is for, the handler.
 pub(crate) fn table() -> Vec<Route> {
@@ -14,6 +14,7 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/runs", Admin, "submitRun", "Submit a run with files of one's own", runs::submit)
             .with_bundle(),
         get("/api/v1/runs/{run}", Viewer, "getRun", "Everything about a run", runs::show),
+        get("/api/v1/runs/{run}/diff/{other}", Viewer, "diffRuns", "What made two runs differ", diff::diff),
         post("/api/v1/runs/{run}/cancel", Operator, "cancelRun", "Ask a run to end", runs::cancel),
         post("/api/v1/runs/{run}/answer", Operator, "answerRun", "Say how a held task goes on", runs::answer),
         post("/api/v1/runs/{run}/approval", Approver, "approveRun", "Agree, or do not", runs::approval),
@@ -76,6 +77,28 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/lanes", Viewer, "listLanes", "The lanes of an environment", site::lanes).with_bundle(),
         post("/api/v1/render", Viewer, "renderCopy", "The gray copy of a service", site::render)
             .with_bundle(),
+        get(
+            "/api/v1/status",
+            Viewer,
+            "getStatus",
+            "What stands still, and the command for it",
+            status::status,
+        ),
+        get("/api/v1/freezes", Viewer, "listFreezes", "Environments that people have frozen", freezes::list),
+        post(
+            "/api/v1/environments/{environment}/freeze",
+            Operator,
+            "freezeEnvironment",
+            "Hold what would be deployed",
+            freezes::freeze,
+        ),
+        post(
+            "/api/v1/environments/{environment}/thaw",
+            Operator,
+            "thawEnvironment",
+            "Let it be deployed to again",
+            freezes::thaw,
+        ),
         get("/api/v1/audit", Viewer, "listAudit", "Who did what, oldest first", audit::entries),
         get("/api/v1/audit/head", Viewer, "getAuditHead", "The end of the audit log", audit::head),
         post("/api/v1/audit/verify", Viewer, "verifyAudit", "Follow the whole history", audit::verify).long(),

@@ -5,9 +5,9 @@ use comfy_table::{Table, presets};
 use graylane_engine::scheduler::Mode;
 use graylane_tasks::inventory::Lane;
 
-use super::{Context, Failure, Output, json, print, sent_files, tell};
+use super::{Context, Failure, Output, json, note, print, sent_files, tell};
 use crate::access::Access;
-use crate::api::wire::Look;
+use crate::api::wire::{Frozen, Look};
 
 /// What `lanes` takes.
 #[derive(Debug, Args)]
@@ -20,8 +20,12 @@ pub(crate) async fn run(context: &Context, args: LanesArgs) -> Result<u8, Failur
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
     let asked = Look { bundle: sent_files(context)?, environment: args.environment.clone() };
     let lanes: Result<Vec<Lane>, _> = access.client.post("/api/v1/lanes", &asked).await;
+    let frozen: Result<Vec<Frozen>, _> = access.client.get("/api/v1/freezes").await;
     access.close().await;
     let lanes = lanes?;
+    for frozen in frozen?.iter().filter(|frozen| frozen.environment == args.environment) {
+        note(&frozen.words());
+    }
     match context.output {
         Output::Json => print(&json(&lanes)),
         Output::Text if lanes.is_empty() => print(&format!("{} has no lanes", args.environment)),

@@ -98,7 +98,7 @@ fn baseline(context: &Context, request: &RenderRequest, diff: bool) -> Result<Ve
             Ok(Vec::new())
         };
     }
-    let (bundle, _) = operator_files(context, &key(context)?);
+    let (bundle, _) = operator_files(context, &key(context, Mode::Look)?);
     let site = Site::load(&bundle, &request.environment).map_err(Failure::refused)?;
     Ok(site.service(&request.service).map_err(Failure::refused)?.to_vec())
 }
