@@ -14,7 +14,7 @@ use graylane_engine::clock::WallClock;
 use graylane_engine::id::{Attempt, RunId};
 use graylane_engine::task::{Progress, Reporter, SecretSource, Task as _, TaskContext, TaskError};
 use graylane_rehearsal::{Delays, Rehearsal, RehearsalOptions};
-use graylane_tasks::cluster::{Client, Clusters, Rehearse};
+use graylane_tasks::cluster::{Client, Clusters, Rehearse, create_all};
 use graylane_tasks::environment::{GatewayKind, Site, gather};
 use graylane_tasks::lane::{Copy, render};
 use graylane_tasks::mse_gray_deploy::MseGrayDeploy;
@@ -121,14 +121,15 @@ async fn measure_in(folder: &Path) -> Result<String, String> {
         let text: Vec<String> = objects.iter().map(graylane_tasks::manifest::yaml).collect();
         std::fs::write(folder.join(format!("services/{name}.yaml")), text.join("---\n")).map_err(wrong)?;
     }
-    let rehearsal =
-        Rehearsal::start(RehearsalOptions { delays: Delays::none(), ..RehearsalOptions::default() })
-            .await
-            .map_err(|error| error.to_string())?;
-    rehearsal
-        .seed("n", &BTreeMap::new(), manifests.iter().flatten().cloned().collect(), "kubectl")
-        .await
-        .map_err(|error| error.to_string())?;
+    let options = RehearsalOptions { delays: Delays::none(), ..RehearsalOptions::default() };
+    let rehearsal = Rehearsal::start(options).await.map_err(|error| error.to_string())?;
+    rehearsal.seed("n", &BTreeMap::new(), Vec::new(), "kubectl").await.map_err(|error| error.to_string())?;
+    // As `kubectl create` would have: an apply of so many objects takes minutes.
+    let file = folder.join("objects.yaml");
+    let text: Vec<String> = manifests.iter().flatten().map(graylane_tasks::manifest::yaml).collect();
+    std::fs::write(&file, text.join("---\n")).map_err(wrong)?;
+    create_all(&rehearsal.client(), "n", &file).await?;
+    let cluster = rehearsal.cluster();
     let key = DigestKey::new([7; 32]);
     let bundle = Arc::new(gather(&folder.join("environments"), &key).bundle);
     let images: Map<String, Value> = names.iter().map(|name| (name.clone(), "i:2".into())).collect();
@@ -159,16 +160,16 @@ async fn measure_in(folder: &Path) -> Result<String, String> {
         rendering.push(begin.elapsed().as_secs_f64());
         assert_eq!(objects, SERVICES * OBJECTS, "every object is copied");
 
-        rehearsal.cluster().clear_requests();
+        cluster.clear_requests();
         let cx = context(&spec, &bundle)?;
-        let clusters = Clusters::new(There(rehearsal.client()));
+        let clusters = Clusters::new(There(cluster.client()));
         let begin = Instant::now();
         let plan =
             MseGrayDeploy::new(clusters, key.clone()).plan(&cx).await.map_err(|error| error.message)?;
         planning.push(begin.elapsed().as_secs_f64());
         assert_eq!(plan.changes.len(), SERVICES * OBJECTS, "every object is planned");
-        let tries = rehearsal.cluster().requests().len() as u64;
-        calls = (rehearsal.cluster().counted() - tries, tries);
+        let tries = cluster.requests().len() as u64;
+        calls = (cluster.counted() - tries, tries);
     }
     rehearsal.shutdown().await;
     Ok(page(&mut rendering, &mut planning, calls))
@@ -187,6 +188,8 @@ fn context(spec: &Value, bundle: &Arc<graylane_engine::bundle::Bundle>) -> Resul
         cancel: tokio_util::sync::CancellationToken::new(),
         checkpoints: BTreeSet::new(),
         force: false,
+        undoes: None,
+        standing: tokio::sync::watch::channel(Arc::default()).1,
         assumed: Vec::new(),
         reporter: Arc::new(Nobody),
         secrets: Arc::new(Nobody),
