@@ -14,6 +14,7 @@ mod problems;
 mod progress;
 mod rehearse;
 mod retention;
+mod samples;
 mod serve;
 mod settings;
 mod sources;

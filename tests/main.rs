@@ -4,10 +4,12 @@
 
 mod api;
 mod audit;
+mod checks;
 mod cluster;
 mod commands;
 mod control;
 mod crash;
+mod fuzz;
 mod gateways;
 mod history;
 mod leak;
@@ -17,6 +19,7 @@ mod render;
 mod retention;
 mod roles;
 mod rollouts;
+mod schedules;
 mod serve;
 mod status;
 mod story;

@@ -78,6 +78,12 @@ pub(super) async fn entries(
     .await
 }
 
+/// Entries after this position, told in words.
+pub(super) fn told(journal: &dyn Journal, after: u64, limit: usize) -> Result<Vec<AuditLine>, Error> {
+    let mut teller = Teller::new(journal, after)?;
+    journal.audit(after, limit)?.iter().map(|entry| teller.line(entry)).collect()
+}
+
 /// Tells entries in their order.
 struct Teller<'j> {
     journal: &'j dyn Journal,
