@@ -8,9 +8,11 @@
 mod audit;
 mod bundles;
 pub(crate) mod caller;
+mod cursor;
 mod diff;
 mod door;
 pub(crate) mod error;
+mod events;
 mod extract;
 mod freezes;
 mod gate;

@@ -9,6 +9,7 @@ mod cluster;
 mod commands;
 mod control;
 mod crash;
+mod fuzz;
 mod gateways;
 mod history;
 mod leak;
