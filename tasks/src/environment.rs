@@ -103,6 +103,13 @@ impl Environment {
     }
 }
 
+/// Why an environment of a bundle is frozen at this moment, in words; `None` where it is not, or is not known.
+pub fn frozen(bundle: &Bundle, name: &str, now: Timestamp) -> Option<String> {
+    let site = Site::load(bundle, name).ok()?;
+    let freeze = site.environment.frozen(now).ok()??;
+    Some(format!("until {}: {}", freeze.until, freeze.reason))
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
