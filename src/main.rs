@@ -13,6 +13,8 @@ mod notify;
 mod problems;
 mod progress;
 mod rehearse;
+mod retention;
+mod samples;
 mod serve;
 mod settings;
 mod sources;

@@ -4,18 +4,22 @@
 
 mod api;
 mod audit;
+mod checks;
 mod cluster;
 mod commands;
 mod control;
 mod crash;
+mod fuzz;
 mod gateways;
 mod history;
 mod leak;
 mod matrix;
 mod refused;
 mod render;
+mod retention;
 mod roles;
 mod rollouts;
+mod schedules;
 mod serve;
 mod status;
 mod story;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::handle::{Actor, CancelAnswer, DeedError, PersonAnswer, SubmitError};
+use super::slots::{SlotAnswer, SlotWork};
 use crate::bundle::Bundle;
 use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
+use crate::journal::Row;
 use crate::ledger::Deed;
 use crate::run::{HoldAnswer, Record, Run};
 use crate::task::{Ask, Outputs, TaskError};
@@ -27,7 +29,9 @@ pub(super) enum Input {
         answer: oneshot::Sender<Result<RunId, SubmitError>>,
     },
     /// Something is done that belongs to no run.
-    Deed { deed: Box<Deed>, answer: oneshot::Sender<Result<Seq, DeedError>> },
+    Deed { deed: Box<Deed>, rows: Vec<Row>, answer: oneshot::Sender<Result<Seq, DeedError>> },
+    /// What was decided of a schedule's slots.
+    Slots { work: Box<SlotWork>, answer: oneshot::Sender<SlotAnswer> },
     /// An attempt is over.
     AttemptEnded { run: RunId, task: TaskName, attempt: Attempt, result: Result<Outputs, TaskError> },
     /// A running attempt wants something on disk.

@@ -28,6 +28,9 @@ pub const ANNOTATION_CREATED: &str = "graylane.dev/created";
 /// The hash of the configuration that pods read: when it changes, they are rolled.
 pub const ANNOTATION_CONFIG_HASH: &str = "graylane.dev/config-hash";
 
+/// What was verified of a gray Deployment, as JSON: it counts while the template is the one that it names.
+pub const ANNOTATION_VERIFIED: &str = "graylane.dev/verified";
+
 /// The selector of everything in a lane.
 pub fn selector(tag: &str) -> String {
     format!("{TYPE}={GRAY_TYPE},{VERSION}={tag}")
