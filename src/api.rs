@@ -3,7 +3,9 @@
 //! Only the owner of the folder may connect (mode 0600); there is no other check, and no other listener.
 
 mod audit;
+mod environment;
 pub(crate) mod error;
+mod lanes;
 mod store;
 pub(crate) mod wire;
 
@@ -29,7 +31,6 @@ use graylane_engine::task::Plan;
 use graylane_engine::view::RunView;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::environment::Site;
-use graylane_tasks::inventory::{self, Lane};
 use graylane_tasks::mse_gray_deploy;
 use serde_json::Value;
 use tokio::net::UnixListener;
@@ -98,7 +99,11 @@ fn router(state: State) -> axum::Router {
         .route("/api/v1/store/compact", post(store::compact))
         .route("/api/v1/plans/{digest}", get(plan))
         .route("/api/v1/preview", post(preview_run))
-        .route("/api/v1/lanes", post(lanes))
+        .route("/api/v1/lanes", post(lanes::list))
+        .route("/api/v1/lanes/chain", post(lanes::chain))
+        .route("/api/v1/lanes/renew", post(lanes::renew))
+        .route("/api/v1/environment/check", post(environment::check))
+        .route("/api/v1/environment/adopt", post(environment::adopt))
         .route("/api/v1/render", post(render))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .with_state(state)
@@ -341,15 +346,6 @@ async fn preview_run(
 ) -> Result<Json<Vec<wire::Preview>>, ApiError> {
     let previews = preview(&state.parts, submission(&state, asked)?).await?;
     Ok(Json(previews.into_iter().map(wire::Preview::from).collect()))
-}
-
-async fn lanes(
-    Given(state): Given<State>,
-    Json(asked): Json<wire::Look>,
-) -> Result<Json<Vec<Lane>>, ApiError> {
-    let site = Site::load(&bundle(&asked.bundle)?, &asked.environment).map_err(ApiError::refused)?;
-    let cluster = state.clusters.connect(&site).await?;
-    Ok(Json(inventory::lanes(&cluster, &site).await?))
 }
 
 async fn render(

@@ -5,6 +5,7 @@ mod answer;
 mod audit;
 mod cancel;
 mod completions;
+mod environment;
 mod follow;
 mod lanes;
 mod plan;
@@ -95,6 +96,8 @@ pub(crate) enum Output {
 enum Format {
     /// For people
     Text,
+    /// For people, with all there is to tell; only for `lanes`
+    Wide,
     /// For programs
     Json,
     /// For code hosts that mark problems in a change (SARIF 2.1.0); only for `validate`
@@ -113,6 +116,9 @@ enum Command {
     Render(render::RenderArgs),
     /// Show the lanes of an environment, as the cluster has them
     Lanes(lanes::LanesArgs),
+    /// Whether an environment is ready for gray releases, and bringing it there
+    #[command(subcommand)]
+    Environment(environment::EnvironmentCommand),
     /// List runs, or look at one
     #[command(subcommand)]
     Runs(runs::RunsCommand),
@@ -152,6 +158,8 @@ pub(crate) struct Context {
     pub(crate) output: Output,
     /// Whether JSON is SARIF; only for `validate`.
     pub(crate) sarif: bool,
+    /// Whether text is told at its full width; only for `lanes`.
+    pub(crate) wide: bool,
     pub(crate) colours: bool,
 }
 
@@ -172,11 +180,16 @@ pub(crate) async fn run(args: Args) -> u8 {
         }
     };
     start_log(&settings, colours);
-    let output = if global.output == Format::Text { Output::Text } else { Output::Json };
+    let wide = global.output == Format::Wide;
+    let output = if wide || global.output == Format::Text { Output::Text } else { Output::Json };
     let sarif = global.output == Format::Sarif;
-    let context = Context { settings, output, sarif, colours };
+    let context = Context { settings, output, sarif, wide, colours };
     if sarif && !matches!(command, Command::Validate(_)) {
         complain(&Failure::refused("`-o sarif` is for `graylane validate` alone").hint("use `-o json`"));
+        return EXIT_REFUSED;
+    }
+    if wide && !matches!(command, Command::Lanes(_)) {
+        complain(&Failure::refused("`-o wide` is for `graylane lanes` alone").hint("use `-o json`"));
         return EXIT_REFUSED;
     }
     let done = match command {
@@ -185,6 +198,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Validate(args) => validate::run(&context, &args),
         Command::Render(args) => render::run(&context, args).await,
         Command::Lanes(args) => lanes::run(&context, args).await,
+        Command::Environment(command) => environment::run(&context, command).await,
         Command::Runs(command) => runs::run(&context, command).await,
         Command::Store(command) => store::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,

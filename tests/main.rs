@@ -7,6 +7,7 @@ mod cluster;
 mod commands;
 mod control;
 mod crash;
+mod lanes;
 mod leak;
 mod matrix;
 mod story;

@@ -10,6 +10,7 @@ use graylane_engine::preview::{TaskPreview, Verdict};
 use graylane_engine::run::{HoldAnswer, Record};
 use graylane_engine::task::{Plan, Progress, TaskError};
 use graylane_engine::view::RunView;
+use graylane_tasks::adoption::{Adoption, Stepped};
 use graylane_tasks::mse_gray_deploy::RenderRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -217,6 +218,55 @@ pub(crate) enum How {
 pub(crate) struct Look {
     pub(crate) bundle: Value,
     pub(crate) environment: String,
+}
+
+/// Which lane of an environment.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OneLane {
+    pub(crate) bundle: Value,
+    pub(crate) environment: String,
+    pub(crate) tag: String,
+}
+
+/// A wish that a lane lives longer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Renew {
+    #[serde(flatten)]
+    pub(crate) lane: OneLane,
+    /// From now on, as in `8h`.
+    #[serde(rename = "for")]
+    pub(crate) length: String,
+    pub(crate) actor: String,
+}
+
+/// Which environment is checked, and whether what can be mended is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Check {
+    pub(crate) bundle: Value,
+    pub(crate) environment: String,
+    #[serde(default)]
+    pub(crate) fix: bool,
+    pub(crate) actor: String,
+}
+
+/// A service whose baseline is brought to the version label.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Adopt {
+    pub(crate) bundle: Value,
+    pub(crate) environment: String,
+    pub(crate) service: String,
+    /// Whether the next step is made; else what is to be done is only told.
+    #[serde(default)]
+    pub(crate) step: bool,
+    pub(crate) actor: String,
+}
+
+/// What is to be done for it, or what was.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Adopted {
+    Plan(Adoption),
+    Step(Stepped),
 }
 
 /// What to render.

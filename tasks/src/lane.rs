@@ -19,7 +19,7 @@ use self::labels::{
 };
 use self::route::Entry;
 use crate::environment::deployment;
-use crate::manifest::{ObjectRef, clean, containers, kind, map_at, name, sorted, texts};
+use crate::manifest::{ObjectRef, clean, containers, kind, map_at, name, namespace, sorted, texts};
 use crate::secret::fingerprint;
 
 /// What a copy is made with.
@@ -27,6 +27,8 @@ use crate::secret::fingerprint;
 pub struct Copy<'c> {
     /// The service.
     pub service: &'c str,
+    /// The namespace that it lives in, where that is not the environment's.
+    pub namespace: Option<&'c str>,
     /// Its baseline objects.
     pub baseline: &'c [Value],
     /// The lane's tag.
@@ -131,7 +133,7 @@ pub fn render(copy: &Copy<'_>) -> Result<Rendered, Vec<String>> {
     let mut shared = Vec::new();
     let mut copied: Vec<&Value> = Vec::new();
     for object in copy.baseline {
-        match place_of(object, copy.entry.is_some()) {
+        match place_of(object, copy) {
             Place::Copied => copied.push(object),
             Place::Shared(why) => shared.push(format!("{} stays shared: {why}", ObjectRef::of(object))),
             Place::Refused(why) => {
@@ -184,9 +186,10 @@ enum Place {
     Refused(&'static str),
 }
 
-fn place_of(object: &Value, entry: bool) -> Place {
+fn place_of(object: &Value, copy: &Copy<'_>) -> Place {
+    let entry = copy.entry.is_some();
     let spec = |pointer: &str| object.pointer(pointer);
-    if spec("/metadata/namespace").is_some() {
+    if namespace(object).is_some_and(|named| Some(named) != copy.namespace) {
         return Place::Refused("it names a namespace of its own; remove it: the environment's holds");
     }
     match kind(object) {

@@ -9,6 +9,7 @@
 //! ```
 //! Nothing here reads a workflow file, keeps state or serves HTTP.
 
+pub mod adoption;
 pub mod cluster;
 pub mod environment;
 pub mod generic_verify;
@@ -18,6 +19,8 @@ pub mod manifest;
 pub mod mse_gray_deploy;
 pub mod mse_gray_offline;
 pub mod prod_deploy;
+pub mod readiness;
+pub mod renewal;
 pub mod rollout;
 pub mod secret;
 pub mod spec;

@@ -27,7 +27,16 @@ fn rendered(
     entry: Option<&Entry>,
 ) -> Result<Rendered, Vec<String>> {
     let none = BTreeMap::new();
-    render(&Copy { service, baseline: objects, tag, images: &none, live: &none, replicas: 1, entry })
+    render(&Copy {
+        service,
+        namespace: None,
+        baseline: objects,
+        tag,
+        images: &none,
+        live: &none,
+        replicas: 1,
+        entry,
+    })
 }
 
 fn find<'r>(rendered: &'r Rendered, wanted: &str) -> &'r Value {
@@ -233,6 +242,7 @@ fn images_are_the_given_ones_else_the_live_ones() {
         let objects = service("spring-c");
         let copy = Copy {
             service: "spring-c",
+            namespace: None,
             baseline: &objects,
             tag: "gray",
             images: given,

@@ -6,6 +6,7 @@ use graylane_engine::clock::parse_duration;
 use graylane_engine::task::{Outputs, TaskError};
 use serde_json::Value;
 
+use super::update::{by_uid, selector_changes};
 use super::{Deploy, rank};
 use crate::inventory::{LANE_KINDS, is_ours};
 use crate::lane::labels::ANNOTATION_RUN;
@@ -69,6 +70,7 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
             tag: tag.clone(),
             drain_ms: u64::try_from(drain.as_millis()).unwrap_or(u64::MAX),
             objects,
+            expired: Vec::new(),
         };
         let offline = Offline::new(deploy.cx, deploy.cluster, &body);
         // The route may be gone since an attempt before this one, and requests that it let in still under way.
@@ -87,8 +89,17 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
         deploy.cx.checkpoint(RESTORES).await?;
         let mut changed = work.changed;
         changed.sort_by_key(rank);
+        close_routes(deploy, &changed).await?;
         for object in &changed {
             let at = ObjectRef::of(object);
+            // A selector cannot be changed back: what was made anew is made anew again, with the route closed.
+            if let Some(live) = deploy.cluster.get(&at).await?
+                && selector_changes(&live, object)
+                && let Some(old) = by_uid(&live)
+            {
+                deploy.remove(&old).await?;
+                deploy.until_gone(&old).await?;
+            }
             match deploy.apply(object).await {
                 Ok(applied) if kind(&applied) == "Deployment" => {
                     deploy.follow(&applied).await?;
@@ -106,6 +117,26 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
         report.push(format!("lane {tag}: nothing was there to take back"));
     }
     Ok(report)
+}
+
+/// Closes the lane's routes where a Deployment behind them must be made anew; they are among what is brought back.
+async fn close_routes(deploy: &Deploy<'_>, changed: &[Value]) -> Result<(), TaskError> {
+    let mut anew = false;
+    for object in changed {
+        let live = deploy.cluster.get(&ObjectRef::of(object)).await?;
+        anew |= live.is_some_and(|live| selector_changes(&live, object));
+    }
+    if !anew {
+        return Ok(());
+    }
+    for route in changed.iter().filter(|object| kind(object) == "Ingress") {
+        if let Some(live) = deploy.cluster.get(&ObjectRef::of(route)).await?
+            && let Some(live) = by_uid(&live)
+        {
+            deploy.remove(&live).await?;
+        }
+    }
+    deploy.drain().await
 }
 
 async fn look(deploy: &Deploy<'_>) -> Result<Work, TaskError> {
