@@ -14,6 +14,7 @@ mod render;
 mod run;
 mod runs;
 mod schema;
+mod settings;
 mod store;
 mod validate;
 
@@ -65,14 +66,14 @@ pub(crate) struct Args {
 /// What every command takes.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Global {
-    /// The folder of the store [default: the user's state folder]
-    #[arg(long, global = true, env = "GRAYLANE_DATA", value_name = "FOLDER")]
+    /// The folder of the store [env: GRAYLANE_DATA] [default: the user's state folder]
+    #[arg(long, global = true, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// The settings file [default: config/graylane.yaml where it exists]
-    #[arg(long, global = true, env = "GRAYLANE_CONFIG", value_name = "FILE")]
+    /// The settings file [env: GRAYLANE_CONFIG] [default: config/graylane.yaml where it exists]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The folder of environment files [default: config/environments]
-    #[arg(long, global = true, env = "GRAYLANE_ENVIRONMENTS", value_name = "FOLDER")]
+    /// The folder of environment files [env: GRAYLANE_ENVIRONMENTS] [default: config/environments]
+    #[arg(long, global = true, value_name = "FOLDER")]
     environments: Option<PathBuf>,
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
@@ -144,6 +145,8 @@ enum Command {
     Store(store::StoreCommand),
     /// Go on with the runs that were cut off, and follow them to their end
     Resume,
+    /// Show the settings that hold, and where each came from
+    Settings,
     /// Print a JSON Schema, as editors and `validate` use it
     Schema(schema::SchemaArgs),
     /// Play the rehearsal cluster as a process of its own, with a kubeconfig
@@ -171,7 +174,11 @@ pub(crate) async fn run(args: Args) -> u8 {
         ColorChoice::Never => false,
         ColorChoice::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     };
-    let given = Given { config: global.config, data: global.data, environments: global.environments };
+    let path = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
+    let given = Given::of_process()
+        .flag("--config", path(global.config))
+        .flag("--data", path(global.data))
+        .flag("--environments", path(global.environments));
     let settings = match Settings::resolve(&given) {
         Ok(settings) => settings,
         Err(found) => {
@@ -179,7 +186,7 @@ pub(crate) async fn run(args: Args) -> u8 {
             return EXIT_REFUSED;
         }
     };
-    start_log(&settings, colours);
+    start_log(&settings, false, colours);
     let wide = global.output == Format::Wide;
     let output = if wide || global.output == Format::Text { Output::Text } else { Output::Json };
     let sarif = global.output == Format::Sarif;
@@ -210,6 +217,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Retry(args) => again::retry(&context, args).await,
         Command::Rerun(args) => again::rerun(&context, args).await,
         Command::Resume => follow::resume(&context).await,
+        Command::Settings => settings::run(&context),
         Command::Schema(args) => schema::run(&args),
         Command::Rehearsal(args) => rehearsal::run(&context, &args).await,
         Command::Completions(args) => completions::run(&args),
@@ -227,10 +235,9 @@ pub(crate) async fn run(args: Args) -> u8 {
     }
 }
 
-fn start_log(settings: &Settings, colours: bool) {
-    let filter = std::env::var("GRAYLANE_LOG").unwrap_or_else(|_| settings.log_filter.clone());
+fn start_log(settings: &Settings, daemon: bool, colours: bool) {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_env_filter(tracing_subscriber::EnvFilter::new(settings.log_filter(daemon)))
         .with_writer(std::io::stderr)
         .with_ansi(colours);
     match settings.log_format {
@@ -300,6 +307,7 @@ impl Failure {
             problems: self.problems.iter().map(problems::WireProblem::from).collect(),
             details: self.details.clone(),
             hint: self.hint.clone(),
+            ..wire::Problem::default()
         }
     }
 }
@@ -480,7 +488,7 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
         only: args.only.clone(),
         skip: args.skip.clone(),
         from: args.from.clone(),
-        actor: actor(),
+        actor: Some(actor()),
         vars: context.settings.vars.clone(),
         secrets: context.settings.secret_names(),
     })

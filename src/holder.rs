@@ -105,7 +105,7 @@ impl Holder {
         };
         let engine = Engine::start(parts.clone(), mode).await?;
         let socket = socket_path(&settings.data);
-        let listener = api::listen(&socket).map_err(|error| {
+        let listener = api::server::listen(&socket).map_err(|error| {
             HoldError::Surroundings(format!("the socket {} cannot be opened: {error}", socket.display()))
         })?;
         let stop = CancellationToken::new();
@@ -132,7 +132,7 @@ impl Holder {
             settings: Arc::new(settings.clone()),
             working: matches!(mode, Mode::Work | Mode::Begin),
         };
-        let server = tokio::spawn(api::serve(listener, state, stop.clone()));
+        let server = tokio::spawn(api::server::serve(listener, api::router(state), stop.clone()));
         Ok(Holder { engine, stage, socket, stop, server, notary, journal, _threads: threads })
     }
 

@@ -2,14 +2,13 @@
 //!
 //! The real one is named by GRAYLANE_TEST_KUBECONFIG. With CI=true its absence is a failure; elsewhere it is said.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use crate::support::{Home, client, until};
+use crate::support::{Home, client, say, until};
 
 const LANE: &str = r#"name: lane
 inputs:
@@ -236,10 +235,4 @@ async fn the_lane_story_on_the_rehearsal_and_on_a_real_api_server() {
         assert_eq!(names(rehearsed), names(real), "the rehearsal and the real API server differ");
     }
     say("stories: 1 on the rehearsal, 1 on a real API server, differences 0");
-}
-
-/// Past the test runner, which keeps what a test that passes prints to itself.
-fn say(text: &str) {
-    // Nobody may be reading.
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

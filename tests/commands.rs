@@ -466,3 +466,37 @@ fn output_that_cannot_be_written_is_told_and_is_code_3() {
     assert_eq!(output.status.code(), Some(3), "{told}");
     assert!(told.contains("the output cannot be written"), "{told}");
 }
+
+#[test]
+fn settings_show_what_holds_where_it_came_from_and_no_secret() {
+    let home = Home::new();
+    home.write(
+        "graylane.yaml",
+        "drain: 1m\nvars: { team: shop }\nsecrets: { registry: { env: REGISTRY } }\nnotify: [{ url: \"https://hooks.example.com/T0/hunter2\" }]\n",
+    );
+    let mut command = home.command(&["--config", "graylane.yaml", "settings", "-o", "json"]);
+    let shown = crate::support::ran(command.env("REGISTRY", "hunter3").env("GRAYLANE_LISTEN", "[::1]:9"));
+    let rows = shown.expect(0).json();
+    let row = |name: &str| {
+        let found = rows.as_array().and_then(|rows| rows.iter().find(|row| row["setting"] == name));
+        found.unwrap_or_else(|| panic!("no {name} in {rows}")).clone()
+    };
+    let told = |name: &str| {
+        let row = row(name);
+        format!("{} {} {}", row["value"], row["origin"], row["from"])
+    };
+    assert_eq!(told("drain"), r#""1m00s" "file" "graylane.yaml:1""#);
+    assert_eq!(told("listen"), r#""[::1]:9" "variable" "GRAYLANE_LISTEN""#);
+    assert_eq!(told("allow_insecure"), r#"false "default" null"#);
+    assert_eq!(told("vars.team"), r#""shop" "file" "graylane.yaml:2""#);
+    assert_eq!(told("secrets.registry"), r#""read from the variable REGISTRY" "file" "graylane.yaml:3""#);
+    assert_eq!(told("notify[0]"), r#""https://hooks.example.com/..." "file" "graylane.yaml:4""#);
+    assert!(!rows.to_string().contains("hunter"), "{rows}");
+
+    let text = home.graylane(&["settings"]).expect(0).stdout;
+    assert!(text.contains("GRAYLANE_DATA") && text.contains("config/graylane.yaml:"), "{text}");
+
+    let mut typo = home.command(&["settings"]);
+    let refused = crate::support::ran(typo.env("GRAYLANE_DTAA", "x")).expect(2);
+    assert!(refused.stderr.contains("did you mean `GRAYLANE_DATA`?"), "{}", refused.stderr);
+}

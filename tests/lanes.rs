@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
+use graylane_engine::task::TaskError;
+use graylane_tasks::renewal::{Renewed, prepare};
 use serde_json::{Value, json};
 
 use crate::support::Home;
 use crate::support::desk::{Desk, NAMESPACE, changes, service_file, shown};
+
+async fn renew(desk: &Desk, tag: &str, length: &str) -> Result<Renewed, TaskError> {
+    let told = desk.told().await;
+    prepare(&told, &desk.site(), tag, length, desk.now()).await?.carry_out(&told).await
+}
 
 const DEPLOY: &str = "mse-gray-deploy";
 const OFFLINE: &str = "mse-gray-offline";
@@ -439,7 +446,6 @@ async fn a_lane_more_than_there_may_be_is_refused_and_the_others_are_named() {
 
 #[tokio::test(start_paused = true)]
 async fn expired_lanes_go_together_and_those_that_were_renewed_stay() {
-    use graylane_tasks::renewal::renew;
     let desk = Desk::with(aging("ttl: 8h")).await;
     let sweep = json!({ "expired": true });
     for tag in ["gray", "blue", "green"] {
@@ -449,7 +455,7 @@ async fn expired_lanes_go_together_and_those_that_were_renewed_stay() {
     assert_eq!(nothing.warnings, ["no lane of production has expired"]);
     assert_eq!(outputs.report, ["no lane had expired"]);
     tokio::time::advance(Duration::from_secs(7 * 3600)).await;
-    let told = renew(&desk.told().await, &desk.site(), "blue", "8h", desk.now()).await.expect("renewed");
+    let told = renew(&desk, "blue", "8h").await.expect("renewed");
     assert_eq!(told.objects.len(), 2);
     tokio::time::advance(Duration::from_secs(2 * 3600)).await;
     let notes: Vec<Vec<String>> = desk.lanes().await.into_iter().map(|lane| lane.notes).collect();
@@ -464,7 +470,7 @@ async fn expired_lanes_go_together_and_those_that_were_renewed_stay() {
         "{named:?}"
     );
     // One of them is renewed between the plan and its carrying out.
-    renew(&desk.told().await, &desk.site(), "green", "1h", desk.now()).await.expect("renewed");
+    renew(&desk, "green", "1h").await.expect("renewed");
     let outputs = desk.carry_out(OFFLINE, &sweep, &plan).await.expect("done");
     assert_eq!(outputs.values["lanes"], json!(["gray"]));
     assert!(outputs.report[1].starts_with("lane green was renewed meanwhile"), "{:?}", outputs.report);
@@ -474,7 +480,6 @@ async fn expired_lanes_go_together_and_those_that_were_renewed_stay() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_ttl_an_old_lane_is_named_and_never_taken_down() {
-    use graylane_tasks::renewal::renew;
     let desk = Desk::new().await;
     desk.run(DEPLOY, &lane("gray")).await;
     tokio::time::advance(Duration::from_secs(23 * 3600)).await;
@@ -491,8 +496,7 @@ async fn without_a_ttl_an_old_lane_is_named_and_never_taken_down() {
         "refused: lanes of environment `production` never expire\nhint: write `ttl` in its file: without it nothing is taken down for its age"
     );
     desk.cluster.clear_requests();
-    let refused =
-        renew(&desk.told().await, &desk.site(), "gray", "8h", desk.now()).await.expect_err("refused");
+    let refused = renew(&desk, "gray", "8h").await.expect_err("refused");
     assert_eq!(refused.message, "refused: lanes of environment `production` never expire");
     // A lane from before the setting has no end, and the sweep leaves it.
     desk.home.edit(
@@ -511,7 +515,7 @@ async fn without_a_ttl_an_old_lane_is_named_and_never_taken_down() {
         ("gray", "soon", "`soon` is no time to live"),
         ("gray", "0s", "`0s` is no time to live"),
     ] {
-        let refused = renew(&desk.told().await, &desk.site(), tag, length, desk.now()).await.expect_err(tag);
+        let refused = renew(&desk, tag, length).await.expect_err(tag);
         assert_eq!(refused.message, words);
     }
     assert_eq!(desk.wrote(), [] as [String; 0], "refused before the first write");

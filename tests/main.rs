@@ -2,14 +2,17 @@
 //!
 //! One file a story; `support` has what they share. Nothing here reaches inside the engine.
 
+mod api;
 mod audit;
 mod cluster;
 mod commands;
 mod control;
 mod crash;
+mod environment;
 mod lanes;
 mod leak;
 mod matrix;
+mod rollouts;
 mod story;
 mod support;
 mod tidy;

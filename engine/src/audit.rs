@@ -1,11 +1,12 @@
 //! The audit log: which records people must be able to prove, chained over all runs in the order in which they happened.
 //!
 //! ```text
-//! entry  position (8) at (8) run (16) seq (8) chain (32): big-endian; `chain` is the hash of the run's record at `seq`
+//! entry  position (8) at (8) run (16) seq (8) chain (32): big-endian; `chain` is the hash of the run's record at `seq`,
+//!        or, where `run` is all zeros, of the ledger's deed at `seq`
 //! head   SHA-256(head before, or zeros | entry)
 //! ```
 //! A record's hash covers everything before it in its run, so the entry of a run's end covers the whole run, and a
-//! head covers every run and every deed before it. Nothing here reads a disk or signs anything.
+//! head covers every run and every deed before it. Deeds (ledger.rs) all stand in the log. Nothing here reads a disk or signs anything.
 
 use std::fmt;
 use std::str::FromStr;
@@ -98,15 +99,20 @@ pub struct Entry {
     pub position: u64,
     /// When it happened.
     pub at: Timestamp,
-    /// The run.
+    /// The run; [`RunId::LEDGER`] for a deed, which belongs to none.
     pub run: RunId,
-    /// The record.
+    /// The record, or the deed.
     pub seq: Seq,
-    /// The hash of that record over everything before it in its run.
+    /// The hash of that record over everything before it in its run; of a deed over all deeds before it.
     pub chain: Chain,
 }
 
 impl Entry {
+    /// Whether it names a deed of the ledger.
+    pub fn is_deed(&self) -> bool {
+        self.run == RunId::LEDGER
+    }
+
     /// The stored form.
     pub fn to_bytes(&self) -> [u8; ENTRY_BYTES] {
         let mut bytes = [0; ENTRY_BYTES];

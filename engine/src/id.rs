@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -16,7 +17,7 @@ pub struct InvalidName(pub String);
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
         pub struct $type(std::sync::Arc<str>);
 
@@ -75,6 +76,53 @@ name!(
     "task"
 );
 
+name!(
+    /// The name of a source of workflows, as the operator's settings have it.
+    SourceName,
+    "source"
+);
+
+/// A workflow of a source: what pauses, schedules and slots are kept under. Written as `source/workflow`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct WorkflowUid {
+    /// Where its file comes from.
+    pub source: SourceName,
+    /// Its name.
+    pub name: WorkflowName,
+}
+
+impl fmt::Display for WorkflowUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.source, self.name)
+    }
+}
+
+impl FromStr for WorkflowUid {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let (source, name) = text.split_once('/').ok_or_else(|| {
+            InvalidName(format!("`{text}` names no workflow of a source: write it as SOURCE/WORKFLOW"))
+        })?;
+        Ok(WorkflowUid { source: source.parse()?, name: name.parse()? })
+    }
+}
+
+impl TryFrom<String> for WorkflowUid {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<WorkflowUid> for String {
+    fn from(uid: WorkflowUid) -> String {
+        uid.to_string()
+    }
+}
+
 /// The pattern of every name, for schemas.
 pub const NAME_PATTERN: &str = "^[A-Za-z][A-Za-z0-9_-]{0,62}$";
 
@@ -87,10 +135,13 @@ pub fn is_name(text: &str) -> bool {
 }
 
 /// The id of a run: a ULID, so that ids sort by the time of their submission.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RunId(ulid::Ulid);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct RunId(#[schemars(with = "String")] ulid::Ulid);
 
 impl RunId {
+    /// No run: an entry of the audit log under this id names a deed of the ledger. No run was submitted in 1970.
+    pub const LEDGER: RunId = RunId(ulid::Ulid::nil());
+
     /// Makes an id from a moment (milliseconds since 1970) and 80 random bits, both from the clock's door.
     pub fn new(millis: u64, random: u128) -> Self {
         RunId(ulid::Ulid::from_parts(millis, random))
@@ -130,7 +181,7 @@ impl fmt::Debug for RunId {
 }
 
 /// One try at a task in a run, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt(pub u32);
 
 impl Attempt {
@@ -150,7 +201,7 @@ impl fmt::Display for Attempt {
 }
 
 /// The place of a record among its run's records, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Seq(pub u64);
 
 impl fmt::Display for Seq {
@@ -160,7 +211,7 @@ impl fmt::Display for Seq {
 }
 
 /// A SHA-256 digest, written as 64 hexadecimal digits.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 

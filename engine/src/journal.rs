@@ -1,4 +1,4 @@
-//! The journal: the durable, append-only, hash-chained record of every run.
+//! The journal: the durable, append-only, hash-chained record of every run, and of the deeds that belong to none.
 //!
 //! This file is the contract; `store.rs` keeps it on disk and `memory.rs` in memory, under one suite of
 //! tests. Nothing here knows what a record means beyond the line that a run has in a list.
@@ -36,6 +36,7 @@ pub use self::record::FORMAT;
 pub use self::store::{DiskJournal, Limits, OpenError, Statistics};
 use crate::audit::{Chain, Entry, Head};
 use crate::id::{Digest, RunId};
+use crate::ledger::DeedRecord;
 use crate::run::{Record, RunSummary};
 
 /// Why the journal could not do what it was asked for.
@@ -58,14 +59,59 @@ pub enum Error {
     /// A record that does not follow on the one before it: a bug of the caller.
     #[error("run {0}: a record out of order")]
     OutOfOrder(RunId),
+    /// The same of a deed.
+    #[error("deed {0} is out of order")]
+    DeedOutOfOrder(u64),
+}
+
+/// What is written together: all of it or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Together {
+    /// Records of runs. Those of one run stand in their order, and none follows on the end of its run.
+    pub records: Vec<Record>,
+    /// Deeds, in their order.
+    pub deeds: Vec<DeedRecord>,
+    /// What is kept beside, and may change.
+    pub rows: Vec<Row>,
+}
+
+impl Together {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.deeds.is_empty() && self.rows.is_empty()
+    }
+}
+
+/// Something small that is kept under a name and changes with what is written beside it: up to when a schedule's slots
+/// are decided, and which were skipped. It is no history: whoever writes one sees to it that there are few.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Its name.
+    pub key: String,
+    /// What it says now; nothing removes it.
+    pub value: Option<Vec<u8>>,
 }
 
 /// Where records and the bytes that they name are kept.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
-    /// Writes records, all or none; returns when they are on disk. Records of one run stand in their order, and none
-    /// follows on the end of its run. What the audit log holds of them is written with them.
-    async fn append(&self, records: Vec<Record>) -> Result<(), Error>;
+    /// Writes all of it or nothing; returns when it is on disk. What the audit log holds of it is written with it.
+    async fn write(&self, together: Together) -> Result<(), Error>;
+
+    /// Writes records alone.
+    async fn append(&self, records: Vec<Record>) -> Result<(), Error> {
+        self.write(Together { records, ..Together::default() }).await
+    }
+
+    /// All deeds, in order, each with its hash over those before it.
+    fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, Error>;
+
+    /// The rows whose names begin so, in the order of their names.
+    fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)>;
+
+    /// The run that has this of what no other run may have ([`crate::run::Event::unique`]). Runs that were sealed when
+    /// the audit log ended at `seen` are passed over: 0 asks of all.
+    fn unique(&self, name: &str, seen: u64) -> Result<Option<RunId>, Error>;
 
     /// The records of a run, in order, each with its hash over everything before it; none for a run that is not known.
     fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, Error>;

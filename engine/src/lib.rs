@@ -35,11 +35,13 @@ pub mod task;
 
 pub mod approval;
 
-pub mod trigger;
+pub mod schedule;
 
 pub mod graph;
 
 pub mod run;
+
+pub mod ledger;
 
 pub mod audit;
 
@@ -56,5 +58,7 @@ pub mod logs;
 pub mod view;
 
 pub mod scheduler;
+
+pub mod trigger;
 
 pub mod preview;

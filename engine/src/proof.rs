@@ -6,9 +6,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::audit::{Entry, Head, is_audited};
+use crate::audit::{Chain, Entry, Head, is_audited};
 use crate::id::RunId;
 use crate::journal::{Error, Journal, Query};
 use crate::run::Event;
@@ -19,7 +20,7 @@ const PAGE: usize = 4_096;
 const MAX_PROBLEMS: usize = 100;
 
 /// What was found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verified {
     /// The end of the audit log.
     pub head: String,
@@ -27,6 +28,9 @@ pub struct Verified {
     pub entries: u64,
     /// Runs whose records were followed.
     pub runs: u64,
+    /// Deeds of the ledger that were followed.
+    #[serde(default)]
+    pub deeds: u64,
     /// What does not fit, a sentence each; empty where everything does.
     pub problems: Vec<String>,
 }
@@ -45,7 +49,9 @@ impl Verified {
 /// A journal that cannot be read at all.
 pub fn verify(journal: &dyn Journal, anchors: &[Head]) -> Result<Verified, Error> {
     let end = journal.head();
-    let mut verified = Verified { head: end.to_string(), entries: 0, runs: 0, problems: Vec::new() };
+    let mut verified =
+        Verified { head: end.to_string(), entries: 0, runs: 0, deeds: 0, problems: Vec::new() };
+    let deeds = deeds(journal, &mut verified);
     let mut head = Head::default();
     // Entries of runs whose end has not come yet.
     let mut open: HashMap<RunId, Vec<Entry>> = HashMap::new();
@@ -74,6 +80,10 @@ pub fn verify(journal: &dyn Journal, anchors: &[Head]) -> Result<Verified, Error
                 seen.push(head);
             }
             verified.entries += 1;
+            if entry.is_deed() {
+                deed(&entry, &deeds, &mut verified);
+                continue;
+            }
             if closed.contains(&entry.run) {
                 verified.problem(format!("entry {}: run {} had ended before", entry.position, entry.run));
                 continue;
@@ -98,6 +108,7 @@ pub fn verify(journal: &dyn Journal, anchors: &[Head]) -> Result<Verified, Error
         verified.runs += 1;
         all_entries(journal, *run, entries, last, &mut verified);
     }
+    unlogged(journal, deeds.len() as u64, end, &mut verified)?;
     strangers(journal, &open, &closed, end, &mut verified)?;
     for anchor in anchors {
         let at = seen.iter().find(|seen| seen.position == anchor.position);
@@ -114,6 +125,45 @@ pub fn verify(journal: &dyn Journal, anchors: &[Head]) -> Result<Verified, Error
         }
     }
     Ok(verified)
+}
+
+/// The hashes of all deeds.
+fn deeds(journal: &dyn Journal, verified: &mut Verified) -> Vec<Chain> {
+    match journal.deeds() {
+        Ok(deeds) => deeds.into_iter().map(|(_, chain)| chain).collect(),
+        Err(error) => {
+            verified.problem(format!("the ledger cannot be read: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+/// Compares an entry with the deed that it names: the log names them in their order.
+fn deed(entry: &Entry, deeds: &[Chain], verified: &mut Verified) {
+    let position = entry.position;
+    if entry.seq.0 != verified.deeds + 1 {
+        verified.problem(format!("entry {position}: deed {} is missing", verified.deeds + 1));
+    }
+    verified.deeds = entry.seq.0;
+    let at = usize::try_from(entry.seq.0).ok().and_then(|seq| seq.checked_sub(1));
+    match at.and_then(|at| deeds.get(at)) {
+        Some(chain) if *chain == entry.chain => {}
+        Some(_) => verified.problem(format!("entry {position}: deed {} is not what it was", entry.seq)),
+        None => verified.problem(format!("entry {position}: deed {} is missing", entry.seq)),
+    }
+}
+
+/// Deeds that the audit log does not know.
+fn unlogged(journal: &dyn Journal, deeds: u64, end: Head, verified: &mut Verified) -> Result<(), Error> {
+    if deeds > verified.deeds {
+        // They may have been done since.
+        let later = journal.audit(end.position, usize::MAX)?;
+        let later = later.iter().filter(|entry| entry.is_deed()).count() as u64;
+        if deeds > verified.deeds + later {
+            verified.problem(format!("deed {} is not in the audit log", verified.deeds + later + 1));
+        }
+    }
+    Ok(())
 }
 
 /// Compares a run's newest entry with the run's records; tells whether the entry is the run's end.

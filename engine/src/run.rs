@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 pub use self::decide::{ABANDON_AFTER, Command, LOOK_AGAIN, decide};
-pub use self::event::{Consent, Event, HoldAnswer, Kept, Origin, Outcome, Record, Trigger};
+pub use self::event::{Consent, Event, HoldAnswer, Kept, Key, Origin, Outcome, Record, Trigger};
 pub use self::follow::FollowError;
 pub use self::state::{Ending, RunState, Skipped, TaskState, WaitingFor};
 pub use self::summary::RunSummary;

@@ -22,8 +22,8 @@ use tokio_util::task::TaskTracker;
 
 use self::attempt::{Guarded, Reports, Work};
 pub use self::handle::{
-    Actor, CancelAnswer, Engine, FollowUp, FollowUpError, Mode, PersonAnswer, StartError, Submission,
-    SubmitError,
+    Actor, CancelAnswer, DeedError, Engine, FollowUp, FollowUpError, Mode, PersonAnswer, StartError,
+    Submission, SubmitError,
 };
 pub(crate) use self::handle::{seal, supplied};
 use self::input::{Input, Report};
@@ -33,7 +33,8 @@ use crate::clock::{Clock, Timestamp, show_duration};
 use crate::concurrency::{ActiveRuns, Arrival, Blocker, admit, arrive, holder, waits_for};
 use crate::graph::{Graphs, OnFailure, TaskNode};
 use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Together};
+use crate::ledger::{Deed, DeedRecord, Standing};
 use crate::logs::{LogLine, Logs, bounded};
 use crate::run::{
     Command, Consent, Event, HoldAnswer, LOOK_AGAIN, Origin, Outcome, Record, Run, RunState, TaskState,
@@ -88,6 +89,8 @@ pub enum Update {
         /// How far.
         progress: Progress,
     },
+    /// A deed that is on disk.
+    Deed(Arc<DeedRecord>),
     /// A line of a run's log.
     Log {
         /// The run.
@@ -102,6 +105,8 @@ struct Shared {
     updates: broadcast::Sender<Update>,
     /// Why nothing can be written, while that is so.
     broken: watch::Sender<Option<journal::Error>>,
+    /// How things stand on disk.
+    standing: watch::Sender<Arc<Standing>>,
 }
 
 struct Live {
@@ -114,6 +119,7 @@ struct Scheduler {
     parts: Parts,
     shared: Arc<Shared>,
     sender: mpsc::Sender<Input>,
+    standing: Standing,
     runs: ActiveRuns,
     bundles: HashMap<RunId, Arc<Bundle>>,
     live: HashMap<(RunId, TaskName), Live>,
@@ -133,6 +139,7 @@ type Answer = Box<dyn FnOnce(Result<(), &journal::Error>) + Send>;
 #[derive(Default)]
 struct Turn {
     records: Vec<Record>,
+    deeds: Vec<DeedRecord>,
     effects: Vec<Effect>,
     answers: Vec<Answer>,
 }
@@ -227,9 +234,17 @@ impl Scheduler {
     /// Turns an input into records. A shutdown gives back whom to answer when everything has stopped.
     fn take(&mut self, input: Input, turn: &mut Turn) -> Option<oneshot::Sender<()>> {
         match input {
-            Input::Submit { run, record, bundle, default, answer } => {
+            Input::Submit { run, record, bundle, default, seen, answer } => {
+                if let Some(known) = self.known(&record, seen, turn) {
+                    turn.answers.push(Box::new(move |written| {
+                        let answered = written.map_err(|error| SubmitError::Journal(error.clone()));
+                        let _ = answer.send(answered.and(known));
+                    }));
+                    return None;
+                }
                 self.submit(*run, *record, bundle, default, answer, turn);
             }
+            Input::Deed { deed, answer } => self.deed(*deed, answer, turn),
             Input::AttemptEnded { run, task, attempt, result } => {
                 self.attempt_ended(run, &task, attempt, result, turn)
             }
@@ -285,6 +300,41 @@ impl Scheduler {
             }
         }
         None
+    }
+
+    /// The run that a wish was granted with before, in this turn too; `None` for a new one.
+    fn known(&self, record: &Record, seen: u64, turn: &Turn) -> Option<Result<RunId, SubmitError>> {
+        let Event::RunSubmitted { key: Some(key), .. } = &record.event else { return None };
+        let in_turn = turn.records.iter().find_map(|other| match &other.event {
+            Event::RunSubmitted { key: Some(theirs), .. } if theirs.name == key.name => {
+                Some(if theirs.request == key.request {
+                    Ok(other.run)
+                } else {
+                    Err(SubmitError::KeyTaken(other.run))
+                })
+            }
+            _ => None,
+        });
+        in_turn.or_else(|| handle::granted(&*self.parts.journal, key, seen).transpose())
+    }
+
+    fn deed(&mut self, deed: Deed, answer: oneshot::Sender<Result<Seq, DeedError>>, turn: &mut Turn) {
+        let now = self.parts.clock.now();
+        if let Some(why) = self.standing.refuses(&deed, now) {
+            let _ = answer.send(Err(why.into()));
+            return;
+        }
+        let record = DeedRecord { seq: Seq(self.standing.seq + 1), at: now, deed };
+        if let Err(why) = self.standing.apply(&record) {
+            let _ = answer.send(Err(why.into()));
+            return;
+        }
+        let seq = record.seq;
+        turn.deeds.push(record);
+        turn.answers.push(Box::new(move |written| {
+            let answered = written.map(|()| seq).map_err(|error| DeedError::Journal(error.clone()));
+            let _ = answer.send(answered);
+        }));
     }
 
     fn submit(
@@ -700,9 +750,9 @@ impl Scheduler {
 
     /// Writes what the turn decided, then does it. `false` when it could not be written.
     async fn finish(&mut self, turn: Turn) -> bool {
-        let Turn { records, effects, answers } = turn;
-        let written =
-            if records.is_empty() { Ok(()) } else { self.parts.journal.append(records.clone()).await };
+        let Turn { records, deeds, effects, answers } = turn;
+        let together = Together { records: records.clone(), deeds: deeds.clone(), rows: Vec::new() };
+        let written = if together.is_empty() { Ok(()) } else { self.parts.journal.write(together).await };
         if let Err(error) = written {
             tracing::error!(%error, "the journal cannot be written: nothing new starts");
             for answer in answers {
@@ -711,7 +761,14 @@ impl Scheduler {
             self.shared.broken.send_replace(Some(error));
             return false;
         }
+        if !deeds.is_empty() {
+            self.shared.standing.send_replace(Arc::new(self.standing.clone()));
+        }
         self.publish(&records);
+        for deed in deeds {
+            // Nobody may be watching.
+            let _ = self.shared.updates.send(Update::Deed(Arc::new(deed)));
+        }
         for answer in answers {
             answer(Ok(()));
         }

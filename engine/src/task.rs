@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +84,7 @@ pub trait Task: Send + Sync + 'static {
 }
 
 /// Who must agree before a run goes on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ask {
     /// How many.
     pub approvals: u32,
@@ -116,7 +117,7 @@ pub struct Site<'s> {
 }
 
 /// What a task will do, made once, by reading only.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// The type's own bytes: what `run` carries out.
     pub body: Value,
@@ -142,7 +143,7 @@ impl Plan {
 }
 
 /// One thing that a plan changes or looks at.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// What happens to it.
     pub action: Action,
@@ -154,7 +155,7 @@ pub struct Change {
 }
 
 /// What happens to an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// It is made.
@@ -170,7 +171,7 @@ pub enum Action {
 }
 
 /// What a task leaves for those after it, and for people.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outputs {
     /// Values by name: `${{ tasks.x.outputs.name }}`.
     pub values: Map<String, Value>,
@@ -180,7 +181,7 @@ pub struct Outputs {
 }
 
 /// Why an attempt failed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct TaskError {
     /// Whether another attempt may mend it.
@@ -196,7 +197,7 @@ pub struct TaskError {
 }
 
 /// Whether another attempt may mend an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorKind {
     /// It may pass: a network, a conflict, a failed check.
@@ -237,7 +238,7 @@ impl TaskError {
 }
 
 /// How far something is; shown live, never journalled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Progress {
     /// What is counted.
     pub what: String,

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::run::{Consent, Ending, Origin, Outcome, Run, RunState, TaskRun, TaskS
 use crate::task::{Outputs, TaskError};
 
 /// Everything about a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunView {
     /// The line in a list.
     #[serde(flatten)]
@@ -45,7 +46,7 @@ pub struct RunView {
 }
 
 /// A task of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskView {
     /// Its name.
     pub name: TaskName,
@@ -90,7 +91,7 @@ pub struct TaskView {
 }
 
 /// What a task asks people for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AskView {
     /// `hold` or `approval`.
     pub kind: String,

@@ -5,6 +5,7 @@ mod support;
 mod api;
 mod endings;
 mod faults;
+mod kubectl;
 mod ownership;
 mod persistence;
 mod rollout;

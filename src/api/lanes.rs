@@ -2,28 +2,33 @@
 
 use axum::Json;
 use axum::extract::State as Given;
-use graylane_tasks::cluster::Cluster;
-use graylane_tasks::environment::Site;
+use graylane_engine::ledger::Deed;
 use graylane_tasks::inventory::{self, Chain, Lane, Standing};
 use graylane_tasks::renewal::{self, Renewed};
-use serde_json::Value;
 
+use super::caller::Caller;
 use super::error::ApiError;
-use super::{State, bundle, wire};
+use super::extract::Body;
+use super::site::site;
+use super::{State, wire};
 
 pub(super) async fn list(
     Given(state): Given<State>,
-    Json(asked): Json<wire::Look>,
+    caller: Caller,
+    Body(asked): Body<wire::Look>,
 ) -> Result<Json<Vec<Lane>>, ApiError> {
-    let (site, cluster) = place(&state, &asked.bundle, &asked.environment).await?;
+    let site = site(&state, &caller, asked.bundle.as_ref(), &asked.environment).await?;
+    let cluster = state.clusters.connect(&site).await?;
     Ok(Json(inventory::lanes(&cluster, &site, state.parts.clock.now()).await?))
 }
 
 pub(super) async fn chain(
     Given(state): Given<State>,
-    Json(asked): Json<wire::OneLane>,
+    caller: Caller,
+    Body(asked): Body<wire::OneLane>,
 ) -> Result<Json<Chain>, ApiError> {
-    let (site, cluster) = place(&state, &asked.bundle, &asked.environment).await?;
+    let site = site(&state, &caller, asked.bundle.as_ref(), &asked.environment).await?;
+    let cluster = state.clusters.connect(&site).await?;
     let standing = Standing::look(&cluster).await?;
     let now = state.parts.clock.now();
     let chain = inventory::chain(&standing, &site, &asked.tag, now);
@@ -36,22 +41,15 @@ pub(super) async fn chain(
 
 pub(super) async fn renew(
     Given(state): Given<State>,
-    Json(asked): Json<wire::Renew>,
+    caller: Caller,
+    Body(asked): Body<wire::Renew>,
 ) -> Result<Json<Renewed>, ApiError> {
-    let wire::Renew { lane, length, actor } = asked;
-    let (site, cluster) = place(&state, &lane.bundle, &lane.environment).await?;
-    let renewed = renewal::renew(&cluster, &site, &lane.tag, &length, state.parts.clock.now()).await?;
-    tracing::info!(%actor, lane = %lane.tag, environment = %lane.environment, until = %renewed.expires, "a lane was renewed");
-    Ok(Json(renewed))
-}
-
-/// An environment, and its cluster.
-pub(super) async fn place(
-    state: &State,
-    files: &Value,
-    environment: &str,
-) -> Result<(Site, Cluster), ApiError> {
-    let site = Site::load(&bundle(files)?, environment).map_err(ApiError::refused)?;
+    let wire::Renew { bundle, environment, tag, length, actor } = asked;
+    let site = site(&state, &caller, bundle.as_ref(), &environment).await?;
     let cluster = state.clusters.connect(&site).await?;
-    Ok((site, cluster))
+    let renewal = renewal::prepare(&cluster, &site, &tag, &length, state.parts.clock.now()).await?;
+    // On disk before anything is written.
+    let deed = Deed::LaneRenewed { environment, tag, until: renewal.until, by: caller.name(actor) };
+    state.engine.deed(deed).await?;
+    Ok(Json(renewal.carry_out(&cluster).await?))
 }

@@ -6,6 +6,7 @@ use graylane_engine::journal::{Checked, Counted, Statistics};
 
 use super::State;
 use super::error::ApiError;
+use super::extract::Body;
 use super::wire::Backup;
 
 pub(super) async fn statistics(Given(state): Given<State>) -> Json<Statistics> {
@@ -20,7 +21,7 @@ pub(super) async fn check(Given(state): Given<State>) -> Result<Json<Checked>, A
 /// The file is written by this process: only the owner of the folder can ask for it.
 pub(super) async fn backup(
     Given(state): Given<State>,
-    Json(asked): Json<Backup>,
+    Body(asked): Body<Backup>,
 ) -> Result<Json<Counted>, ApiError> {
     let written = tokio::task::spawn_blocking(move || state.journal.export(&asked.path)).await;
     let written = written.map_err(|error| ApiError::store(error.to_string()))?;

@@ -10,15 +10,15 @@ use graylane_engine::preview::{TaskPreview, Verdict};
 use graylane_engine::run::{HoldAnswer, Record};
 use graylane_engine::task::{Plan, Progress, TaskError};
 use graylane_engine::view::RunView;
-use graylane_tasks::adoption::{Adoption, Stepped};
 use graylane_tasks::mse_gray_deploy::RenderRequest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::problems::WireProblem;
 
 /// Who answers.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Health {
     pub(crate) pid: u32,
     pub(crate) version: String,
@@ -27,7 +27,7 @@ pub(crate) struct Health {
 }
 
 /// A run to submit.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Submit {
     /// Workflow, environments and manifests, as the bundle writes itself.
     pub(crate) bundle: Value,
@@ -39,7 +39,8 @@ pub(crate) struct Submit {
     /// The run whose outputs stand for those of tasks that are left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) from: Option<String>,
-    pub(crate) actor: String,
+    #[serde(default)]
+    pub(crate) actor: Option<String>,
     #[serde(default)]
     pub(crate) vars: BTreeMap<String, Value>,
     #[serde(default)]
@@ -47,13 +48,13 @@ pub(crate) struct Submit {
 }
 
 /// A run that was taken.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Submitted {
     pub(crate) id: String,
 }
 
 /// Which runs to list: as it stands in the address, and on the command line.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct List {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,7 +105,7 @@ impl List {
 }
 
 /// Which part of the audit log.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AuditPart {
     /// After this position; without it, the newest entries.
@@ -115,11 +116,14 @@ pub(crate) struct AuditPart {
 }
 
 /// An entry of the audit log, told.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct AuditLine {
     pub(crate) position: u64,
     pub(crate) at: String,
-    pub(crate) run: String,
+    /// None for a deed, which belongs to no run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) run: Option<String>,
+    /// The place of the record in its run, or of the deed among all deeds.
     pub(crate) seq: u64,
     pub(crate) event: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,21 +134,21 @@ pub(crate) struct AuditLine {
 }
 
 /// Heads that were kept elsewhere.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Anchors {
     pub(crate) heads: Vec<String>,
 }
 
 /// Where a backup is written: an absolute path of this machine.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Backup {
     pub(crate) path: PathBuf,
 }
 
 /// A wish that a run ends.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Cancel {
-    pub(crate) actor: String,
+    pub(crate) actor: Option<String>,
     #[serde(default)]
     pub(crate) reason: Option<String>,
     #[serde(default)]
@@ -152,51 +156,52 @@ pub(crate) struct Cancel {
 }
 
 /// What became of it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Cancelled {
     /// `cancelling`, `already-cancelling` or `not-active`.
     pub(crate) answer: String,
 }
 
 /// How a held task goes on.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Answer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) task: Option<String>,
     pub(crate) answer: HoldAnswer,
-    pub(crate) actor: String,
+    pub(crate) actor: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) comment: Option<String>,
 }
 
 /// Somebody's word on an approval.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Approval")]
 pub(crate) struct Consent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) task: Option<String>,
     pub(crate) agrees: bool,
-    pub(crate) actor: String,
+    pub(crate) actor: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) comment: Option<String>,
 }
 
 /// An answer that is on disk.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Answered {
     /// The task that it holds for.
     pub(crate) task: TaskName,
 }
 
 /// A run that follows on one that is over.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct FollowUp {
     #[serde(flatten)]
     pub(crate) how: How,
-    pub(crate) actor: String,
+    pub(crate) actor: Option<String>,
 }
 
 /// How it follows.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "how", rename_all = "kebab-case")]
 pub(crate) enum How {
     /// It takes back what the other one changed.
@@ -214,70 +219,73 @@ pub(crate) enum How {
 }
 
 /// What to look at in an environment.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Look {
-    pub(crate) bundle: Value,
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
     pub(crate) environment: String,
 }
 
 /// Which lane of an environment.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct OneLane {
-    pub(crate) bundle: Value,
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
     pub(crate) environment: String,
     pub(crate) tag: String,
 }
 
 /// A wish that a lane lives longer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Renew {
-    #[serde(flatten)]
-    pub(crate) lane: OneLane,
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
+    pub(crate) environment: String,
+    pub(crate) tag: String,
     /// From now on, as in `8h`.
     #[serde(rename = "for")]
     pub(crate) length: String,
-    pub(crate) actor: String,
+    #[serde(default)]
+    pub(crate) actor: Option<String>,
 }
 
-/// Which environment is checked, and whether what can be mended is.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Check {
-    pub(crate) bundle: Value,
+/// An environment that is to be written to.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Fix {
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
     pub(crate) environment: String,
     #[serde(default)]
-    pub(crate) fix: bool,
-    pub(crate) actor: String,
+    pub(crate) actor: Option<String>,
 }
 
 /// A service whose baseline is brought to the version label.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Adopt {
-    pub(crate) bundle: Value,
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
     pub(crate) environment: String,
     pub(crate) service: String,
-    /// Whether the next step is made; else what is to be done is only told.
     #[serde(default)]
-    pub(crate) step: bool,
-    pub(crate) actor: String,
-}
-
-/// What is to be done for it, or what was.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Adopted {
-    Plan(Adoption),
-    Step(Stepped),
+    pub(crate) actor: Option<String>,
 }
 
 /// What to render.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Render {
-    pub(crate) bundle: Value,
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
     pub(crate) request: RenderRequest,
 }
 
 /// What a task would do.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Preview {
     pub(crate) task: String,
     #[serde(rename = "type")]
@@ -314,7 +322,7 @@ impl From<TaskPreview> for Preview {
 }
 
 /// What happens, one a line.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Update {
     /// A record that is on disk.
@@ -332,15 +340,32 @@ pub(crate) enum Update {
 }
 
 /// An error, as RFC 9457 shapes it, with a code that does not change.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Problem {
-    /// `invalid-workflow`, `invalid-inputs`, `busy`, `not-waiting`, `not-allowed`, `not-found`, `store`, `cluster`, `refused`, `bad-request`.
+    /// `urn:graylane:problem:CODE`.
+    #[serde(rename = "type", default, skip_serializing_if = "String::is_empty")]
+    pub(crate) kind: String,
+    /// The code in words, whatever the case.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) title: String,
+    /// The status of the answer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) status: u16,
+    /// What went wrong, as programs tell it apart.
     pub(crate) code: String,
+    /// The same of this case.
     pub(crate) detail: String,
+    /// Problems of files, each with its place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) problems: Vec<WireProblem>,
+    /// More lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) details: Vec<String>,
+    /// What can be done about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
+}
+
+fn is_zero(status: &u16) -> bool {
+    *status == 0
 }

@@ -63,6 +63,6 @@ pub(crate) async fn rerun(context: &Context, args: RerunArgs) -> Result<u8, Fail
 async fn begin(context: &Context, run: &str, how: How) -> Result<u8, Failure> {
     let path = format!("/api/v1/runs/{}/follow-up", run_path(run)?);
     let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
-    let submitted = access.client.post(&path, &FollowUp { how, actor: actor() }).await;
+    let submitted = access.client.post(&path, &FollowUp { how, actor: Some(actor()) }).await;
     carry_on(context, access, submitted).await
 }

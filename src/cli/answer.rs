@@ -53,7 +53,7 @@ pub(crate) enum Word {
 }
 
 pub(crate) async fn consent(context: &Context, args: ConsentArgs, agrees: bool) -> Result<u8, Failure> {
-    let asked = Consent { task: args.task, agrees, actor: actor(), comment: args.comment };
+    let asked = Consent { task: args.task, agrees, actor: Some(actor()), comment: args.comment };
     let done = if agrees { "approved" } else { "rejected" };
     say(context, &args.run, "approval", &asked, done).await
 }
@@ -65,7 +65,7 @@ pub(crate) async fn hold(context: &Context, args: AnswerArgs) -> Result<u8, Fail
         Word::Fail => (HoldAnswer::Fail, "failed"),
         Word::Undo => (HoldAnswer::Undo, "failed, and the run is taken back"),
     };
-    let asked = Answer { task: args.task, answer, actor: actor(), comment: args.comment };
+    let asked = Answer { task: args.task, answer, actor: Some(actor()), comment: args.comment };
     say(context, &args.run, "answer", &asked, done).await
 }
 

@@ -119,6 +119,7 @@ async fn verify(context: &Context, args: VerifyArgs) -> Result<u8, Failure> {
     if context.output == Output::Json {
         print(&indented(&json!({
             "verdict": verdict, "head": verified.head, "entries": verified.entries, "runs": verified.runs,
+            "deeds": verified.deeds,
             "compared_with": heads, "problems": problems,
         })));
         return Ok(code);
@@ -192,7 +193,7 @@ fn table(lines: &[AuditLine]) -> String {
         table.add_row([
             line.position.to_string(),
             line.at.clone(),
-            line.run.clone(),
+            line.run.clone().unwrap_or_else(|| "-".into()),
             line.actor.clone().unwrap_or_else(|| "-".into()),
             line.what.clone(),
         ]);

@@ -25,7 +25,7 @@ pub(crate) struct CancelArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: CancelArgs) -> Result<u8, Failure> {
-    let asked = Cancel { actor: actor(), reason: args.reason, now: args.now };
+    let asked = Cancel { actor: Some(actor()), reason: args.reason, now: args.now };
     let view: RunView = look(context, format!("/api/v1/runs/{}", run_path(&args.run)?)).await?;
     if view.outcome.is_some() {
         note(&format!("run {} has ended already: {}", view.summary.id, view.summary.status));

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use graylane_engine::scheduler::Mode;
+use graylane_tasks::adoption::{Adoption, Stepped};
 use graylane_tasks::readiness::{Finding, Level, Readiness, counts};
 
 use super::{
     Context, EXIT_FAILED, Failure, Output, actor, bundle_value, json, key, note, operator_files, print, tell,
 };
 use crate::access::Access;
-use crate::api::wire::{Adopt, Adopted, Check};
+use crate::api::wire::{Adopt, Fix, Look};
 
 /// How long all steps of an adoption may take together.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -59,14 +60,15 @@ pub(crate) async fn run(context: &Context, command: EnvironmentCommand) -> Resul
 
 async fn check(context: &Context, args: CheckArgs) -> Result<u8, Failure> {
     let (bundle, problems) = operator_files(context, &key(context)?);
-    let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-    let asked = Check {
-        bundle: bundle_value(&bundle)?,
-        environment: args.environment,
-        fix: args.fix,
-        actor: actor(),
+    let mode = if args.fix { Mode::Answer } else { Mode::Look };
+    let access = Access::open(&context.settings, mode, tell()).await?;
+    let (bundle, environment) = (Some(bundle_value(&bundle)?), args.environment);
+    let found: Result<Readiness, _> = if args.fix {
+        let asked = Fix { bundle, environment, actor: Some(actor()) };
+        access.client.post("/api/v1/environments/fix", &asked).await
+    } else {
+        access.client.post("/api/v1/environments/check", &Look { bundle, environment }).await
     };
-    let found: Result<Readiness, _> = access.client.post("/api/v1/environment/check", &asked).await;
     access.close().await;
     let found = found.map_err(|error| Failure::from(error).problems(problems))?;
     match context.output {
@@ -110,15 +112,14 @@ fn word(finding: &Finding) -> &'static str {
 
 async fn adopt(context: &Context, args: AdoptArgs) -> Result<u8, Failure> {
     let (bundle, _) = operator_files(context, &key(context)?);
-    let access = Access::open(&context.settings, Mode::Look, tell()).await?;
+    let access = Access::open(&context.settings, Mode::Answer, tell()).await?;
     let asked = Adopt {
-        bundle: bundle_value(&bundle)?,
+        bundle: Some(bundle_value(&bundle)?),
         environment: args.environment.clone(),
         service: args.service.clone(),
-        step: false,
-        actor: actor(),
+        actor: Some(actor()),
     };
-    let done = carry_out(context, &access, &args, asked).await;
+    let done = carry_out(context, &access, &args, &asked).await;
     access.close().await;
     done
 }
@@ -127,46 +128,33 @@ async fn carry_out(
     context: &Context,
     access: &Access,
     args: &AdoptArgs,
-    asked: Adopt,
+    asked: &Adopt,
 ) -> Result<u8, Failure> {
-    const PATH: &str = "/api/v1/environment/adopt";
-    let answer: Adopted = access.client.post(PATH, &asked).await?;
-    let Adopted::Plan(plan) = answer else {
-        return Err(Failure::surroundings("the holder of the store answered something else"));
-    };
+    let plan: Adoption = access.client.post("/api/v1/environments/adoption", asked).await?;
     let text = context.output == Output::Text;
-    if text {
-        plan.warnings.iter().for_each(|warning| note(warning));
-        if plan.steps.is_empty() {
-            print(&format!("{} carries the version label: nothing is left to be done", plan.service));
-            return Ok(0);
+    match (text, plan.steps.is_empty()) {
+        (true, empty) => {
+            plan.warnings.iter().for_each(|warning| note(warning));
+            if empty {
+                print(&format!("{} carries the version label: nothing is left to be done", plan.service));
+            } else {
+                print(&format!("{} in {}:\n{}", plan.service, args.environment, planned(&plan)));
+            }
         }
-        print(&format!("{} in {}:", plan.service, args.environment));
-        for (index, step) in plan.steps.iter().enumerate() {
-            print(&format!("  {}. {step}", index + 1));
-        }
-        if !plan.diff.is_empty() {
-            print(plan.diff.trim_end());
-        }
-    } else if plan.steps.is_empty() || !args.yes {
-        print(&json(&plan));
-        if plan.steps.is_empty() {
-            return Ok(0);
-        }
+        (false, _) => print(&json(&plan)),
+    }
+    if plan.steps.is_empty() {
+        return Ok(0);
     }
     if !args.yes && !agreed()? {
         return Err(Failure::refused("nothing was changed").hint("`--yes` goes on without a question"));
     }
-    let step = Adopt { step: true, ..asked };
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let mut told = String::new();
     while tokio::time::Instant::now() < deadline {
-        let answer: Adopted = access.client.post(PATH, &step).await?;
-        let Adopted::Step(stepped) = answer else { break };
+        let stepped: Stepped = access.client.post("/api/v1/environments/adopt", asked).await?;
         if stepped.did != told {
-            if text || stepped.done {
-                print(&if text { stepped.did.clone() } else { json(&stepped) });
-            }
+            print(&if text { stepped.did.clone() } else { json(&stepped) });
             told.clone_from(&stepped.did);
         }
         if stepped.done {
@@ -175,6 +163,15 @@ async fn carry_out(
     }
     Err(Failure::surroundings(format!("it was not done in time; at last: {told}"))
         .hint("call it again: it goes on from here"))
+}
+
+fn planned(plan: &Adoption) -> String {
+    let steps = plan.steps.iter().enumerate().map(|(index, step)| format!("  {}. {step}", index + 1));
+    let mut lines: Vec<String> = steps.collect();
+    if !plan.diff.is_empty() {
+        lines.push(plan.diff.trim_end().to_owned());
+    }
+    lines.join("\n")
 }
 
 /// Whether whoever sits at the terminal agrees; without a terminal nobody does.

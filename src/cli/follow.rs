@@ -105,7 +105,7 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
                     return Ok(Ended::left());
                 }
                 progress.note("cancelling; Ctrl-C again leaves the run to be resumed");
-                let asked = Cancel { actor: actor(), reason: Some("interrupted".into()), now: false };
+                let asked = Cancel { actor: Some(actor()), reason: Some("interrupted".into()), now: false };
                 let answer: Result<Cancelled, _> = client.post(&format!("/api/v1/runs/{run}/cancel"), &asked).await;
                 if let Err(error) = answer {
                     progress.note(&format!("the run could not be cancelled: {error}"));

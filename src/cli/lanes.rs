@@ -59,7 +59,7 @@ pub(crate) async fn run(context: &Context, args: LanesArgs) -> Result<u8, Failur
 async fn list(context: &Context, environment: String) -> Result<u8, Failure> {
     let (bundle, _) = operator_files(context, &key(context)?);
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-    let asked = Look { bundle: bundle_value(&bundle)?, environment: environment.clone() };
+    let asked = Look { bundle: Some(bundle_value(&bundle)?), environment: environment.clone() };
     let lanes: Result<Vec<Lane>, _> = access.client.post("/api/v1/lanes", &asked).await;
     access.close().await;
     let lanes = lanes?;
@@ -74,7 +74,8 @@ async fn list(context: &Context, environment: String) -> Result<u8, Failure> {
 async fn show(context: &Context, lane: OneArgs) -> Result<u8, Failure> {
     let (bundle, _) = operator_files(context, &key(context)?);
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-    let asked = OneLane { bundle: bundle_value(&bundle)?, environment: lane.environment, tag: lane.tag };
+    let asked =
+        OneLane { bundle: Some(bundle_value(&bundle)?), environment: lane.environment, tag: lane.tag };
     let chain: Result<Chain, _> = access.client.post("/api/v1/lanes/chain", &asked).await;
     access.close().await;
     let chain = chain?;
@@ -87,10 +88,10 @@ async fn show(context: &Context, lane: OneArgs) -> Result<u8, Failure> {
 
 async fn renew(context: &Context, args: RenewArgs) -> Result<u8, Failure> {
     let (bundle, _) = operator_files(context, &key(context)?);
-    let access = Access::open(&context.settings, Mode::Look, tell()).await?;
+    let access = Access::open(&context.settings, Mode::Answer, tell()).await?;
     let OneArgs { tag, environment } = args.lane;
-    let lane = OneLane { bundle: bundle_value(&bundle)?, environment, tag };
-    let asked = Renew { lane, length: args.length, actor: actor() };
+    let bundle = Some(bundle_value(&bundle)?);
+    let asked = Renew { bundle, environment, tag, length: args.length, actor: Some(actor()) };
     let renewed: Result<Renewed, _> = access.client.post("/api/v1/lanes/renew", &asked).await;
     access.close().await;
     let renewed = renewed?;

@@ -54,7 +54,7 @@ pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failu
         entry,
     };
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-    let asked = Render { bundle: bundle_value(&bundle)?, request };
+    let asked = Render { bundle: Some(bundle_value(&bundle)?), request };
     let rendered: Result<Vec<Value>, _> = access.client.post("/api/v1/render", &asked).await;
     access.close().await;
     let rendered = rendered?;

@@ -24,12 +24,15 @@ enum Of {
     Environment,
     /// The settings file
     Settings,
+    /// The API: an OpenAPI 3.1 document
+    Api,
 }
 
 pub(crate) fn run(args: &SchemaArgs) -> Result<u8, Failure> {
     let schema = match args.of {
         Of::Workflow => workflow(),
         Of::Environment => graylane_engine::schema::of::<Environment>(),
+        Of::Api => crate::api::openapi::document().clone(),
         Of::Settings => graylane_engine::schema::of::<SettingsFile>(),
     };
     print(&to_json(&schema));

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use graylane_engine::clock::{Timestamp, show_duration};
 use graylane_engine::task::TaskError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -40,12 +41,14 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_millis(500);
 
 /// Where an adoption is, and what is to be done.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Adoption {
     /// The service.
     pub service: String,
     /// What is to be done, in order; empty once everything is.
     pub steps: Vec<String>,
+    /// Whether the first of them writes; else it waits.
+    pub writes: bool,
     /// What changes in the Deployment, besides the label, because the manifest says so.
     pub diff: String,
     /// What is worth knowing.
@@ -53,7 +56,7 @@ pub struct Adoption {
 }
 
 /// What one step did.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stepped {
     /// In words.
     pub did: String,
@@ -76,6 +79,7 @@ pub async fn look(
     let mut adoption = Adoption {
         service: service.to_owned(),
         steps: place.steps(&stage),
+        writes: !matches!(stage, Stage::Going | Stage::Wait(_) | Stage::Drain(_) | Stage::Done),
         diff: String::new(),
         warnings: place.others.clone(),
     };
@@ -284,9 +288,11 @@ impl<'p> Place<'p> {
             deployment: Some(live.clone()),
             replica_sets: by_uid(&self.sets),
             pods: by_uid(&self.pods),
+            events: BTreeMap::new(),
         };
         let generation = live.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        let expect = Expect { generation, agent: false, pods: true };
+        let expect =
+            Expect { generation, agent: false, pods: true, patience: self.site.environment.patience() };
         judge(&seen, expect, &mut Signals::default(), Instant::now())
     }
 

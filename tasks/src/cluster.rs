@@ -463,6 +463,19 @@ impl Cluster {
         }
     }
 
+    /// What was said of an object lately. Empty where this identity may not read events: they explain, they decide nothing.
+    pub async fn events_of(&self, uid: &str) -> Vec<Value> {
+        let api: Api<k8s_openapi::api::core::v1::Event> =
+            Api::namespaced(self.client.clone(), &self.namespace);
+        let params = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(100);
+        match tokio::time::timeout(Duration::from_secs(5), api.list(&params)).await {
+            Ok(Ok(found)) => {
+                found.items.iter().filter_map(|event| serde_json::to_value(event).ok()).collect()
+            }
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        }
+    }
+
     /// Watches the objects of a kind that a label selector selects. A broken watch goes on by itself.
     pub fn watch(
         &self,

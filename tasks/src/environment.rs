@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::manifest::{self, kind, map_at};
+use crate::rollout::{Patience, RolloutFile};
 use crate::secret::{DigestKey, redact};
 
 /// An environment file.
@@ -45,6 +46,9 @@ pub struct Environment {
     /// Times in which nothing is deployed here: what would be is held. Verifying and taking back go on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<Freeze>,
+    /// How long rollouts wait for what may pass.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rollout: RolloutFile,
     /// Whether an approval here counts only from somebody who has proved who they are.
     #[serde(default)]
     pub protected: bool,
@@ -97,6 +101,10 @@ impl Environment {
         }
         Ok(None)
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn default_take_over() -> Vec<String> {
@@ -196,6 +204,11 @@ struct Origin {
 }
 
 impl Environment {
+    /// How long its rollouts wait for what may pass.
+    pub fn patience(&self) -> Patience {
+        Patience::of(&self.rollout)
+    }
+
     /// Whether lanes may hold a copy of a service.
     pub fn allows_gray(&self, service: &str) -> bool {
         self.service_options.get(service).is_none_or(|options| options.gray)

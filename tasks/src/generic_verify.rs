@@ -411,7 +411,7 @@ async fn rollout(cluster: &Cluster, tag: &str) -> Result<Result<String, String>,
             crate::rollout::Seen { deployment: Some(deployment.clone()), ..crate::rollout::Seen::default() };
         let verdict = judge(
             &seen,
-            Expect { generation, agent: false, pods: false },
+            Expect { generation, agent: false, pods: false, patience: crate::rollout::Patience::default() },
             &mut Signals::default(),
             Instant::now(),
         );

@@ -9,6 +9,7 @@ use std::time::Duration;
 use graylane_engine::clock::{Timestamp, show_duration};
 use graylane_engine::id::Digest;
 use graylane_engine::task::TaskError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -154,7 +155,7 @@ pub fn live_hash(live: &Value) -> Option<String> {
 }
 
 /// A lane on a cluster.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Lane {
     /// Its tag.
     pub tag: String,
@@ -180,7 +181,7 @@ pub struct Lane {
 }
 
 /// A gray copy on a cluster.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LaneService {
     /// The service.
     pub service: String,

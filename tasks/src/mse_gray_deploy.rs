@@ -212,7 +212,7 @@ impl Task for MseGrayDeploy {
 }
 
 /// What `graylane render` asks for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct RenderRequest {
     /// The environment.
     pub environment: String,
@@ -673,7 +673,9 @@ impl Deploy<'_> {
 
     async fn follow(&self, applied: &Value) -> Result<crate::rollout::Seen, TaskError> {
         let generation = applied.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        let expect = Expect { generation, agent: self.site.environment.mse.enabled, pods: true };
+        let environment = &self.site.environment;
+        let (agent, patience) = (environment.mse.enabled, environment.patience());
+        let expect = Expect { generation, agent, pods: true, patience };
         match follow(self.cx, self.cluster, applied, expect, &self.cx.cancel).await {
             Ok(seen) => Ok(seen),
             Err(failed) if failed.agent_missing => Err(failed.error.details(self.scale_to_0().await)),

@@ -668,7 +668,8 @@ impl Deploy<'_> {
     ) -> Result<crate::rollout::Seen, TaskError> {
         let generation = deployment.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
         // The baseline may live without the agent; that is told by `environment`, not by a failed release.
-        let expect = Expect { generation, agent: false, pods: true };
+        let patience = self.site.environment.patience();
+        let expect = Expect { generation, agent: false, pods: true, patience };
         Ok(follow(self.cx, self.cluster, deployment, expect, stop).await?)
     }
 

@@ -3,6 +3,7 @@
 use graylane_engine::clock::{Timestamp, parse_duration};
 use graylane_engine::schema::{list, nearest};
 use graylane_engine::task::TaskError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -13,7 +14,7 @@ use crate::lane::labels::ANNOTATION_EXPIRES;
 use crate::manifest::{ObjectRef, kind, uid};
 
 /// A lane that lives longer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Renewed {
     /// The lane.
     pub tag: String,
@@ -25,17 +26,28 @@ pub struct Renewed {
     pub objects: Vec<String>,
 }
 
-/// Renews a lane, from now on.
+/// A renewal that may be carried out.
+#[derive(Debug)]
+pub struct Renewal {
+    /// When the lane's time is up then.
+    pub until: Timestamp,
+    tag: String,
+    was: Option<String>,
+    /// The Deployments, by uid.
+    deployments: Vec<(ObjectRef, String)>,
+}
+
+/// Looks whether a lane may be renewed, from now on.
 ///
 /// # Errors
-/// A refusal before the first write: lanes that never expire, no such lane, a lane of another tool, a length that is none.
-pub async fn renew(
+/// A refusal: lanes that never expire, no such lane, a lane of another tool, a length that is none.
+pub async fn prepare(
     cluster: &Cluster,
     site: &Site,
     tag: &str,
     length: &str,
     now: Timestamp,
-) -> Result<Renewed, TaskError> {
+) -> Result<Renewal, TaskError> {
     let environment = &site.environment.name;
     let length = parse_duration(length).ok().filter(|length| !length.is_zero()).ok_or_else(|| {
         TaskError::permanent(format!("`{length}` is no time to live")).hint("write it as in `8h` or `3d`")
@@ -61,20 +73,36 @@ pub async fn renew(
         return Err(TaskError::permanent(format!("refused: lane `{tag}` has no Deployment any more"))
             .hint("mse-gray-offline takes what is left of it down"));
     }
-    let expires = now.plus(length).to_string();
-    let mut told = Vec::new();
-    for object in &deployments {
-        let at = ObjectRef::of(object);
+    let deployments = deployments.into_iter();
+    let deployments = deployments.filter_map(|object| Some((ObjectRef::of(object), uid(object)?.to_owned())));
+    Ok(Renewal {
+        until: now.plus(length),
+        tag: tag.to_owned(),
+        was: lane.expires.clone(),
+        deployments: deployments.collect(),
+    })
+}
+
+impl Renewal {
+    /// Writes when the lane's time is up.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn carry_out(self, cluster: &Cluster) -> Result<Renewed, TaskError> {
+        let expires = self.until.to_string();
         // As RFC 6901 writes the slash.
         let path = format!("/metadata/annotations/{}", ANNOTATION_EXPIRES.replace('/', "~1"));
-        let patch = json!([
-            { "op": "test", "path": "/metadata/uid", "value": uid(object) },
-            { "op": "add", "path": path, "value": expires },
-        ]);
-        cluster.patch(&at, &patch).await?;
-        told.push(at.to_string());
+        let mut objects = Vec::new();
+        for (at, uid) in &self.deployments {
+            let patch = json!([
+                { "op": "test", "path": "/metadata/uid", "value": uid },
+                { "op": "add", "path": path, "value": expires },
+            ]);
+            cluster.patch(at, &patch).await?;
+            objects.push(at.to_string());
+        }
+        Ok(Renewed { tag: self.tag, was: self.was, expires, objects })
     }
-    Ok(Renewed { tag: tag.to_owned(), was: lane.expires.clone(), expires, objects: told })
 }
 
 /// That there is no such lane, with the nearest tag.

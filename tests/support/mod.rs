@@ -47,6 +47,16 @@ impl Ran {
     }
 }
 
+/// Runs a command to its end.
+pub(crate) fn ran(command: &mut Command) -> Ran {
+    let output = command.output().expect("started");
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
 impl Home {
     /// A home with the examples as they are in the repository.
     pub(crate) fn new() -> Home {
@@ -96,12 +106,7 @@ impl Home {
 
     /// Runs the program to its end.
     pub(crate) fn graylane(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().expect("started");
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        ran(&mut self.command(arguments))
     }
 
     /// Starts the rehearsal as a process of its own.
@@ -292,4 +297,10 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::park_timeout(Duration::from_millis(50));
     }
     panic!("gave up waiting until {what}");
+}
+
+/// Past the test runner, which keeps what a test that passes prints to itself.
+pub(crate) fn say(text: &str) {
+    // Nobody may be reading.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

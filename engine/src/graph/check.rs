@@ -16,9 +16,10 @@ use crate::document::{Document, Finding, Problem, Severity, file_problem, on_lar
 use crate::expression::{self, ANCESTOR_FUNCTIONS, Part, Reference, Scope};
 use crate::id::{Digest, WorkflowName, is_name};
 use crate::input::Input;
+use crate::schedule::{Schedule, field_of, timezone};
 use crate::schema::{Checker, list, nearest, value_words};
 use crate::task::{Registry, Site};
-use crate::trigger::schedule::{Schedule, field_of, timezone};
+
 use crate::workflow::{InputFile, WorkflowFile};
 
 /// Names that only the operator's settings know.

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::objects::Objects;
@@ -12,15 +13,19 @@ use super::record::Stored;
 use super::store::DiskJournal;
 use super::{Error, Journal as _};
 use crate::id::{Digest, RunId};
+use crate::ledger::Standing;
 use crate::run::Event;
 
 /// What a check has seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Checked {
     /// Runs whose records were read.
     pub runs: u64,
     /// Their records.
     pub records: u64,
+    /// Deeds of the ledger, and rows beside them.
+    #[serde(default)]
+    pub ledger: u64,
     /// Objects whose bytes were read.
     pub objects: u64,
     /// What is wrong, a sentence each.
@@ -47,6 +52,14 @@ impl DiskJournal {
             Ok(())
         });
         checked.problems.extend(walked.err());
+        match self.deeds() {
+            Ok(deeds) => {
+                checked.ledger = (deeds.len() + self.rows("").len()) as u64;
+                let folded = Standing::fold(deeds.iter().map(|(deed, _)| deed));
+                checked.problems.extend(folded.err().map(|why| format!("the ledger: {why}")));
+            }
+            Err(error) => checked.problems.push(error.to_string()),
+        }
         self.check_objects(&named, &mut checked);
         checked
     }

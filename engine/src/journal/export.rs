@@ -6,6 +6,8 @@
 //! 'r' run       length (4) header (JSON), then of each record: format (1) length (4) JSON
 //! 'a' audit     entries of the audit log (audit.rs), which follow on those before
 //! 's' sealed    the runs and entries since the last one are a segment
+//! 'd' deeds     of each deed of the ledger: format (1) length (4) JSON
+//! 't' rows      of each row: length (4) name length (4) value
 //! 'e' end       counts and head (JSON), then SHA-256 of everything before this frame (32)
 //! ```
 //! It holds what was written, not how it was kept: a later version reads it into its own layout. Copying a data folder
@@ -17,6 +19,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -25,7 +28,7 @@ use super::objects::Objects;
 use super::record::{self, FORMAT, Stored};
 use super::segment::{Builder, Listed};
 use super::store::{DiskJournal, OpenError, complete, make, take, tree_of};
-use super::writer::{BATCH_KEY, audit_key, audit_value, segment_key};
+use super::writer::{BATCH_KEY, audit_key, audit_value, row_key, segment_key};
 use super::{Error, Journal as _};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
 use crate::id::{Digest, RunId, Seq, hex};
@@ -37,7 +40,7 @@ const MAX_FRAME: u64 = 1 << 32;
 const ENTRIES_A_FRAME: usize = 1_024;
 
 /// What a file holds, counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counted {
     /// Runs.
     pub runs: u64,
@@ -45,6 +48,12 @@ pub struct Counted {
     pub records: u64,
     /// Entries of the audit log.
     pub entries: u64,
+    /// Deeds of the ledger.
+    #[serde(default)]
+    pub deeds: u64,
+    /// Rows beside records and deeds.
+    #[serde(default)]
+    pub rows: u64,
     /// Bundles and plans.
     pub objects: u64,
     /// The head of the audit log.
@@ -111,6 +120,21 @@ impl DiskJournal {
             out.run(*run, &records, &mut counted)?;
         }
         out.entries(&index.audit_after(sealed, usize::MAX), &mut counted)?;
+        let deeds: Vec<(u8, &[u8])> =
+            index.deeds.iter().map(|deed| (deed.format, deed.json.as_slice())).collect();
+        for part in deeds.chunks(ENTRIES_A_FRAME) {
+            let each = part.iter().flat_map(|(format, json)| [&[*format][..], &length(json), json].concat());
+            out.frame(b'd', &each.collect::<Vec<u8>>())?;
+        }
+        let rows: Vec<(&String, &Vec<u8>)> = index.rows.iter().collect();
+        for part in rows.chunks(ENTRIES_A_FRAME) {
+            let each = part.iter().flat_map(|(name, value)| {
+                [&length(name.as_bytes())[..], name.as_bytes(), &length(value), value].concat()
+            });
+            out.frame(b't', &each.collect::<Vec<u8>>())?;
+        }
+        counted.deeds = deeds.len() as u64;
+        counted.rows = rows.len() as u64;
         // What records name was there before them; what is missing must not be missed by whoever needs the backup.
         let kept: BTreeSet<Digest> =
             self.objects().all().map_err(|error| error.to_string())?.into_iter().collect();
@@ -154,6 +178,8 @@ impl DiskJournal {
             head: Head::default(),
             sealed: Head::default(),
             segments: 0,
+            deeds: Vec::new(),
+            logged: Vec::new(),
             counted: Counted::default(),
         };
         let wrong = |why: String| OpenError::Damaged { path: path.to_owned(), why };
@@ -163,6 +189,16 @@ impl DiskJournal {
         complete(folder, batches)?;
         Ok(counted)
     }
+}
+
+fn length(bytes: &[u8]) -> [u8; 4] {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+/// Cuts off what stands behind its length.
+fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_at_checked(4)?;
+    rest.split_at_checked(u32::from_be_bytes(length.try_into().ok()?) as usize)
 }
 
 /// Writes frames, and the digest of all of them.
@@ -201,7 +237,6 @@ impl<W: Write> Framed<W> {
         };
         let header = serde_json::to_vec(&header).map_err(|error| error.to_string())?;
         let mut payload = Vec::new();
-        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes();
         payload.extend_from_slice(&length(&header));
         payload.extend_from_slice(&header);
         for record in records {
@@ -248,6 +283,10 @@ struct Import<'s> {
     head: Head,
     sealed: Head,
     segments: u64,
+    /// The hashes of the deeds.
+    deeds: Vec<Chain>,
+    /// The deeds that the audit log names, with their hashes.
+    logged: Vec<(Seq, Chain)>,
     counted: Counted,
 }
 
@@ -283,6 +322,8 @@ impl Import<'_> {
                 b'r' => self.run(&payload)?,
                 b'a' => self.audit(&payload)?,
                 b's' => self.seal()?,
+                b'd' => self.deeds(&payload)?,
+                b't' => self.rows(&payload)?,
                 b'o' => {
                     self.objects.put(&payload).map_err(|error| error.to_string())?;
                     self.counted.objects += 1;
@@ -337,8 +378,44 @@ impl Import<'_> {
                 return Err(format!("entry {} of the audit log is missing", self.head.position + 1));
             }
             self.head = self.head.after(&entry);
+            if entry.is_deed() {
+                self.logged.push((entry.seq, entry.chain));
+            }
             self.entries.push(entry);
             self.counted.entries += 1;
+        }
+        Ok(())
+    }
+
+    fn deeds(&mut self, payload: &[u8]) -> Result<(), String> {
+        let mut rest = payload;
+        while let Some((format, after)) = rest.split_first() {
+            let (json, after) = cut(after).ok_or("a deed is cut short")?;
+            rest = after;
+            let seq = Seq(self.deeds.len() as u64 + 1);
+            let key = record::deed_key(seq);
+            let chain = record::link(&self.deeds.last().copied().unwrap_or_default(), &key, json);
+            let stored = Stored { format: *format, chain, json: json.to_vec() };
+            if stored.deed()?.seq != seq {
+                return Err(format!("deed {seq} is missing"));
+            }
+            self.batch.insert(&key, &record::value(&chain, json));
+            self.deeds.push(chain);
+            self.counted.deeds += 1;
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self, payload: &[u8]) -> Result<(), String> {
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let row =
+                cut(rest).and_then(|(name, after)| cut(after).map(|(value, after)| (name, value, after)));
+            let (name, value, after) = row.ok_or("a row is cut short")?;
+            let name = std::str::from_utf8(name).map_err(|_| "the name of a row is unreadable")?;
+            self.batch.insert(&row_key(name), value);
+            self.counted.rows += 1;
+            rest = after;
         }
         Ok(())
     }
@@ -374,6 +451,10 @@ impl Import<'_> {
             return Err("it was changed: its checksum is another one".into());
         }
         let said: Counted = serde_json::from_slice(json).map_err(|_| wrong())?;
+        let deeds: Vec<(Seq, Chain)> = (1..).map(Seq).zip(self.deeds.iter().copied()).collect();
+        if deeds != self.logged {
+            return Err("its deeds and its audit log do not tell the same".into());
+        }
         let mut head = self.sealed;
         for entry in std::mem::take(&mut self.entries) {
             head = head.after(&entry);

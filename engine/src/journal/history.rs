@@ -3,14 +3,15 @@
 //! The table is small: runs that are active, and finished ones that are not sealed yet. A list merges it with the
 //! segments, newest first, and reads no more of them than it shows. Nothing here writes.
 
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::query::{Page, Query};
+use super::query::{Page, Query, unique_term};
 use super::record::Stored;
 use super::segment::{Lines, Row, Segment, Walk};
-use crate::audit::{Entry, Head};
+use crate::audit::{Chain, Entry, Head};
 use crate::id::RunId;
+use crate::ledger::DeedRecord;
 use crate::run::{Record, RunSummary};
 
 /// A run that is in sled.
@@ -38,6 +39,11 @@ pub(super) struct Index {
     pub(super) audit: VecDeque<Entry>,
     /// The end of the audit log, with all these records in it.
     pub(super) head: Head,
+    /// All deeds: people do them, so there are not many.
+    pub(super) deeds: Vec<Arc<Stored>>,
+    pub(super) rows: BTreeMap<String, Vec<u8>>,
+    /// What one run alone has, of the runs of the table.
+    unique: HashMap<String, RunId>,
 }
 
 /// Where a run is.
@@ -57,10 +63,47 @@ impl Index {
             }
             None => {
                 if let Some(summary) = RunSummary::begin(record) {
+                    self.unique.extend(summary.unique.iter().map(|name| (name.clone(), record.run)));
                     self.live.insert(record.run, Line { summary, records: vec![stored] });
                 }
             }
         }
+    }
+
+    /// A run that is in a segment now.
+    pub(super) fn forget(&mut self, run: RunId) {
+        let line = self.live.remove(&run);
+        for name in line.iter().flat_map(|line| &line.summary.unique) {
+            self.unique.remove(name);
+        }
+    }
+
+    /// Changes rows.
+    pub(super) fn change(&mut self, rows: impl IntoIterator<Item = super::Row>) {
+        for super::Row { key, value } in rows {
+            match value {
+                Some(value) => self.rows.insert(key, value),
+                None => self.rows.remove(&key),
+            };
+        }
+    }
+
+    pub(super) fn rows_below(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        let from = self.rows.range(prefix.to_owned()..);
+        let below = from.take_while(|(key, _)| key.starts_with(prefix));
+        below.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    pub(super) fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, String> {
+        self.deeds.iter().map(|stored| stored.deed().map(|deed| (deed, stored.chain))).collect()
+    }
+
+    /// The run of the table that has this alone, and the segments where another one may.
+    pub(super) fn unique(&self, name: &str, seen: u64) -> Result<RunId, Vec<Arc<Segment>>> {
+        self.unique.get(name).copied().ok_or_else(|| {
+            let first = self.segments.partition_point(|segment| segment.listed.audit_to <= seen);
+            self.segments[first..].to_vec()
+        })
     }
 
     /// Entries after this position that are not sealed.
@@ -93,6 +136,19 @@ impl Index {
         let matching = lines.rev().map(|line| &line.summary).filter(|run| query.matches(run));
         matching.take(query.limit.saturating_add(1)).cloned().collect()
     }
+}
+
+/// The run of these segments that has something alone.
+pub(super) fn find_unique(segments: &[Arc<Segment>], name: &str) -> Result<Option<RunId>, String> {
+    let term = unique_term(name);
+    for segment in segments.iter().rev() {
+        if let Some(postings) = segment.postings(&term)?
+            && let Some(place) = Walk::new(segment, postings).before(segment.about.runs)?
+        {
+            return Lines::new(segment).id(place).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// The segment that holds a run. Ids lie close together in time, so most segments are passed over by their ends.

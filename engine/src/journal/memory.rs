@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use super::history::{Index, list};
 use super::query::{Page, Query};
 use super::record::Stored;
-use super::{Error, Journal};
+use super::{Error, Journal, Together};
 use crate::audit::{Chain, Entry, Head, is_audited};
 use crate::id::{Digest, RunId};
+use crate::ledger::DeedRecord;
 use crate::run::{Record, RunSummary};
 
 /// Keeps records while the process lives.
@@ -44,7 +45,8 @@ impl MemoryJournal {
 
 #[async_trait]
 impl Journal for MemoryJournal {
-    async fn append(&self, records: Vec<Record>) -> Result<(), Error> {
+    async fn write(&self, together: Together) -> Result<(), Error> {
+        let Together { records, deeds, rows } = together;
         let mut inner = self.inner();
         if inner.fails {
             return Err(Error::Broken("the disk is full".into()));
@@ -60,6 +62,11 @@ impl Journal for MemoryJournal {
             }
             *before = (record.seq.0, matches!(record.event, crate::run::Event::RunFinished { .. }));
         }
+        for (seq, deed) in (inner.index.deeds.len() as u64 + 1..).zip(&deeds) {
+            if deed.seq.0 != seq {
+                return Err(Error::DeedOutOfOrder(deed.seq.0));
+            }
+        }
         for record in records {
             let before = inner.index.live.get(&record.run).and_then(|line| line.records.last());
             let before = before.map(|last| last.chain).unwrap_or_default();
@@ -73,7 +80,30 @@ impl Journal for MemoryJournal {
             }
             inner.index.follow(&record, Arc::new(stored));
         }
+        for deed in deeds {
+            let before = inner.index.deeds.last().map(|last| last.chain).unwrap_or_default();
+            let stored = Stored::of_deed(&before, &deed).map_err(Error::Broken)?;
+            let position = inner.index.head.position + 1;
+            let entry =
+                Entry { position, at: deed.at, run: RunId::LEDGER, seq: deed.seq, chain: stored.chain };
+            inner.index.head = inner.index.head.after(&entry);
+            inner.index.audit.push_back(entry);
+            inner.index.deeds.push(Arc::new(stored));
+        }
+        inner.index.change(rows);
         Ok(())
+    }
+
+    fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, Error> {
+        self.inner().index.deeds().map_err(Error::Damaged)
+    }
+
+    fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        self.inner().index.rows_below(prefix)
+    }
+
+    fn unique(&self, name: &str, seen: u64) -> Result<Option<RunId>, Error> {
+        Ok(self.inner().index.unique(name, seen).ok())
     }
 
     fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, Error> {

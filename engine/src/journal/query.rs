@@ -3,6 +3,7 @@
 //! Newest first, by the id of the run; a page goes on after the last id of the page before, so that a page costs the
 //! same wherever it is.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
@@ -58,7 +59,7 @@ impl Default for Query {
 }
 
 /// Runs, newest first.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Page {
     /// The runs.
     pub runs: Vec<RunSummary>,
@@ -146,7 +147,13 @@ pub(super) fn terms_of(run: &RunSummary) -> Vec<Vec<u8>> {
     ];
     terms.extend(run.environments.iter().map(|environment| term(b'e', environment)));
     terms.extend(run.tags.iter().map(|tag| term(b't', tag)));
+    terms.extend(run.unique.iter().map(|name| unique_term(name)));
     terms
+}
+
+/// The term of what one run alone has.
+pub(super) fn unique_term(name: &str) -> Vec<u8> {
+    term(b'u', name)
 }
 
 fn term(kind: u8, value: &str) -> Vec<u8> {

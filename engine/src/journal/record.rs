@@ -5,17 +5,21 @@
 //! value  format (1 byte) chain (32 bytes) JSON
 //! chain  SHA-256(chain of the record before, or zeros | key | JSON)
 //! ```
+//! A deed of the ledger is stored in the same way, under `d` seq, in a chain of its own.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::audit::Chain;
 use crate::id::{RunId, Seq};
+use crate::ledger::DeedRecord;
 use crate::run::Record;
 
 /// The version of the stored form.
 pub const FORMAT: u8 = 1;
 
 pub(super) const PREFIX: u8 = b'e';
+/// Of the keys of deeds.
+pub(super) const DEED: u8 = b'd';
 
 /// A record as it is stored, wherever it lies.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +34,11 @@ impl Stored {
     pub(super) fn of(before: &Chain, record: &Record) -> Result<Stored, String> {
         let json = serde_json::to_vec(record).map_err(|error| error.to_string())?;
         Ok(Stored { format: FORMAT, chain: link(before, &key(record.run, record.seq), &json), json })
+    }
+
+    pub(super) fn of_deed(before: &Chain, deed: &DeedRecord) -> Result<Stored, String> {
+        let json = serde_json::to_vec(deed).map_err(|error| error.to_string())?;
+        Ok(Stored { format: FORMAT, chain: link(before, &deed_key(deed.seq), &json), json })
     }
 
     /// Reads a value, which must follow on the record before it.
@@ -50,6 +59,23 @@ impl Stored {
         }
         serde_json::from_slice(&self.json).map_err(|error| format!("a record that cannot be read: {error}"))
     }
+}
+
+impl Stored {
+    /// The deed itself.
+    pub(super) fn deed(&self) -> Result<DeedRecord, String> {
+        if self.format != FORMAT {
+            return Err(format!("a deed of format {}, which this version does not know", self.format));
+        }
+        serde_json::from_slice(&self.json).map_err(|error| format!("a deed that cannot be read: {error}"))
+    }
+}
+
+/// The key of a deed.
+pub(super) fn deed_key(seq: Seq) -> [u8; 9] {
+    let mut key = [DEED; 9];
+    key[1..].copy_from_slice(&seq.0.to_be_bytes());
+    key
 }
 
 /// The value of a record of the present format.

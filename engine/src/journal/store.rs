@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::thread;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -30,10 +31,11 @@ use super::query::{Page, Query};
 use super::record::{self, Stored};
 use super::sealer;
 use super::segment::{Listed, Segment, file_name};
-use super::writer::{AUDIT, BATCH_KEY, End, Job, SEGMENT, Sentinel, Write, Writer};
-use super::{Error, Journal};
+use super::writer::{AUDIT, BATCH_KEY, End, Job, ROW, SEGMENT, Sentinel, Write, Writer};
+use super::{Error, Journal, Together};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
-use crate::id::{Digest, RunId};
+use crate::id::{Digest, RunId, Seq};
+use crate::ledger::DeedRecord;
 use crate::lock::{Lock, lock};
 use crate::run::{Event, Record, RunSummary};
 
@@ -97,7 +99,7 @@ impl Default for Limits {
 }
 
 /// What a store holds, in numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Statistics {
     /// Batches that were acknowledged, ever.
     pub batches: u64,
@@ -107,6 +109,12 @@ pub struct Statistics {
     pub unsealed: u64,
     /// Finished runs in segments.
     pub sealed: u64,
+    /// Deeds of the ledger.
+    #[serde(default)]
+    pub deeds: u64,
+    /// What is kept beside records and deeds: schedules and their slots.
+    #[serde(default)]
+    pub rows: u64,
     /// Segments.
     pub segments: u64,
     /// Bytes of all segments.
@@ -224,6 +232,8 @@ impl DiskJournal {
             unfinished: index.live.len() as u64 - finished,
             unsealed: finished,
             sealed: index.segments.iter().map(|segment| u64::from(segment.about.runs)).sum(),
+            deeds: index.deeds.len() as u64,
+            rows: index.rows.len() as u64,
             segments: index.segments.len() as u64,
             segment_bytes: index.segments.iter().map(|segment| segment.listed.bytes).sum(),
             payload_bytes: index.segments.iter().map(|segment| segment.about.payload).sum(),
@@ -340,10 +350,11 @@ impl Drop for DiskJournal {
 
 #[async_trait]
 impl Journal for DiskJournal {
-    async fn append(&self, records: Vec<Record>) -> Result<(), Error> {
-        if records.is_empty() {
+    async fn write(&self, together: Together) -> Result<(), Error> {
+        if together.is_empty() {
             return Ok(());
         }
+        let Together { records, deeds, rows } = together;
         let json = |record: Record| {
             serde_json::to_vec(&record)
                 .map(|json| (record, json))
@@ -355,9 +366,26 @@ impl Journal for DiskJournal {
         {
             let running = self.running();
             let queue = &running.as_ref().ok_or_else(closed)?.queue;
-            queue.send(Job::Write(Write { records, done })).map_err(|_| closed())?;
+            queue.send(Job::Write(Write { records, deeds, rows, done })).map_err(|_| closed())?;
         }
         answer.await.map_err(|_| closed())?
+    }
+
+    fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, Error> {
+        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.deeds().map_err(Error::Damaged)
+    }
+
+    fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        self.shared.index.read().unwrap_or_else(PoisonError::into_inner).rows_below(prefix)
+    }
+
+    fn unique(&self, name: &str, seen: u64) -> Result<Option<RunId>, Error> {
+        let found = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).unique(name, seen);
+        match found {
+            Ok(run) => Ok(Some(run)),
+            Err(segments) => history::find_unique(&segments, name).map_err(Error::Damaged),
+        }
     }
 
     fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, Error> {
@@ -659,7 +687,47 @@ fn read_all(tree: &Tree, sealed: Head, progress: &AtomicU64) -> Result<Found, St
         found.index.follow(&record, Arc::new(stored));
         Ok(())
     })?;
+    read_ledger(tree, &mut found, progress)?;
     Ok(found)
+}
+
+/// Reads and checks every deed, against the audit log too as far as it is in sled, and the rows.
+fn read_ledger(tree: &Tree, found: &mut Found, progress: &AtomicU64) -> Result<(), String> {
+    let mut chain = Chain::default();
+    let deeds = &mut found.index.deeds;
+    tree.scan(&[record::DEED], |key, value| {
+        progress.fetch_add(1, Ordering::Relaxed);
+        let seq = Seq(deeds.len() as u64 + 1);
+        let wrong = |why: &str| format!("deed {seq}: {why}");
+        if key != record::deed_key(seq) {
+            return Err(wrong("it is missing"));
+        }
+        let stored = Stored::from_value(&chain, key, value).map_err(|why| wrong(&why))?;
+        let deed = stored.deed().map_err(|why| wrong(&why))?;
+        if deed.seq != seq {
+            return Err(wrong("another one stands in its place"));
+        }
+        chain = stored.chain;
+        deeds.push(Arc::new(stored));
+        Ok(())
+    })?;
+    let logged = found.audit.iter().filter(|entry| entry.is_deed());
+    for entry in logged {
+        let at = usize::try_from(entry.seq.0).ok().and_then(|seq| seq.checked_sub(1));
+        let deed = at.and_then(|at| found.index.deeds.get(at));
+        if deed.is_none_or(|deed| deed.chain != entry.chain) {
+            return Err(format!("deed {}, which the audit log names, is missing or was changed", entry.seq));
+        }
+    }
+    let rows = &mut found.index.rows;
+    tree.scan(&[ROW], |key, value| {
+        progress.fetch_add(1, Ordering::Relaxed);
+        let name = String::from_utf8(key[1..].to_vec()).map_err(|_| "the name of a row is unreadable")?;
+        rows.insert(name, value.to_vec());
+        Ok(())
+    })?;
+    found.keys += (found.index.deeds.len() + found.index.rows.len()) as u64;
+    Ok(())
 }
 
 /// Removes files that no manifest names: what a crash or a merge had left behind.
@@ -680,6 +748,8 @@ fn sweep_history(folder: &Path, segments: &[Arc<Segment>]) {
 fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running, String> {
     let Opened { tree, generations, generation, sentinel, batch, found, segments } = opened;
     let Found { mut index, mut ends, audit, head, keys } = found;
+    let deed =
+        index.deeds.last().map_or((0, Chain::default()), |last| (index.deeds.len() as u64, last.chain));
     let sealed = segments.last().map_or(0, |last| last.listed.audit_to);
     let mut finished = VecDeque::new();
     let mut ended = HashSet::new();
@@ -700,7 +770,7 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
         }
     }
     for (run, _) in &doomed {
-        index.live.remove(run);
+        index.forget(*run);
         ends.remove(run);
     }
     let first_audit = {
@@ -732,6 +802,7 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
         sentinel,
         batch,
         head,
+        deed,
         ends,
         finished,
         doomed,

@@ -10,6 +10,8 @@ use crate::clock::Timestamp;
 use crate::id::Seq;
 use crate::run::{Event, Outcome, Trigger};
 
+mod ledger;
+
 /// Small enough that a test sees everything happen: seven runs a segment, three segments merged, a move every 400 keys.
 const TINY: Limits = Limits { seal: 7, merge: 3, rotate: 400 };
 /// The last record of a run here.
@@ -22,6 +24,7 @@ fn id(run: u128) -> RunId {
 fn record(run: u128, seq: u64) -> Record {
     let event = match seq {
         1 => Event::RunSubmitted {
+            key: None,
             workflow: ["release", "hotfix", "cleanup"][run as usize % 3].parse().expect("a name"),
             revision: Digest::of(b"revision"),
             bundle: Digest::of(b"bundle"),
@@ -57,6 +60,12 @@ fn whole(run: u128) -> Vec<Record> {
 
 fn ids(page: &Page) -> Vec<RunId> {
     page.runs.iter().map(|run| run.id).collect()
+}
+
+/// The whole history fits together, and holds so many deeds.
+fn proven(journal: &dyn Journal, deeds: u64) {
+    let verified = crate::proof::verify(journal, &[]).expect("readable");
+    assert_eq!((verified.deeds, verified.problems), (deeds, Vec::new()));
 }
 
 /// What every journal promises.

@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! 'e' run seq     a record (record.rs)                         of runs that are not sealed
+//! 'd' seq         a deed of the ledger (record.rs)
+//! 't' name        a row: something small that changes with what is written beside it
 //! 'a' position    an entry of the audit log, and the head after it   after the last segment's
 //! 's' number      what the manifest says of a segment (JSON)
 //! 'm/batch'       the number of the last batch
@@ -21,15 +23,16 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::Error;
 use super::disk::{Batch, Generations, Tree};
 use super::history::{self, Place};
 use super::record::{self, Stored};
 use super::sealer::{Made, Order};
 use super::segment::{Listed, file_name};
 use super::store::{Limits, Shared};
+use super::{Error, Row};
 use crate::audit::{Chain, Entry, Head, is_audited};
 use crate::id::{RunId, Seq};
+use crate::ledger::DeedRecord;
 use crate::run::{Event, Record, RunSummary};
 
 const BATCH_RECORDS: usize = 256;
@@ -40,6 +43,7 @@ const SENTINEL_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) const AUDIT: u8 = b'a';
 pub(super) const SEGMENT: u8 = b's';
+pub(super) const ROW: u8 = b't';
 pub(super) const BATCH_KEY: &[u8] = b"m/batch";
 
 /// The key of an entry of the audit log.
@@ -50,6 +54,11 @@ pub(super) fn audit_key(position: u64) -> [u8; 9] {
 /// The key of a segment in the manifest.
 pub(super) fn segment_key(number: u64) -> [u8; 9] {
     numbered(SEGMENT, number)
+}
+
+/// The key of a row.
+pub(super) fn row_key(name: &str) -> Vec<u8> {
+    [&[ROW], name.as_bytes()].concat()
 }
 
 fn numbered(prefix: u8, number: u64) -> [u8; 9] {
@@ -76,8 +85,13 @@ pub(super) enum Job {
 pub(super) struct Write {
     /// Each with its JSON, which whoever waits has made: this thread is the one that all share.
     pub(super) records: Vec<(Record, Vec<u8>)>,
+    pub(super) deeds: Vec<DeedRecord>,
+    pub(super) rows: Vec<Row>,
     pub(super) done: oneshot::Sender<Result<(), Error>>,
 }
+
+/// Records and deeds in their stored form.
+type Encoded = (Vec<Arc<Stored>>, Vec<Arc<Stored>>);
 
 /// The number of the last acknowledged batch, in a file of its own: sled loses a damaged tail in silence.
 pub(super) struct Sentinel {
@@ -125,6 +139,8 @@ pub(super) struct Writer {
     pub(super) batch: u64,
     pub(super) head: Head,
     /// The ends of the runs that are in sled.
+    /// The last deed and its hash.
+    pub(super) deed: (u64, Chain),
     pub(super) ends: HashMap<RunId, End>,
     /// Finished runs that are not sealed, in the order of their ends, with the position of that in the audit log.
     pub(super) finished: VecDeque<(RunId, u64)>,
@@ -169,7 +185,7 @@ impl Writer {
             while let Some(job) = next {
                 match job {
                     Job::Write(write) => {
-                        records += write.records.len();
+                        records += write.records.len() + write.deeds.len() + write.rows.len();
                         writes.push(write);
                     }
                     Job::Made(what) => made = Some(what),
@@ -219,11 +235,14 @@ impl Writer {
         let mut answers = Vec::with_capacity(writes.len());
         let mut batch = Batch::default();
         let mut accepted: Vec<(&Record, Arc<Stored>)> = Vec::new();
+        let (mut deeds, mut rows) = (Vec::new(), Vec::new());
         let mut entries = Vec::new();
         for write in writes {
-            let taken = self.encode(&write.records, &mut batch, &mut entries);
-            answers.push(taken.map(|stored| {
+            let taken = self.encode(write, &mut batch, &mut entries);
+            answers.push(taken.map(|(stored, done)| {
                 accepted.extend(write.records.iter().map(|(record, _)| record).zip(stored));
+                deeds.extend(done);
+                rows.extend(write.rows.iter().cloned());
             }));
         }
         self.reclaim(&mut batch);
@@ -238,18 +257,21 @@ impl Writer {
         for (record, stored) in accepted {
             index.follow(record, stored);
         }
+        index.deeds.extend(deeds);
+        index.change(rows);
         index.audit.extend(entries);
         index.head = self.head;
         answers
     }
 
-    /// Encodes the records of one write; all or none of them move chains and audit log on.
+    /// Encodes one write; all or nothing of it moves chains and audit log on.
     fn encode(
         &mut self,
-        records: &[(Record, Vec<u8>)],
+        write: &Write,
         batch: &mut Batch,
         entries: &mut Vec<Entry>,
-    ) -> Result<Vec<Arc<Stored>>, Error> {
+    ) -> Result<Encoded, Error> {
+        let Write { records, deeds, rows, .. } = write;
         let mut moved: HashMap<RunId, End> = HashMap::new();
         let mut head = self.head;
         let mut finished = Vec::new();
@@ -281,14 +303,37 @@ impl Writer {
                 finished.push((record.run, head.position));
             }
         }
+        let mut last = self.deed;
+        let mut done = Vec::with_capacity(deeds.len());
+        for deed in deeds {
+            if deed.seq.0 != last.0 + 1 {
+                return Err(Error::DeedOutOfOrder(deed.seq.0));
+            }
+            let one = Stored::of_deed(&last.1, deed).map_err(Error::Broken)?;
+            last = (deed.seq.0, one.chain);
+            pairs.push((record::deed_key(deed.seq).to_vec(), record::value(&one.chain, &one.json)));
+            let position = head.position + 1;
+            let entry = Entry { position, at: deed.at, run: RunId::LEDGER, seq: deed.seq, chain: one.chain };
+            head = head.after(&entry);
+            pairs.push((audit_key(position).to_vec(), audit_value(&entry, &head)));
+            logged.push(entry);
+            done.push(Arc::new(one));
+        }
         for (key, value) in pairs {
             batch.insert(&key, &value);
         }
+        for Row { key, value } in rows {
+            match value {
+                Some(value) => batch.insert(&row_key(key), value),
+                None => batch.remove(&row_key(key)),
+            }
+        }
+        self.deed = last;
         self.ends.extend(moved);
         self.head = head;
         self.finished.extend(finished);
         entries.extend(logged);
-        Ok(stored)
+        Ok((stored, done))
     }
 
     /// A run that is not in sled is new, or it is sealed and final.
@@ -419,7 +464,7 @@ impl Writer {
                     index.audit.pop_front();
                 }
                 for run in &runs {
-                    index.live.remove(&run.id);
+                    index.forget(run.id);
                     if let Some(end) = self.ends.remove(&run.id) {
                         self.doomed.push_back((run.id, end.seq));
                     }

@@ -8,7 +8,9 @@ use super::*;
 use crate::audit::Chain;
 use crate::clock::Timestamp;
 use crate::id::{Attempt, Digest, Seq};
+use crate::journal::Together;
 use crate::journal::{MemoryJournal, Page};
+use crate::ledger::{Deed, DeedRecord};
 use crate::run::{Outcome, Record, RunSummary, Trigger};
 
 fn id(run: u64) -> RunId {
@@ -17,6 +19,7 @@ fn id(run: u64) -> RunId {
 
 fn submitted(run: u64, actor: &str) -> Record {
     let event = Event::RunSubmitted {
+        key: None,
         workflow: "release".parse().expect("a name"),
         revision: Digest::of(b"revision"),
         bundle: Digest::of(b"bundle"),
@@ -124,18 +127,44 @@ struct Forged {
     records: fn(RunId, &mut Vec<(Record, Chain)>),
     audit: fn(&mut Vec<Entry>),
     list: fn(&mut Page),
+    deeds: fn(&mut Vec<(DeedRecord, Chain)>),
 }
 
 impl Forged {
     async fn new() -> Forged {
-        Forged { inner: written(history()).await, records: |_, _| {}, audit: |_| {}, list: |_| {} }
+        let inner = written(history()).await;
+        for (seq, environment) in [(1, "production"), (2, "staging")] {
+            let deed = Deed::EnvironmentFrozen {
+                environment: environment.into(),
+                by: "ann".into(),
+                reason: "sale".into(),
+                until: None,
+            };
+            let deed = DeedRecord { seq: Seq(seq), at: Timestamp::from_millis(90), deed };
+            inner.write(Together { deeds: vec![deed], ..Together::default() }).await.expect("written");
+        }
+        Forged { inner, records: |_, _| {}, audit: |_| {}, list: |_| {}, deeds: |_| {} }
     }
 }
 
 #[async_trait]
 impl Journal for Forged {
-    async fn append(&self, _records: Vec<Record>) -> Result<(), Error> {
+    async fn write(&self, _together: Together) -> Result<(), Error> {
         Ok(())
+    }
+
+    fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, Error> {
+        let mut deeds = self.inner.deeds()?;
+        (self.deeds)(&mut deeds);
+        Ok(deeds)
+    }
+
+    fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        self.inner.rows(prefix)
+    }
+
+    fn unique(&self, name: &str, seen: u64) -> Result<Option<RunId>, Error> {
+        self.inner.unique(name, seen)
     }
 
     fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, Error> {
@@ -179,7 +208,27 @@ impl Journal for Forged {
 
 #[tokio::test]
 async fn parts_that_do_not_fit_each_other_are_found_without_any_head() {
-    let table: [(&str, Forged, &str); 8] = [
+    let table: [(&str, Forged, &str); 11] = [
+        (
+            "a deed with its hash recomputed",
+            Forged { deeds: |deeds| deeds[0].1[0] ^= 1, ..Forged::new().await },
+            "deed 1 is not what it was",
+        ),
+        (
+            "a deed removed",
+            Forged {
+                deeds: |deeds| {
+                    deeds.pop();
+                },
+                ..Forged::new().await
+            },
+            "deed 2 is missing",
+        ),
+        (
+            "a deed that nobody did",
+            Forged { deeds: |deeds| deeds.push(deeds[0].clone()), ..Forged::new().await },
+            "deed 3 is not in the audit log",
+        ),
         (
             "a run with its hashes recomputed",
             Forged {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use crate::id::{Attempt, Digest, RunId, Seq, TaskName, WorkflowName};
 use crate::task::{Ask, Outputs, TaskError};
 
 /// One entry of the journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// The run.
     pub run: RunId,
@@ -27,7 +28,7 @@ pub struct Record {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A run was submitted; its bundle is on disk.
@@ -65,6 +66,9 @@ pub enum Event {
         /// The lanes that its tasks name, likewise.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         tags: BTreeSet<String>,
+        /// What whoever asked for it calls this one wish, so that it is granted once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Key>,
     },
     /// The run has its claims and may start tasks.
     RunAdmitted,
@@ -287,6 +291,14 @@ impl Event {
         }
     }
 
+    /// What no other run may have: the name of the wish.
+    pub fn unique(&self) -> Vec<String> {
+        match self {
+            Event::RunSubmitted { key: Some(key), .. } => vec![key.unique()],
+            _ => Vec::new(),
+        }
+    }
+
     /// The event's name, as it is stored.
     pub fn name(&self) -> &'static str {
         match self {
@@ -316,8 +328,24 @@ impl Event {
     }
 }
 
+/// What a caller calls one wish, so that asking twice gives one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Key {
+    /// The digest of the name, and of whose name it is; the name itself is the caller's.
+    pub name: Digest,
+    /// The digest of the wish: another one under the same name is a mistake of the caller.
+    pub request: Digest,
+}
+
+impl Key {
+    /// What no other run may have.
+    pub fn unique(&self) -> String {
+        format!("key:{}", self.name)
+    }
+}
+
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Every task succeeded or counts as passed.
@@ -340,7 +368,7 @@ impl Outcome {
 }
 
 /// What started a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Trigger {
     /// A person.
@@ -350,7 +378,7 @@ pub enum Trigger {
 }
 
 /// How a run follows on another one, which is final.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Origin {
     /// It does what the other one did not get done.
@@ -400,7 +428,7 @@ impl Origin {
 }
 
 /// What a run takes over for a task from the run that it follows on.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Kept {
     /// The task is done and is not done again.
     #[serde(default)]
@@ -417,7 +445,7 @@ pub struct Kept {
 }
 
 /// How a held task goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HoldAnswer {
     /// One more attempt, with the same plan.
@@ -431,7 +459,7 @@ pub enum HoldAnswer {
 }
 
 /// Somebody's word on an approval.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Consent {
     /// Who.
     pub actor: String,

@@ -61,6 +61,7 @@ impl Run {
             tags: self.submitted.tags.clone(),
             origin: Some(origin),
             kept,
+            key: None,
         }
     }
 

@@ -159,7 +159,7 @@ pub enum WaitingFor {
 }
 
 /// Why a task never began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Skipped {
     /// It was left out at submit; counts as passed.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::event::{Event, HoldAnswer, Origin, Record};
@@ -12,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::id::{RunId, TaskName, WorkflowName};
 
 /// A line in a list of runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunSummary {
     /// The run.
     pub id: RunId,
@@ -34,6 +35,9 @@ pub struct RunSummary {
     /// The run that it takes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undoes: Option<RunId>,
+    /// What no other run has, and it is found by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unique: Vec<String>,
     /// When it was submitted.
     pub submitted_at: Timestamp,
     /// When it became final.
@@ -72,6 +76,7 @@ impl RunSummary {
                     trigger: trigger.kind().to_owned(),
                     environments: environments.clone(),
                     tags: tags.clone(),
+                    unique: record.event.unique(),
                     submitted_at: record.at,
                     ended_at: None,
                     moving: BTreeSet::new(),
@@ -143,6 +148,7 @@ impl RunSummary {
             trigger: run.submitted.trigger.kind().to_owned(),
             environments: run.submitted.environments.clone(),
             tags: run.submitted.tags.clone(),
+            unique: Vec::new(),
             submitted_at: run.submitted.at,
             ended_at,
             moving: BTreeSet::new(),

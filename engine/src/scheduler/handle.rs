@@ -17,9 +17,10 @@ use crate::expression::{self, Part};
 use crate::graph::{Graph, Known};
 use crate::id::{Digest, RunId, Seq, TaskName};
 use crate::input::complete;
-use crate::journal::{self, Page, Query};
+use crate::journal::{self, Journal, Page, Query};
+use crate::ledger::{Deed, DeedRecord, Refused, Standing};
 use crate::logs::LogLine;
-use crate::run::{Event, FollowError, HoldAnswer, IllegalEvent, Kept, Origin, Record, Run, Trigger};
+use crate::run::{Event, FollowError, HoldAnswer, IllegalEvent, Kept, Key, Origin, Record, Run, Trigger};
 use crate::schema::nearest;
 use crate::task::{Plan, Registry};
 use crate::view::{self, RunSummary, RunView, Waits};
@@ -46,6 +47,8 @@ pub struct Submission {
     pub vars: BTreeMap<String, Value>,
     /// The names of the operator's secrets.
     pub secrets: BTreeSet<String>,
+    /// What the caller calls this wish: asked for again under the same name, also after a crash, it is the same run.
+    pub key: Option<Key>,
 }
 
 /// Why a run was not taken.
@@ -60,6 +63,23 @@ pub enum SubmitError {
     /// The policy refuses it while another run is active.
     #[error("run {} is active and holds {}", .0.run, .0.holds)]
     Busy(Blocker),
+    /// Something else was asked for under the same name before.
+    #[error("run {0} was asked for under the same key, with another request")]
+    KeyTaken(RunId),
+    /// It could not be recorded.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The engine is stopping.
+    #[error("the engine is stopping")]
+    Stopping,
+}
+
+/// Why a deed was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum DeedError {
+    /// It cannot be done as things stand.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// It could not be recorded.
     #[error(transparent)]
     Journal(#[from] journal::Error),
@@ -203,8 +223,11 @@ impl Engine {
             }
         }
         let (inbox, receiver) = mpsc::channel(1024);
-        let shared =
-            Arc::new(Shared { updates: broadcast::channel(16 * 1024).0, broken: watch::channel(None).0 });
+        let shared = Arc::new(Shared {
+            updates: broadcast::channel(16 * 1024).0,
+            broken: watch::channel(None).0,
+            standing: watch::channel(Arc::default()).0,
+        });
         let scheduler = scheduler(&parts, &shared, &inbox, mode)?;
         tokio::spawn(supervise(scheduler, receiver, mode));
         Ok(Engine { parts, shared, inbox })
@@ -224,6 +247,14 @@ impl Engine {
         let id = new_id(&self.parts, now);
         let bundle = Arc::new(submission.bundle.clone());
         let parts = self.parts.clone();
+        let seen = self.parts.journal.head().position;
+        if let Some(key) = submission.key.clone() {
+            let parts = self.parts.clone();
+            let granted = tokio::task::spawn_blocking(move || granted(&*parts.journal, &key, 0)).await;
+            if let Some(run) = granted.map_err(|error| SubmitError::Inputs(vec![error.to_string()]))?? {
+                return Ok(run);
+            }
+        }
         // Parsing and storing are not for the threads that serve others.
         let made = tokio::task::spawn_blocking(move || {
             let supplied = supplied(&parts, submission.from)?;
@@ -231,7 +262,36 @@ impl Engine {
         });
         let made = made.await;
         let (run, record) = made.map_err(|error| SubmitError::Inputs(vec![error.to_string()]))??;
-        self.enter(run, record, bundle, PolicyFile::Latest).await
+        self.enter(run, record, bundle, PolicyFile::Latest, seen).await
+    }
+
+    /// Does something that belongs to no run; when this returns, it is on disk.
+    ///
+    /// # Errors
+    /// Why it was not done.
+    pub async fn deed(&self, deed: Deed) -> Result<Seq, DeedError> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || self.broken().map_or(DeedError::Stopping, DeedError::Journal);
+        self.inbox.send(Input::Deed { deed: Box::new(deed), answer }).await.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())?
+    }
+
+    /// How things stand: what is paused and frozen, and who has a token.
+    pub fn standing(&self) -> Arc<Standing> {
+        Arc::clone(&self.shared.standing.borrow())
+    }
+
+    /// The same, for those who act on changes.
+    pub fn standing_changes(&self) -> watch::Receiver<Arc<Standing>> {
+        self.shared.standing.subscribe()
+    }
+
+    /// All deeds, in order.
+    ///
+    /// # Errors
+    /// A journal that cannot be read.
+    pub fn deeds(&self) -> Result<Vec<DeedRecord>, journal::Error> {
+        Ok(self.parts.journal.deeds()?.into_iter().map(|(deed, _)| deed).collect())
     }
 
     async fn enter(
@@ -240,10 +300,11 @@ impl Engine {
         record: Record,
         bundle: Arc<Bundle>,
         default: PolicyFile,
+        seen: u64,
     ) -> Result<RunId, SubmitError> {
         let (answer, answered) = oneshot::channel();
         let (run, record) = (Box::new(run), Box::new(record));
-        let input = Input::Submit { run, record, bundle, default, answer };
+        let input = Input::Submit { run, record, bundle, default, seen, answer };
         self.inbox.send(input).await.map_err(|_| self.stopping())?;
         answered.await.map_err(|_| self.stopping())?
     }
@@ -297,7 +358,7 @@ impl Engine {
         let made =
             made.await.map_err(|error| StartError::Journal(journal::Error::Damaged(error.to_string())));
         let (run, record, bundle) = made??;
-        Ok(self.enter(run, record, bundle, default).await?)
+        Ok(self.enter(run, record, bundle, default, 0).await?)
     }
 
     /// Says how a held task goes on; when this returns, the answer is on disk.
@@ -457,8 +518,13 @@ pub(super) fn scheduler(
         bundles.insert(run.id, bundle);
         runs.insert(run.id, run);
     }
+    let deeds = parts.journal.deeds()?;
+    let standing = Standing::fold(deeds.iter().map(|(deed, _)| deed))
+        .map_err(|why| journal::Error::Damaged(format!("the ledger: {why}")))?;
+    shared.standing.send_replace(Arc::new(standing.clone()));
     Ok(Scheduler {
         parts: parts.clone(),
+        standing,
         shared: Arc::clone(shared),
         sender: sender.clone(),
         runs,
@@ -528,6 +594,18 @@ fn undone_later(parts: &Parts, old: &Run) -> Result<Option<RunId>, StartError> {
     }
 }
 
+/// The run of a wish that was granted before. Runs sealed when the audit log ended at `seen` were looked at already.
+///
+/// # Errors
+/// Something else was asked for under the same name.
+pub(super) fn granted(journal: &dyn Journal, key: &Key, seen: u64) -> Result<Option<RunId>, SubmitError> {
+    let Some(run) = journal.unique(&key.unique(), seen)? else { return Ok(None) };
+    match journal.read(run)?.first().map(|record| &record.event) {
+        Some(Event::RunSubmitted { key: Some(before), .. }) if before.request == key.request => Ok(Some(run)),
+        _ => Err(SubmitError::KeyTaken(run)),
+    }
+}
+
 /// A new run's id: it sorts by the time of the submission.
 pub(super) fn new_id(parts: &Parts, now: crate::clock::Timestamp) -> RunId {
     let random = u128::from(parts.clock.random()) << 64 | u128::from(parts.clock.random());
@@ -574,6 +652,7 @@ pub(crate) fn seal(
         left_out,
         origin: submission.from.map(|of| Origin::From { of }),
         kept,
+        key: submission.key,
         environments: BTreeSet::new(),
         tags: BTreeSet::new(),
     };

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::handle::{Actor, CancelAnswer, PersonAnswer, SubmitError};
+use super::handle::{Actor, CancelAnswer, DeedError, PersonAnswer, SubmitError};
 use crate::bundle::Bundle;
-use crate::id::{Attempt, Digest, RunId, TaskName};
+use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
+use crate::ledger::Deed;
 use crate::run::{HoldAnswer, Record, Run};
 use crate::task::{Ask, Outputs, TaskError};
 use crate::view::RunView;
@@ -21,8 +22,12 @@ pub(super) enum Input {
         bundle: Arc<Bundle>,
         /// The policy where the file writes none.
         default: PolicyFile,
+        /// Up to where the audit log was looked through for a run of the same wish.
+        seen: u64,
         answer: oneshot::Sender<Result<RunId, SubmitError>>,
     },
+    /// Something is done that belongs to no run.
+    Deed { deed: Box<Deed>, answer: oneshot::Sender<Result<Seq, DeedError>> },
     /// An attempt is over.
     AttemptEnded { run: RunId, task: TaskName, attempt: Attempt, result: Result<Outputs, TaskError> },
     /// A running attempt wants something on disk.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::handle::{CancelAnswer, Mode, PersonAnswer, SubmitError, scheduler};
+use super::handle::{CancelAnswer, DeedError, Mode, PersonAnswer, SubmitError, scheduler};
 use super::input::Input;
 use super::{Parts, Scheduler, Shared};
 use crate::journal;
@@ -89,6 +89,9 @@ fn refuse(input: Input, why: &journal::Error) -> bool {
     match input {
         Input::Submit { answer, .. } => {
             let _ = answer.send(Err(SubmitError::Journal(why.clone())));
+        }
+        Input::Deed { answer, .. } => {
+            let _ = answer.send(Err(DeedError::Journal(why.clone())));
         }
         Input::Cancel { answer, .. } => {
             let _ = answer.send(CancelAnswer::Broken(why.clone()));

@@ -19,6 +19,7 @@ use crate::run::{ROLLBACK, Trigger};
 use crate::task::{Plan, Site, Task};
 
 mod control;
+mod ledger;
 mod model;
 
 /// While set, tasks that are told to block do so.
@@ -233,6 +234,7 @@ impl World {
             from: None,
             actor: "ann".into(),
             trigger: Trigger::Manual,
+            key: None,
             vars: BTreeMap::new(),
             secrets: BTreeSet::from(["token".to_owned()]),
         }

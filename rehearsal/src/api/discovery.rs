@@ -2,15 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use http::{Method, Response, StatusCode};
+use bytes::Bytes;
+use http::{Method, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
 use serde_json::{Map, Value, json};
 
 use super::{Body, Call, json_response, text_response};
-use crate::kinds::{Kind, TABLE};
+use crate::kinds::{self, Kind, TABLE};
 use crate::status::Failure;
 
 /// The version whose behaviour this API follows.
 const VERSION: (&str, &str) = ("1", "33");
+
+/// What `kubectl get all` lists.
+const IN_ALL: [&str; 8] = [
+    kinds::PODS,
+    kinds::SERVICES,
+    kinds::DEPLOYMENTS,
+    kinds::REPLICA_SETS,
+    kinds::JOBS,
+    "statefulsets.apps",
+    "daemonsets.apps",
+    "horizontalpodautoscalers.autoscaling",
+];
 
 /// Answers a request about the server; `None` where the path is about objects.
 pub(crate) fn answer(call: &Call) -> Option<Result<Response<Body>, Failure>> {
@@ -21,6 +35,7 @@ pub(crate) fn answer(call: &Call) -> Option<Result<Response<Body>, Failure>> {
         ["api"] => json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] }),
         ["apis"] => json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups() }),
         ["api", "v1"] => resources("", "v1")?,
+        ["openapi", "v2"] => return Some(Ok(openapi_v2())),
         ["openapi", "v3"] => openapi_index(),
         ["openapi", "v3", "api", "v1"] => openapi("", "v1"),
         ["openapi", "v3", "apis", group, version] => openapi(group, version),
@@ -52,6 +67,24 @@ pub(crate) fn answer(call: &Call) -> Option<Result<Response<Body>, Failure>> {
     } else {
         Err(Failure::method_not_allowed())
     })
+}
+
+/// OpenAPI 2 in the one form that older versions of kubectl read: a protobuf `Document` (gnostic's openapi.v2). It has no
+/// definitions, so kubectl leaves validation to the server, which does it.
+fn openapi_v2() -> Response<Body> {
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        // Wire type 2; every part here is shorter than 128 bytes.
+        let length = u8::try_from(bytes.len()).unwrap_or_default();
+        [&[number << 3 | 2, length], bytes].concat()
+    }
+    let info =
+        [field(1, b"Kubernetes"), field(2, format!("v{}.{}.0", VERSION.0, VERSION.1).as_bytes())].concat();
+    let document = [field(1, b"2.0"), field(2, &info), field(8, &[]), field(9, &[])].concat();
+    let mut response = Response::new(Full::new(Bytes::from(document)).boxed_unsync());
+    // Clients ask with `@v1.0`, which is no valid media type: servers answer with a dot.
+    let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
 }
 
 /// The OpenAPI documents that there are: one a group and version.
@@ -118,6 +151,7 @@ fn entries(kind: &Kind) -> Vec<Value> {
     let mut entries = vec![json!({
         "name": kind.plural, "singularName": kind.kind.to_lowercase(), "namespaced": kind.namespaced,
         "kind": kind.kind, "verbs": verbs, "shortNames": kind.short,
+        "categories": if IN_ALL.contains(&kind.resource) { &["all"][..] } else { &[] },
     })];
     entries.extend(kind.subresources.iter().map(|subresource| {
         let kind_name = if *subresource == "scale" { "Scale" } else { kind.kind };

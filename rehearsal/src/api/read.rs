@@ -3,6 +3,7 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::table::Table;
 use super::{Body, Call, Target, json_response, text_response};
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
@@ -20,7 +21,11 @@ pub(crate) fn read(cluster: &Cluster, target: &Target, call: &Call) -> Result<Re
         match target.subresource.as_str() {
             "log" => log(state, &object, call).map(text_response),
             "scale" => Ok(json_response(StatusCode::OK, &scale(&object))),
-            _ => Ok(json_response(StatusCode::OK, &object)),
+            _ => {
+                let shown =
+                    Table::asked(call, target.kind).map(|table| table.of_one(&object, state.clock.now()));
+                Ok(json_response(StatusCode::OK, shown.as_ref().unwrap_or(&object)))
+            }
         }
     })
 }
@@ -44,17 +49,20 @@ fn list(state: &State, target: &Target, call: &Call) -> Result<Value, Failure> {
         })
         .filter(|(_, object)| selector.matches(object))
         .peekable();
-    let mut items = Vec::new();
+    let mut items: Vec<&Value> = Vec::new();
     let mut metadata = json!({ "resourceVersion": revision.to_string() });
     while let Some((key, object)) = matching.next() {
-        items.push(without_type(object));
+        items.push(object);
         if items.len() == limit && matching.peek().is_some() {
             metadata["continue"] = encode_continue(revision, key).into();
             metadata["remainingItemCount"] = matching.count().into();
             break;
         }
     }
-    Ok(list_of(target.kind, metadata, items))
+    Ok(match Table::asked(call, target.kind) {
+        Some(table) => table.of(&metadata, items.into_iter(), state.clock.now()),
+        None => list_of(target.kind, metadata, items.into_iter().map(without_type).collect()),
+    })
 }
 
 fn list_of(kind: &Kind, metadata: Value, items: Vec<Value>) -> Value {

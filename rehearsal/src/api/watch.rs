@@ -15,6 +15,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::table::Table;
 use super::{Body, Call, Target};
 use crate::cluster::Cluster;
 use crate::kinds::Kind;
@@ -30,6 +31,7 @@ struct Watcher {
     cluster: Cluster,
     changes: tokio::sync::watch::Receiver<u64>,
     kind: &'static Kind,
+    table: Option<Table>,
     namespace: String,
     selector: Selector,
     revision: u64,
@@ -49,6 +51,7 @@ pub(crate) fn watch(cluster: &Cluster, target: &Target, call: &Call) -> Result<R
         cluster: cluster.clone(),
         changes: cluster.changes(),
         kind: target.kind,
+        table: Table::asked(call, target.kind),
         namespace: target.namespace.clone(),
         selector,
         revision: 0,
@@ -68,6 +71,7 @@ pub(crate) fn watch(cluster: &Cluster, target: &Target, call: &Call) -> Result<R
     }
     let lines = stream::unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await?;
+        let event = watcher.shown(event);
         let line = Bytes::from(format!("{event}\n"));
         Some((Ok::<_, Infallible>(Frame::data(line)), watcher))
     });
@@ -97,6 +101,16 @@ impl Watcher {
             );
             self.ready.push_back(bookmark);
         }
+    }
+
+    /// An event in the form that was asked for; an error is a `Status` in every form.
+    fn shown(&self, mut event: Value) -> Value {
+        let Some(table) = self.table.filter(|_| event["type"] != "ERROR") else { return event };
+        let now = self.cluster.with(|state| state.clock.now());
+        let object = event["object"].take();
+        event["object"] =
+            if event["type"] == "BOOKMARK" { table.mark(&object, now) } else { table.of_one(&object, now) };
+        event
     }
 
     async fn next(&mut self) -> Option<Value> {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use graylane_engine::clock::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::environment::{Site, deployment};
 use crate::manifest::{ObjectRef, images, kind};
 
 /// A lane, hop by hop.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Chain {
     /// The lane.
     pub lane: Lane,
@@ -25,7 +26,7 @@ pub struct Chain {
 }
 
 /// One service as the lane's requests meet it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hop {
     /// The service.
     pub service: String,
@@ -42,7 +43,7 @@ pub struct Hop {
 }
 
 /// Which version answers the lane's requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Version {
     /// The lane's copy.

@@ -810,8 +810,11 @@ async fn a_late_answer_is_kept_as_ignored_and_changes_nothing() {
     world.until(run, |view| view.tasks[0].phase.is_some()).await;
     world.engine.shutdown().await;
     let (sender, _inbox) = mpsc::channel(8);
-    let shared =
-        Arc::new(Shared { updates: broadcast::channel(8).0, broken: tokio::sync::watch::channel(None).0 });
+    let shared = Arc::new(Shared {
+        updates: broadcast::channel(8).0,
+        broken: tokio::sync::watch::channel(None).0,
+        standing: tokio::sync::watch::channel(Arc::default()).0,
+    });
     let mut scheduler = handle::scheduler(&world.parts, &shared, &sender, Mode::Work).expect("folded");
     let mut answers = async |attempt: u32| {
         let mut turn = Turn::default();

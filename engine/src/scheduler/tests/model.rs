@@ -10,7 +10,8 @@ use std::sync::atomic::AtomicI64;
 use super::*;
 use crate::audit::{Chain, Entry, Head};
 use crate::id::Digest;
-use crate::journal::{Page, Query};
+use crate::journal::{Page, Query, Together};
+use crate::ledger::DeedRecord;
 use crate::run::{Consent, HoldAnswer, Origin, RunSummary, Skipped};
 
 /// A journal that also keeps the order over all runs.
@@ -22,10 +23,22 @@ struct Tape {
 
 #[async_trait]
 impl Journal for Tape {
-    async fn append(&self, records: Vec<Record>) -> Result<(), journal::Error> {
-        self.inner.append(records.clone()).await?;
-        self.records.lock().expect("a tape").extend(records);
+    async fn write(&self, together: Together) -> Result<(), journal::Error> {
+        self.inner.write(together.clone()).await?;
+        self.records.lock().expect("a tape").extend(together.records);
         Ok(())
+    }
+
+    fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, journal::Error> {
+        self.inner.deeds()
+    }
+
+    fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        self.inner.rows(prefix)
+    }
+
+    fn unique(&self, name: &str, seen: u64) -> Result<Option<RunId>, journal::Error> {
+        self.inner.unique(name, seen)
     }
 
     fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, journal::Error> {

@@ -1,0 +1,81 @@
+//! The table of routes. A new one is a handler in a file of this folder and a row here; then
+//! `graylane schema api > docs/openapi.json`, and a row in the table of roles (`tests/roles.rs`).
+
+use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
+use super::route::{Route, get, post};
+use super::{audit, environment, lanes, runs, site, store, stream, system};
+
+/// Every route: who may, its name, what it is for, the handler.
+pub(crate) fn table() -> Vec<Route> {
+    vec![
+        get("/api/v1/health", Anybody, "getHealth", "Who answers", system::health),
+        get("/api/v1/openapi.json", Anybody, "getDocument", "This document", system::document),
+        get("/api/v1/runs", Viewer, "listRuns", "Runs, newest first", runs::list),
+        post("/api/v1/runs", Admin, "submitRun", "Submit a run with files of one's own", runs::submit)
+            .with_bundle(),
+        get("/api/v1/runs/{run}", Viewer, "getRun", "Everything about a run", runs::show),
+        post("/api/v1/runs/{run}/cancel", Operator, "cancelRun", "Ask a run to end", runs::cancel),
+        post("/api/v1/runs/{run}/answer", Operator, "answerRun", "Say how a held task goes on", runs::answer),
+        post("/api/v1/runs/{run}/approval", Approver, "approveRun", "Agree, or do not", runs::approval),
+        post(
+            "/api/v1/runs/{run}/follow-up",
+            Operator,
+            "followUpRun",
+            "Undo, retry or rerun",
+            runs::follow_up,
+        ),
+        get("/api/v1/runs/{run}/log", Viewer, "getRunLog", "What the tasks of a run logged", runs::log),
+        get(
+            "/api/v1/runs/{run}/follow",
+            Viewer,
+            "followRun",
+            "A run as it goes on, to its end",
+            stream::follow,
+        ),
+        get("/api/v1/plans/{digest}", Viewer, "getPlan", "A plan that is on disk", runs::plan),
+        post("/api/v1/preview", Admin, "previewRun", "What a run would do", site::preview_run).with_bundle(),
+        post("/api/v1/lanes", Viewer, "listLanes", "The lanes of an environment", lanes::list).with_bundle(),
+        post("/api/v1/lanes/chain", Viewer, "showLane", "A lane, hop by hop", lanes::chain).with_bundle(),
+        post("/api/v1/lanes/renew", Operator, "renewLane", "Let a lane live longer", lanes::renew)
+            .with_bundle(),
+        post(
+            "/api/v1/environments/check",
+            Viewer,
+            "checkEnvironment",
+            "Whether an environment is ready",
+            environment::check,
+        )
+        .with_bundle()
+        .long(),
+        post(
+            "/api/v1/environments/fix",
+            Admin,
+            "fixEnvironment",
+            "Mend what can be mended safely",
+            environment::fix,
+        )
+        .with_bundle()
+        .long(),
+        post(
+            "/api/v1/environments/adoption",
+            Viewer,
+            "planAdoption",
+            "What brings a baseline to the version label",
+            environment::plan,
+        )
+        .with_bundle(),
+        post("/api/v1/environments/adopt", Admin, "stepAdoption", "The next step of that", environment::step)
+            .with_bundle()
+            .long(),
+        post("/api/v1/render", Viewer, "renderCopy", "The gray copy of a service", site::render)
+            .with_bundle(),
+        get("/api/v1/audit", Viewer, "listAudit", "Who did what, oldest first", audit::entries),
+        get("/api/v1/audit/head", Viewer, "getAuditHead", "The end of the audit log", audit::head),
+        post("/api/v1/audit/verify", Viewer, "verifyAudit", "Follow the whole history", audit::verify).long(),
+        get("/api/v1/store", Viewer, "getStore", "What the store holds", store::statistics),
+        post("/api/v1/store/check", Admin, "checkStore", "Read every byte that is kept", store::check).long(),
+        post("/api/v1/store/backup", Owner, "backUpStore", "Write everything to a file here", store::backup)
+            .long(),
+        post("/api/v1/store/compact", Admin, "compactStore", "Give back room", store::compact).long(),
+    ]
+}

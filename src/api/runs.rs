@@ -1,0 +1,201 @@
+//! Runs: list, submit, look at one, and what people say to one.
+
+use axum::Json;
+use axum::extract::State as Given;
+use graylane_engine::id::{Digest, RunId, TaskName};
+use graylane_engine::journal::{Page, Query};
+use graylane_engine::logs::LogLine;
+use graylane_engine::run::Trigger;
+use graylane_engine::scheduler::{CancelAnswer, FollowUp, PersonAnswer, Submission};
+use graylane_engine::task::Plan;
+use graylane_engine::view::{RunSummary, RunView};
+
+use super::caller::Caller;
+use super::error::{ApiError, Code};
+use super::extract::{Asked, Body, In};
+use super::{State, bundles, wire};
+
+pub(super) async fn list(
+    Given(state): Given<State>,
+    caller: Caller,
+    Asked(asked): Asked<wire::List>,
+) -> Result<Json<Page>, ApiError> {
+    let mut page = if asked.unfinished {
+        let mut runs = state.engine.unfinished();
+        runs.reverse();
+        Page { runs, more: false }
+    } else {
+        let query = asked.query().map_err(ApiError::bad_request)?;
+        state.engine.runs(&query).map_err(|error| ApiError::store(error.to_string()))?
+    };
+    page.runs.retain(|run| reaches(&caller, run).is_ok());
+    Ok(Json(page))
+}
+
+pub(super) async fn submit(
+    Given(state): Given<State>,
+    caller: Caller,
+    Body(asked): Body<wire::Submit>,
+) -> Result<Json<wire::Submitted>, ApiError> {
+    let id = state.engine.submit(submission(&state, &caller, asked).await?).await?;
+    Ok(Json(wire::Submitted { id: id.to_string() }))
+}
+
+/// What is submitted, as far as the caller may bring it: variables and secrets are the operator's, as environments are.
+pub(super) async fn submission(
+    state: &State,
+    caller: &Caller,
+    asked: wire::Submit,
+) -> Result<Submission, ApiError> {
+    let from = asked.from.as_deref().map(|text| one(state, caller, text)).transpose()?;
+    let (vars, secrets) = if caller.is_owner() {
+        (asked.vars, asked.secrets)
+    } else {
+        (state.settings.vars.clone(), state.settings.secret_names())
+    };
+    Ok(Submission {
+        bundle: bundles::sent(state, caller, Some(&asked.bundle)).await?,
+        inputs: asked.inputs,
+        only: asked.only,
+        skip: asked.skip,
+        from: from.map(|run| run.id),
+        actor: caller.name(asked.actor),
+        trigger: Trigger::Manual,
+        key: None,
+        vars,
+        secrets,
+    })
+}
+
+pub(super) async fn show(
+    Given(state): Given<State>,
+    caller: Caller,
+    In(run): In<String>,
+) -> Result<Json<RunView>, ApiError> {
+    let id = one(&state, &caller, &run)?.id;
+    let view = state.engine.view(id).await.map_err(|error| ApiError::store(error.to_string()))?;
+    view.map(Json).ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))
+}
+
+/// A run by its id, by the beginning of one that only one run has, or `latest`; where the caller's token is for it.
+pub(super) fn one(state: &State, caller: &Caller, text: &str) -> Result<RunSummary, ApiError> {
+    let query = match text {
+        "latest" => Query { limit: 1, ..Query::default() },
+        text => Query { limit: 2, ..Query::beginning(text).map_err(|_| no_run(text))? },
+    };
+    let page = state.engine.runs(&query).map_err(|error| ApiError::store(error.to_string()))?;
+    let mut runs = page.runs.into_iter();
+    match (runs.next(), runs.next()) {
+        (Some(run), None) => {
+            reaches(caller, &run)?;
+            Ok(run)
+        }
+        (None, _) if text == "latest" => Err(ApiError::not_found("there is no run yet")),
+        (None, _) => Err(no_run(text)),
+        (Some(_), Some(_)) => {
+            Err(ApiError::not_found(format!("more than one run begins with `{text}`: give more of the id")))
+        }
+    }
+}
+
+/// Refuses who is limited to other workflows or environments than this run's.
+pub(super) fn reaches(caller: &Caller, run: &RunSummary) -> Result<(), ApiError> {
+    caller.reach(Some(run.workflow.as_str()), run.environments.iter().map(String::as_str))
+}
+
+fn no_run(text: &str) -> ApiError {
+    ApiError::not_found(format!("there is no run `{text}`"))
+}
+
+pub(super) async fn cancel(
+    Given(state): Given<State>,
+    caller: Caller,
+    In(run): In<String>,
+    Body(asked): Body<wire::Cancel>,
+) -> Result<Json<wire::Cancelled>, ApiError> {
+    let id = one(&state, &caller, &run)?.id;
+    let answer = match state.engine.cancel(id, caller.name(asked.actor), asked.reason, asked.now).await {
+        CancelAnswer::Cancelling => "cancelling",
+        CancelAnswer::AlreadyCancelling => "already-cancelling",
+        CancelAnswer::NotActive => "not-active",
+        CancelAnswer::Broken(error) => return Err(ApiError::store(error.to_string())),
+    };
+    Ok(Json(wire::Cancelled { answer: answer.into() }))
+}
+
+pub(super) async fn answer(
+    Given(state): Given<State>,
+    caller: Caller,
+    In(run): In<String>,
+    Body(asked): Body<wire::Answer>,
+) -> Result<Json<wire::Answered>, ApiError> {
+    let id = one(&state, &caller, &run)?.id;
+    let actor = caller.actor(&state.settings, asked.actor);
+    let task = task_name(asked.task)?;
+    let answered = state.engine.answer_hold(id, task, asked.answer, actor, asked.comment).await;
+    taken(id, "held", answered)
+}
+
+pub(super) async fn approval(
+    Given(state): Given<State>,
+    caller: Caller,
+    In(run): In<String>,
+    Body(asked): Body<wire::Consent>,
+) -> Result<Json<wire::Answered>, ApiError> {
+    let id = one(&state, &caller, &run)?.id;
+    let actor = caller.actor(&state.settings, asked.actor);
+    let task = task_name(asked.task)?;
+    let answered = state.engine.approve(id, task, asked.agrees, actor, asked.comment).await;
+    taken(id, "waiting for approval", answered)
+}
+
+fn task_name(text: Option<String>) -> Result<Option<TaskName>, ApiError> {
+    text.map(|text| text.parse()).transpose().map_err(|error| ApiError::bad_request(format!("{error}")))
+}
+
+fn taken(id: RunId, what: &str, answer: PersonAnswer) -> Result<Json<wire::Answered>, ApiError> {
+    match answer {
+        PersonAnswer::Taken(task) => Ok(Json(wire::Answered { task })),
+        PersonAnswer::NotWaiting => {
+            Err(ApiError::new(Code::NotWaiting, format!("no such task of run {id} is {what}")))
+        }
+        PersonAnswer::Several(tasks) => {
+            let names: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+            let words = format!("{} of run {id} are {what}: say which with --task", names.join(" and "));
+            Err(ApiError::new(Code::NotWaiting, words))
+        }
+        PersonAnswer::Refused(why) => Err(ApiError::not_allowed(why)),
+        PersonAnswer::Broken(error) => Err(ApiError::store(error.to_string())),
+    }
+}
+
+pub(super) async fn follow_up(
+    Given(state): Given<State>,
+    caller: Caller,
+    In(run): In<String>,
+    Body(asked): Body<wire::FollowUp>,
+) -> Result<Json<wire::Submitted>, ApiError> {
+    let id = one(&state, &caller, &run)?.id;
+    let how = match asked.how {
+        wire::How::Undo { force } => FollowUp::Undo { force },
+        wire::How::Retry { from } => FollowUp::Retry { from: task_name(from)? },
+        wire::How::Rerun => FollowUp::Rerun,
+    };
+    let id = state.engine.follow_up(id, how, caller.name(asked.actor)).await?;
+    Ok(Json(wire::Submitted { id: id.to_string() }))
+}
+
+pub(super) async fn log(
+    Given(state): Given<State>,
+    caller: Caller,
+    In(run): In<String>,
+) -> Result<Json<Vec<LogLine>>, ApiError> {
+    let id = one(&state, &caller, &run)?.id;
+    state.engine.log(id).map(Json).map_err(|error| ApiError::store(error.to_string()))
+}
+
+/// Whoever knows the digest has been shown the run.
+pub(super) async fn plan(Given(state): Given<State>, In(digest): In<String>) -> Result<Json<Plan>, ApiError> {
+    let digest: Digest = digest.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+    state.engine.plan(&digest).map(Json).map_err(|error| ApiError::store(error.to_string()))
+}
