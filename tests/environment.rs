@@ -143,11 +143,6 @@ async fn an_adoption_is_refused_where_somebody_would_fight_with_it() {
     type Change = fn(&Value) -> Value;
     let table: &[(&str, Change, &str)] = &[
         (
-            "an owner",
-            |_| json!([{ "op": "add", "path": "/metadata/ownerReferences", "value": [{ "apiVersion": "x/v1", "kind": "App", "name": "spring", "uid": "u" }] }]),
-            "refused: Deployment spring-cloud-a belongs to App spring, which would make it anew as it was: let that one write the label",
-        ),
-        (
             "Argo CD",
             |_| json!([{ "op": "add", "path": "/metadata/annotations/argocd.argoproj.io~1tracking-id", "value": "t" }]),
             "refused: Deployment spring-cloud-a is kept by Argo CD (`argocd.argoproj.io/...`), which would put it back: pause it for this object",
@@ -172,10 +167,20 @@ async fn an_adoption_is_refused_where_somebody_would_fight_with_it() {
         let desk = old_baseline().await;
         let live = desk.get("Deployment", "spring-cloud-a").await.expect("there");
         desk.edit("Deployment", "spring-cloud-a", change(&live)).await;
-        // An unbound claim or an owner that is not there changes nothing about what is told.
+        // An unbound claim, whose pods wait, changes nothing about what is told.
         tokio::time::sleep(Duration::from_secs(20)).await;
         refused(&desk, what, words).await;
     }
+    let desk = old_baseline().await;
+    let owner = desk.get("Service", "spring-cloud-a-base").await.expect("there");
+    let owner = json!([{ "apiVersion": "v1", "kind": "Service", "name": "spring-cloud-a-base", "uid": owner["metadata"]["uid"] }]);
+    desk.edit(
+        "Deployment",
+        "spring-cloud-a",
+        json!([{ "op": "add", "path": "/metadata/ownerReferences", "value": owner }]),
+    )
+    .await;
+    refused(&desk, "an owner", "refused: Deployment spring-cloud-a belongs to Service spring-cloud-a-base, which would make it anew as it was: let that one write the label").await;
     let desk = old_baseline().await;
     let scaler = json!({
         "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": { "name": "scales-a" },
@@ -238,7 +243,7 @@ async fn a_baseline_is_adopted_under_traffic_and_no_request_fails() {
     home.graylane(&["environment", "adopt", "spring-a", "-e", "production"]).expect(0);
     let ran = home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
     assert!(ran.stdout.contains("the gray user stays on the lane"), "{}", ran.stdout);
-    let audit = home.graylane(&["audit", "log"]);
+    let audit = home.graylane(&["audit", "list"]);
     assert!(
         audit.stdout.contains("adopted `spring-a`"),
         "every step that writes stands in the audit log: {audit:?}"
@@ -275,11 +280,14 @@ async fn control_a_baseline_that_is_deleted_and_made_anew_costs_requests() {
     assert!(failed > 0, "a Deployment that is gone before the new one is up must cost requests");
 }
 
+/// A patch of an object: its kind, its name, what is done to it.
+type OnCluster = (&'static str, &'static str, fn() -> Value);
+
 struct Found {
     what: &'static str,
     /// Makes the example wrong.
     wrong: fn(&Home),
-    on_cluster: Option<(&'static str, &'static str, fn() -> Value)>,
+    on_cluster: Option<OnCluster>,
     check: &'static str,
     level: Level,
     message: &'static str,

@@ -758,7 +758,7 @@ impl Deploy<'_> {
             self.remove(removed).await?;
         }
         let serves = |removed: &&Removed| matches!(removed.at.kind.as_str(), "Service" | "Deployment");
-        if rest.iter().any(|removed| serves(removed)) && !self.cx.passed(LET_GO) {
+        if rest.iter().any(serves) && !self.cx.passed(LET_GO) {
             self.drain().await?;
             self.cx.checkpoint(LET_GO).await?;
         }

@@ -111,7 +111,7 @@ fn fields(entry: &Value) -> Vec<String> {
     }
     found.retain(|field| {
         let within = |prefix: &&str| field == *prefix || field.starts_with(&format!("{prefix}."));
-        !THEIRS.iter().any(|theirs| within(theirs))
+        !THEIRS.iter().any(within)
     });
     found
 }
