@@ -465,8 +465,12 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
                 "name the folder with --environments, or run from the folder that holds config/environments",
             ));
     }
-    let (graph, problems, texts) = validate::check_one(context, &shown, &bytes, &bundle);
-    let Some(graph) = graph else {
+    let (graph, mut problems, texts) = validate::check_one(context, &shown, &bytes, &bundle);
+    let folder = args.file.parent().unwrap_or(std::path::Path::new(""));
+    let unreadable = graylane_tasks::attached::attach(&mut bundle, &shown, &bytes, folder);
+    let sealed = unreadable.is_empty();
+    problems.extend(unreadable);
+    let Some(graph) = graph.filter(|_| sealed) else {
         let count = problems.len();
         let problems = [problems, broken].concat();
         return Err(Failure::refused(format!(

@@ -263,6 +263,16 @@ async fn control_a_baseline_that_is_deleted_and_made_anew_costs_requests() {
     let api: Api<DynamicObject> = Api::namespaced_with(rehearsal.client().await, NAMESPACE, &resource);
     let live = api.get("spring-cloud-a").await.expect("there");
     api.delete("spring-cloud-a", &DeleteParams::background()).await.expect("deleted");
+    // As `kubectl replace --force` does it: what is there goes first.
+    let pods = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods");
+    let pods: Api<DynamicObject> = Api::namespaced_with(rehearsal.client().await, NAMESPACE, &pods);
+    let old = ListParams::default().labels("app=spring-cloud-a");
+    for _ in 0..600 {
+        if pods.list(&old).await.expect("listed").items.is_empty() {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
     let mut anew = serde_json::to_value(live).expect("json");
     anew["metadata"] = json!({ "name": "spring-cloud-a" });
     anew.as_object_mut().expect("a map").remove("status");
@@ -270,11 +280,7 @@ async fn control_a_baseline_that_is_deleted_and_made_anew_costs_requests() {
         anew.pointer_mut(pointer).expect("there")["zadigx-release-version"] = "original".into();
     }
     api.patch("spring-cloud-a", &PatchParams::apply("by-hand"), &Patch::Apply(&anew)).await.expect("applied");
-    until("the new pods answer", || {
-        let pods = ask(&rehearsal.gateway, "/a", &[]);
-        pods.status == 200
-    });
-    std::thread::park_timeout(Duration::from_secs(4));
+    until("the new pods answer", || ask(&rehearsal.gateway, "/a", &[]).status == 200);
     let failed: u64 =
         load.stop().iter().flatten().filter(|(answer, _)| !answer.starts_with("200 ")).map(|(_, n)| n).sum();
     assert!(failed > 0, "a Deployment that is gone before the new one is up must cost requests");

@@ -20,12 +20,18 @@ const A: &str = "spring-cloud-a-mse-gray";
 const C: &str = "spring-cloud-c-mse-gray";
 
 fn entry() -> Value {
-    json!({ "service": "spring-a", "header": { "name": "x-user-id", "value": "100" } })
+    entry_of("gray")
+}
+
+/// The users of a lane: two lanes do not let the same ones in.
+fn entry_of(tag: &str) -> Value {
+    let user = if tag == "gray" { "100" } else { tag };
+    json!({ "service": "spring-a", "header": { "name": "x-user-id", "value": user } })
 }
 
 /// A lane of a and c, a being its entry.
 fn lane(tag: &str) -> Value {
-    json!({ "tag": tag, "images": { "spring-a": "a:2", "spring-c": "c:2" }, "entry": entry() })
+    json!({ "tag": tag, "images": { "spring-a": "a:2", "spring-c": "c:2" }, "entry": entry_of(tag) })
 }
 
 const CONFIG: &str =

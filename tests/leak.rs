@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use graylane_rehearsal::{Cluster, Delays, Options};
 use graylane_tasks::cluster::{Cluster as Told, create_all};
+use graylane_tasks::environment::GatewayKind;
 use graylane_tasks::lane::leak::{Pods, leaks};
 use graylane_tasks::lane::{Copy, render};
 use graylane_tasks::manifest::{kind, name, parse, texts};
@@ -143,6 +144,9 @@ async fn judge(selectors: &[BTreeMap<String, String>]) -> (Vec<String>, Vec<Stri
         live: &none,
         replicas: 1,
         entry: None,
+        gateway: GatewayKind::Mse,
+        patches: &[],
+        edited: None,
     };
     let rendered = render(&copy).expect("rendered");
     let pods: Vec<Pods> =

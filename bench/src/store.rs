@@ -65,6 +65,7 @@ fn task(name: &str) -> Result<TaskName, String> {
 fn submitted(run: u64, workflow: &str, bundle: &Digest) -> Result<Event, String> {
     let images = json!({ "spring-a": format!("registry.example.com/spring-a:v{run}"), "spring-c": "registry.example.com/spring-c:v2" });
     Ok(Event::RunSubmitted {
+        source: None,
         key: None,
         workflow: workflow.parse().map_err(|error| format!("{error}"))?,
         revision: Digest::of(workflow.as_bytes()),

@@ -89,6 +89,7 @@ fn submission(yaml: &str) -> Submission {
         from: None,
         actor: "bench".into(),
         trigger: Trigger::Manual,
+        source: None,
         key: None,
         vars: std::collections::BTreeMap::new(),
         secrets: std::collections::BTreeSet::new(),

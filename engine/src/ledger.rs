@@ -52,6 +52,25 @@ pub enum Deed {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// A revision of a workflow was found good, and holds from now on; its bytes are on disk under their digest.
+    WorkflowTaken {
+        /// The workflow.
+        workflow: WorkflowUid,
+        /// The file, below its source.
+        path: String,
+        /// The SHA-256 of the file.
+        revision: Digest,
+        /// The commit that it comes from, where it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        commit: Option<String>,
+    },
+    /// No file holds the workflow any more.
+    WorkflowGone {
+        /// The workflow.
+        workflow: WorkflowUid,
+        /// How that was seen.
+        reason: String,
+    },
     /// Nothing is written to the environment any more; a second one changes reason and end.
     EnvironmentFrozen {
         /// The environment.
@@ -182,6 +201,8 @@ impl Deed {
         match self {
             Deed::WorkflowPaused { .. } => "workflow-paused",
             Deed::WorkflowUnpaused { .. } => "workflow-unpaused",
+            Deed::WorkflowTaken { .. } => "workflow-taken",
+            Deed::WorkflowGone { .. } => "workflow-gone",
             Deed::EnvironmentFrozen { .. } => "environment-frozen",
             Deed::EnvironmentThawed { .. } => "environment-thawed",
             Deed::TokenCreated { .. } => "token-created",
@@ -203,7 +224,41 @@ impl Deed {
             | Deed::TokenRevoked { by, .. }
             | Deed::LaneRenewed { by, .. }
             | Deed::EnvironmentChanged { by, .. } => Some(by),
-            Deed::ScheduleReset { .. } => None,
+            Deed::WorkflowTaken { .. } | Deed::WorkflowGone { .. } | Deed::ScheduleReset { .. } => None,
+        }
+    }
+
+    /// The workflow that it concerns, where it is about one.
+    pub fn workflow(&self) -> Option<&WorkflowUid> {
+        match self {
+            Deed::WorkflowPaused { workflow, .. }
+            | Deed::WorkflowUnpaused { workflow, .. }
+            | Deed::WorkflowTaken { workflow, .. }
+            | Deed::WorkflowGone { workflow, .. }
+            | Deed::ScheduleReset { workflow, .. } => Some(workflow),
+            Deed::EnvironmentFrozen { .. }
+            | Deed::EnvironmentThawed { .. }
+            | Deed::TokenCreated { .. }
+            | Deed::TokenRevoked { .. }
+            | Deed::LaneRenewed { .. }
+            | Deed::EnvironmentChanged { .. } => None,
+        }
+    }
+
+    /// The stored bytes that it names: a workflow file.
+    pub fn object(&self) -> Option<&Digest> {
+        match self {
+            Deed::WorkflowTaken { revision, .. } => Some(revision),
+            Deed::WorkflowPaused { .. }
+            | Deed::WorkflowUnpaused { .. }
+            | Deed::WorkflowGone { .. }
+            | Deed::EnvironmentFrozen { .. }
+            | Deed::EnvironmentThawed { .. }
+            | Deed::TokenCreated { .. }
+            | Deed::TokenRevoked { .. }
+            | Deed::LaneRenewed { .. }
+            | Deed::EnvironmentChanged { .. }
+            | Deed::ScheduleReset { .. } => None,
         }
     }
 
@@ -214,6 +269,11 @@ impl Deed {
         match self {
             Deed::WorkflowPaused { workflow, reason, .. } => format!("paused {workflow}{}", why(reason)),
             Deed::WorkflowUnpaused { workflow, reason, .. } => format!("unpaused {workflow}{}", why(reason)),
+            Deed::WorkflowTaken { workflow, path, revision, commit } => {
+                let commit = commit.as_ref().map(|commit| format!(" of commit {commit}")).unwrap_or_default();
+                format!("took revision {} of {workflow} from {path}{commit}", revision.short())
+            }
+            Deed::WorkflowGone { workflow, reason } => format!("{workflow} is gone: {reason}"),
             Deed::EnvironmentFrozen { environment, reason, until, .. } => {
                 let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
                 format!("froze {environment}{until}: {reason}")
@@ -246,6 +306,20 @@ pub struct Pause {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// The last good revision of a workflow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// The file, below its source.
+    pub path: String,
+    /// The SHA-256 of the file, under which the store has it.
+    pub revision: Digest,
+    /// The commit that it comes from, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Since when it holds.
+    pub since: Timestamp,
 }
 
 /// An environment that is not to be written to.
@@ -306,6 +380,8 @@ pub struct Standing {
     pub paused: BTreeMap<WorkflowUid, Pause>,
     /// The last pause that is over, from when to when.
     pub was_paused: BTreeMap<WorkflowUid, (Timestamp, Timestamp)>,
+    /// The workflows that sources hold, each with its last good revision.
+    pub revisions: BTreeMap<WorkflowUid, Revision>,
     frozen: BTreeMap<String, Freeze>,
     /// The tokens, by id; revoked ones too.
     pub tokens: BTreeMap<String, Token>,
@@ -380,7 +456,11 @@ impl Standing {
                 ))
             }
             // A lane that lives longer changes nothing that anybody meets.
-            Deed::LaneRenewed { .. } | Deed::ScheduleReset { .. } => None,
+            Deed::LaneRenewed { .. } => None,
+            Deed::WorkflowGone { workflow, .. } if !self.revisions.contains_key(workflow) => {
+                no(format!("{workflow} is not known"))
+            }
+            Deed::WorkflowTaken { .. } | Deed::WorkflowGone { .. } | Deed::ScheduleReset { .. } => None,
         }
     }
 
@@ -432,7 +512,16 @@ impl Standing {
                     self.tokens.get_mut(id).ok_or_else(|| Refused(format!("there is no token {id}")))?;
                 token.revoked = Some(at);
             }
-            Deed::LaneRenewed { .. } | Deed::EnvironmentChanged { .. } | Deed::ScheduleReset { .. } => {}
+            Deed::LaneRenewed { .. } | Deed::EnvironmentChanged { .. } => {}
+            Deed::WorkflowTaken { workflow, path, revision, commit } => {
+                let (path, revision, commit) = (path.clone(), revision.clone(), commit.clone());
+                self.revisions.insert(workflow.clone(), Revision { path, revision, commit, since: at });
+            }
+            Deed::WorkflowGone { workflow, .. } => {
+                let known = self.revisions.remove(workflow);
+                known.ok_or_else(|| Refused(format!("{workflow} is not known")))?;
+            }
+            Deed::ScheduleReset { .. } => {}
         }
         self.seq = record.seq.0;
         Ok(())
@@ -519,6 +608,26 @@ mod tests {
         assert!(!standing.tokens["t1"].is_valid(Timestamp::from_millis(1)));
         assert!(standing.tokens["t2"].is_valid(Timestamp::from_millis(4_999)));
         assert!(!standing.tokens["t2"].is_valid(Timestamp::from_millis(5_000)), "it has expired");
+    }
+
+    #[test]
+    fn the_last_good_revision_of_a_workflow_holds_until_it_is_gone() {
+        let taken = |bytes: &[u8], commit: Option<&str>| Deed::WorkflowTaken {
+            workflow: uid(),
+            path: "release.yaml".into(),
+            revision: Digest::of(bytes),
+            commit: commit.map(str::to_owned),
+        };
+        let gone = || Deed::WorkflowGone { workflow: uid(), reason: "deleted".into() };
+        let (standing, refused) = story(vec![gone(), taken(b"one", None), taken(b"two", Some("abc"))]);
+        assert_eq!(refused, ["team/release is not known"]);
+        let held = &standing.revisions[&uid()];
+        assert_eq!((&held.revision, held.commit.as_deref()), (&Digest::of(b"two"), Some("abc")));
+        assert_eq!(held.since, Timestamp::from_millis(3_000));
+        let (standing, _) = story(vec![taken(b"one", None), gone()]);
+        assert!(standing.revisions.is_empty());
+        let text = serde_json::to_string(&taken(b"one", None)).expect("written");
+        assert_eq!(serde_json::from_str::<Deed>(&text).expect("read"), taken(b"one", None));
     }
 
     #[test]

@@ -106,6 +106,7 @@ async fn verdict(
     let context = TaskContext {
         run: run.id,
         workflow: run.graph.name.clone(),
+        source: run.submitted.source.as_ref().map(|source| source.name.clone()),
         task: name.clone(),
         attempt: Attempt::FIRST,
         spec,

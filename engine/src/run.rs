@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 pub use self::decide::{ABANDON_AFTER, Command, LOOK_AGAIN, decide};
-pub use self::event::{Consent, Event, HoldAnswer, Kept, Key, Origin, Outcome, Record, Trigger};
+pub use self::event::{Consent, Event, HoldAnswer, Kept, Key, Origin, Outcome, Record, Sourced, Trigger};
 pub use self::follow::FollowError;
 pub use self::state::{Ending, RunState, Skipped, TaskState, WaitingFor};
 pub use self::summary::RunSummary;
@@ -85,6 +85,8 @@ pub struct Submitted {
     pub environments: BTreeSet<String>,
     /// The lanes that its tasks name.
     pub tags: BTreeSet<String>,
+    /// Where the workflow's file came from.
+    pub source: Option<Sourced>,
 }
 
 /// What the fold counts on its way, so that nothing has to look at every task after every record. All of it follows
@@ -180,6 +182,7 @@ impl Run {
             tags,
             origin,
             kept,
+            source,
             ..
         } = &record.event
         else {
@@ -209,6 +212,7 @@ impl Run {
                 kept: kept.clone(),
                 environments: environments.clone(),
                 tags: tags.clone(),
+                source: source.as_deref().cloned(),
             },
             state: RunState::Queued,
             seq: record.seq,

@@ -850,6 +850,7 @@ impl Scheduler {
             run.resolved(node).map(|spec| TaskContext {
                 run: id,
                 workflow: run.graph.name.clone(),
+                source: run.submitted.source.as_ref().map(|source| source.name.clone()),
                 task: node.name.clone(),
                 attempt,
                 spec,

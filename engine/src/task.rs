@@ -20,7 +20,7 @@ use crate::bundle::Bundle;
 use crate::claim::Claim;
 use crate::clock::Clock;
 use crate::document::Finding;
-use crate::id::{Attempt, Digest, RunId, TaskName, WorkflowName};
+use crate::id::{Attempt, Digest, RunId, SourceName, TaskName, WorkflowName};
 use crate::schema::Checker;
 
 /// A task type.
@@ -279,6 +279,8 @@ pub struct TaskContext {
     pub run: RunId,
     /// Its workflow.
     pub workflow: WorkflowName,
+    /// The source of its file; none where a person brought their own.
+    pub source: Option<SourceName>,
     /// The task.
     pub task: TaskName,
     /// Which try this is.

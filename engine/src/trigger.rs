@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::document::Problem;
 use crate::graph::Graph;
 use crate::id::{Digest, SourceName, WorkflowUid};
+use crate::run::Sourced;
 
 /// All that is known of workflows, from every source. A new one replaces the old one as a whole.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,8 @@ pub struct Catalogue {
     pub vars: BTreeMap<String, Value>,
     /// The names of the operator's secrets.
     pub secrets: BTreeSet<String>,
+    /// What is wrong with the operator's own files: an environment that is broken is not there.
+    pub problems: Vec<Problem>,
 }
 
 /// Where workflow files come from: a folder, or a Git repository.
@@ -40,6 +43,8 @@ pub struct Source {
     pub commit: Option<String>,
     /// Why it cannot be read now; what was read before still holds.
     pub problem: Option<String>,
+    /// What is worth knowing besides, as a branch that was rewritten.
+    pub note: Option<String>,
     /// Problems of files that give no workflow, as two of one name.
     pub problems: Vec<Problem>,
 }
@@ -60,10 +65,10 @@ pub struct Known {
 pub struct Good {
     /// The SHA-256 of the file.
     pub revision: Digest,
-    /// The commit that it comes from, where it is known.
-    pub commit: Option<String>,
     /// When it was first seen here.
     pub since: Timestamp,
+    /// What a run of it says of where it came from.
+    pub sourced: Sourced,
     /// The checked workflow.
     pub graph: Arc<Graph>,
     /// What a run of it is submitted with: this file, and the operator's files as they are now. Whoever publishes the

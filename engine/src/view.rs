@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::id::{Digest, RunId, TaskName};
 pub use crate::run::RunSummary;
-use crate::run::{Consent, Ending, Origin, Outcome, Run, RunState, TaskRun, TaskState, WaitingFor};
+use crate::run::{Consent, Ending, Origin, Outcome, Run, RunState, Sourced, TaskRun, TaskState, WaitingFor};
 use crate::task::{Outputs, TaskError};
 
 /// Everything about a run.
@@ -22,6 +22,9 @@ pub struct RunView {
     pub summary: RunSummary,
     /// The SHA-256 of the workflow file.
     pub revision: Digest,
+    /// Where the workflow's file came from; none where a person brought their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Sourced>,
     /// The digest of everything it was submitted with.
     pub bundle: Digest,
     /// When it was admitted.
@@ -134,6 +137,7 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
     RunView {
         summary: RunSummary::of(run),
         revision: run.graph.revision.clone(),
+        source: run.submitted.source.clone(),
         bundle: run.submitted.bundle.clone(),
         admitted_at: run.admitted(),
         outcome,

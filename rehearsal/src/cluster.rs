@@ -153,6 +153,11 @@ impl Cluster {
         self.ledger().counts.get(&(verb.to_owned(), resource.to_owned())).copied().unwrap_or_default()
     }
 
+    /// How many requests of any kind came in since the last `clear_requests`.
+    pub fn counted(&self) -> u64 {
+        self.ledger().counts.values().sum()
+    }
+
     /// Refuses a verb on a resource from now on, as RBAC would; `*` stands for every one.
     pub fn forbid(&self, verb: &str, resource: &str) {
         self.ledger().forbidden.push((verb.to_owned(), resource.to_owned()));

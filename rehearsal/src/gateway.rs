@@ -1,4 +1,4 @@
-//! The gateway: real HTTP on loopback, routed by the cluster's Ingresses as MSE does.
+//! The gateway: real HTTP on loopback, routed by the cluster's Ingresses and HTTPRoutes as each kind of gateway does.
 //!
 //! ```text
 //! request ── Host, path ──> base route ── header, cookie, weight ──> its canaries ──> endpoints ──> pod
@@ -21,12 +21,13 @@ use crate::error::Error;
 use crate::follow::{Following, follow};
 use crate::network::Network;
 use proxy::{Proxy, View};
+pub use route::GatewayKind;
 
 /// How a gateway behaves.
 #[derive(Debug, Clone)]
 pub struct GatewayOptions {
-    /// The ingress classes that it serves.
-    pub classes: Vec<String>,
+    /// The ingress classes that it serves, and by whose rules it reads each. HTTPRoutes are served besides.
+    pub classes: Vec<(String, GatewayKind)>,
     /// How far it follows behind the API.
     pub delays: Delays,
     /// Where its randomness begins.
@@ -38,8 +39,15 @@ pub struct GatewayOptions {
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { classes: vec!["mse".to_owned()], delays: Delays::realistic(), seed: 1, retry_connect: false }
+        Self { classes: every_kind(), delays: Delays::realistic(), seed: 1, retry_connect: false }
     }
+}
+
+/// Every kind, under the class that it has by default.
+pub(crate) fn every_kind() -> Vec<(String, GatewayKind)> {
+    let kinds =
+        [("mse", GatewayKind::Mse), ("higress", GatewayKind::Higress), ("nginx", GatewayKind::IngressNginx)];
+    kinds.map(|(class, kind)| (class.to_owned(), kind)).into()
 }
 
 /// A running gateway.
@@ -74,14 +82,26 @@ impl Gateway {
             stop: stop.clone(),
         };
         let ingresses = following("networking.k8s.io", "v1", "Ingress", options.delays.gateway_routes);
+        let http_routes =
+            following("gateway.networking.k8s.io", "v1", "HTTPRoute", options.delays.gateway_routes);
         let services = following("", "v1", "Service", Span::millis(0, 0));
         let endpoints = following("", "v1", "Endpoints", options.delays.gateway_endpoints);
         let change = |view: &Arc<Mutex<View>>| view.clone();
-        let (of_ingresses, of_services, of_endpoints) = (change(&view), change(&view), change(&view));
-        let classes = options.classes.clone();
+        let (of_services, of_endpoints) = (change(&view), change(&view));
+        let (of_ingresses, of_http_routes) = (change(&view), change(&view));
+        let classes = Arc::new(options.classes.clone());
+        let same = Arc::clone(&classes);
         tasks.spawn(follow(ingresses, move |objects| {
-            let table = route::Table::build(objects.values().map(AsRef::as_ref), &classes);
-            with(&of_ingresses, |view| view.routes = Arc::new(table));
+            with(&of_ingresses, |view| {
+                view.ingresses = objects.clone();
+                view.build(&classes);
+            });
+        }));
+        tasks.spawn(follow(http_routes, move |objects| {
+            with(&of_http_routes, |view| {
+                view.http_routes = objects.clone();
+                view.build(&same);
+            });
         }));
         tasks.spawn(follow(services, move |objects| {
             with(&of_services, |view| view.services = objects.clone())

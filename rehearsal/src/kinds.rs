@@ -52,6 +52,7 @@ pub(crate) const REPLICA_SETS: &str = "replicasets.apps";
 pub(crate) const JOBS: &str = "jobs.batch";
 pub(crate) const INGRESSES: &str = "ingresses.networking.k8s.io";
 pub(crate) const INGRESS_CLASSES: &str = "ingressclasses.networking.k8s.io";
+pub(crate) const HTTP_ROUTES: &str = "httproutes.gateway.networking.k8s.io";
 pub(crate) const ENDPOINT_SLICES: &str = "endpointslices.discovery.k8s.io";
 
 const STATUS: &[&str] = &["status"];
@@ -95,6 +96,7 @@ pub(crate) static TABLE: &[Kind] = &[
     kind!(JOBS, "batch"/"v1", "Job", "jobs", NONE, true, STATUS, "batch.v1.Job"),
     kind!(INGRESSES, "networking.k8s.io"/"v1", "Ingress", "ingresses", &["ing"], true, STATUS, "networking.v1.Ingress"),
     kind!(INGRESS_CLASSES, "networking.k8s.io"/"v1", "IngressClass", "ingressclasses", NONE, false, NONE, "networking.v1.IngressClass"),
+    kind!(HTTP_ROUTES, "gateway.networking.k8s.io"/"v1", "HTTPRoute", "httproutes", NONE, true, STATUS, "gateway.v1.HTTPRoute"),
     kind!("networkpolicies.networking.k8s.io", "networking.k8s.io"/"v1", "NetworkPolicy", "networkpolicies", &["netpol"], true, NONE, "networking.v1.NetworkPolicy"),
     kind!(ENDPOINT_SLICES, "discovery.k8s.io"/"v1", "EndpointSlice", "endpointslices", NONE, true, NONE, "discovery.v1.EndpointSlice"),
     kind!("poddisruptionbudgets.policy", "policy"/"v1", "PodDisruptionBudget", "poddisruptionbudgets", &["pdb"], true, STATUS, "policy.v1.PodDisruptionBudget"),

@@ -44,7 +44,7 @@ pub use api::{Api, Body};
 pub use cluster::{Cluster, LoggedRequest, Options};
 pub use delays::{Delays, Span};
 pub use error::Error;
-pub use gateway::{Gateway, GatewayOptions};
+pub use gateway::{Gateway, GatewayKind, GatewayOptions};
 pub use network::Network;
 pub use rehearsal::{Rehearsal, RehearsalOptions};
 pub use serve::{kubeconfig, serve};

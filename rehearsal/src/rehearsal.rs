@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::cluster::{Cluster, Options};
 use crate::delays::Delays;
 use crate::error::Error;
-use crate::gateway::{Gateway, GatewayOptions};
+use crate::gateway::{Gateway, GatewayKind, GatewayOptions, every_kind};
 use crate::network::Network;
 use crate::object::{self, int};
 use crate::standin::StandIns;
@@ -34,8 +34,8 @@ pub struct RehearsalOptions {
     pub delays: Delays,
     /// Where the gateway listens; port 0 takes a free one.
     pub gateway_listen: SocketAddr,
-    /// The ingress classes that the gateway serves.
-    pub ingress_classes: Vec<String>,
+    /// The ingress classes that the gateway serves, and by whose rules it reads each.
+    pub ingress_classes: Vec<(String, GatewayKind)>,
     /// Whether the gateway sends a refused GET to another endpoint once.
     pub retry_connect: bool,
     /// Whether the agent's webhook answers.
@@ -52,7 +52,7 @@ impl Default for RehearsalOptions {
             seed: 1,
             delays: Delays::realistic(),
             gateway_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            ingress_classes: vec!["mse".to_owned()],
+            ingress_classes: every_kind(),
             retry_connect: false,
             agent: true,
             api_listen: None,

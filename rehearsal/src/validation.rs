@@ -28,6 +28,7 @@ pub(crate) fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<
         kinds::PODS => pod_spec(&object["spec"], "spec", &mut causes),
         kinds::SERVICES => service(object, &mut causes),
         kinds::INGRESSES => ingress(object, &mut causes),
+        kinds::HTTP_ROUTES => http_route(object, &mut causes),
         kinds::CONFIG_MAPS | kinds::SECRETS => config_keys(object, &mut causes),
         _ => {}
     }
@@ -408,6 +409,39 @@ fn ingress(object: &Value, causes: &mut Vec<Cause>) {
         for (at, path) in list(rule, "/http/paths").iter().enumerate() {
             let place = format!("spec.rules[{rule_at}].http.paths[{at}]");
             ingress_path(path, &place, causes);
+        }
+    }
+}
+
+/// What the published HTTPRoute definition asks for: bounds of its lists, and names of its choices.
+fn http_route(object: &Value, causes: &mut Vec<Cause>) {
+    let rules = list(object, "/spec/rules");
+    let many = |causes: &mut Vec<Cause>, field: String, count: usize, most: usize| {
+        if count > most {
+            causes.push(Cause::invalid(field, &count.into(), &format!("must have at most {most} items")));
+        }
+    };
+    many(causes, "spec.rules".into(), rules.len(), 16);
+    let total: usize = rules.iter().map(|rule| list(rule, "/matches").len()).sum();
+    many(causes, "spec.rules".into(), total, 128);
+    for (at, rule) in rules.iter().enumerate() {
+        let place = format!("spec.rules[{at}]");
+        many(causes, format!("{place}.matches"), list(rule, "/matches").len(), 64);
+        many(causes, format!("{place}.filters"), list(rule, "/filters").len(), 16);
+        let modifiers = list(rule, "/filters").iter().filter(|f| text(f, "/type") == "RequestHeaderModifier");
+        if modifiers.count() > 1 {
+            let why = "RequestHeaderModifier filter cannot be repeated";
+            causes.push(Cause::invalid(format!("{place}.filters"), &Value::Null, why));
+        }
+        for (index, one) in list(rule, "/matches").iter().enumerate() {
+            many(causes, format!("{place}.matches[{index}].headers"), list(one, "/headers").len(), 16);
+            for header in list(one, "/headers") {
+                let kind = text(header, "/type");
+                if !matches!(kind, "" | "Exact" | "RegularExpression") {
+                    let field = format!("{place}.matches[{index}].headers.type");
+                    causes.push(Cause::unsupported(field, kind, &["Exact", "RegularExpression"]));
+                }
+            }
         }
     }
 }

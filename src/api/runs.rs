@@ -61,6 +61,7 @@ pub(super) async fn submission(
         from: from.map(|run| run.id),
         actor: caller.name(asked.actor),
         trigger: Trigger::Manual,
+        source: None,
         key: None,
         vars,
         secrets,

@@ -85,21 +85,27 @@ pub(crate) fn changes(plan: &Plan, diffs: bool, colours: bool) -> String {
         };
         out.push_str(&format!("  {} {}\n", paint(colour, sign), change.object));
         if diffs && change.action != Action::Delete {
-            for line in
-                change.diff.lines().filter(|line| !line.starts_with("---") && !line.starts_with("+++"))
-            {
-                let colour = match line.as_bytes().first() {
-                    Some(b'+') => "32",
-                    Some(b'-') => "31",
-                    Some(b'@') => "36",
-                    _ => "0",
-                };
-                out.push_str(&format!("      {}\n", paint(colour, line)));
-            }
+            out.push_str(&coloured(&change.diff, colours));
         }
     }
     for warning in &plan.warnings {
         out.push_str(&format!("  {} {warning}\n", paint("33", "note:")));
+    }
+    out
+}
+
+/// A unified diff below what it belongs to.
+pub(crate) fn coloured(diff: &str, colours: bool) -> String {
+    let mut out = String::new();
+    for line in diff.lines().filter(|line| !line.starts_with("---") && !line.starts_with("+++")) {
+        let colour = match line.as_bytes().first() {
+            Some(b'+') => "32",
+            Some(b'-') => "31",
+            Some(b'@') => "36",
+            _ => "0",
+        };
+        let line = if colours { format!("\x1b[{colour}m{line}\x1b[0m") } else { line.to_owned() };
+        out.push_str(&format!("      {line}\n"));
     }
     out
 }

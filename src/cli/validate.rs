@@ -1,5 +1,6 @@
 //! `graylane validate`: checks workflow files, every problem at once.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use graylane_engine::bundle::Bundle;
 use graylane_engine::document::{Problem, Severity};
 use graylane_engine::graph::{Checked, Graph, Known, check, check_names};
 use graylane_engine::task::Site;
+use graylane_tasks::attached;
 use serde::Serialize;
 
 use super::{Context, EXIT_FAILED, Failure, Output, json, no_key, note, operator_files, print, types};
@@ -49,12 +51,27 @@ pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure>
     }
     let mut texts = Texts::new();
     let mut checked: Vec<(String, Checked)> = Vec::new();
+    let mut read = Vec::new();
     for path in &files {
         let shown = path.display().to_string();
         let bytes =
             fs::read(path).map_err(|error| Failure::refused(format!("{shown} cannot be read: {error}")))?;
-        remember(&mut texts, &shown, &bytes);
-        checked.push((shown.clone(), check(&shown, &bytes, &registry, &known(context), site(&bundle))));
+        read.push((path, shown, bytes));
+    }
+    // Patches and edited manifests may lie among the workflows that name them.
+    let beside = |path: &PathBuf, named: String| path.parent().unwrap_or(Path::new("")).join(named);
+    let named: BTreeSet<PathBuf> = read
+        .iter()
+        .flat_map(|(path, _, bytes)| attached::paths(bytes).into_iter().map(|named| beside(path, named)))
+        .filter_map(|path| fs::canonicalize(path).ok())
+        .collect();
+    read.retain(|(path, _, _)| !fs::canonicalize(path).is_ok_and(|path| named.contains(&path)));
+    for (path, shown, bytes) in &read {
+        remember(&mut texts, shown, bytes);
+        let mut one = check(shown, bytes, &registry, &known(context), site(&bundle));
+        let folder = path.parent().unwrap_or(Path::new(""));
+        one.problems.extend(attached::attach(&mut Bundle::default(), shown, bytes, folder));
+        checked.push((shown.clone(), one));
     }
     check_names(&mut checked);
     for (_, one) in checked {
@@ -66,7 +83,7 @@ pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure>
         Output::Json if context.sarif => print(&json(&problems::sarif(&found))),
         Output::Json => {
             let problems = found.iter().map(WireProblem::from).collect();
-            print(&json(&Report { files: files.len(), errors, warnings, problems }));
+            print(&json(&Report { files: read.len(), errors, warnings, problems }));
         }
         Output::Text => {
             let rendered = problems::render(&found, &texts, context.colours);
@@ -76,7 +93,7 @@ pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure>
             }
             let plural =
                 |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-            let files = plural(files.len(), "file");
+            let files = plural(read.len(), "file");
             match (errors, warnings) {
                 (0, 0) => print(&format!("{files}: no problems")),
                 _ => print(&format!("{files}: {}, {}", plural(errors, "error"), plural(warnings, "warning"))),

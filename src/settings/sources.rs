@@ -51,20 +51,23 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a repository may take to answer where nothing is said.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+impl Source {
+    /// Where it is, in words, without anything secret.
+    pub(crate) fn place(&self) -> String {
+        match &self.at {
+            SourceAt::Folder(folder) => folder.display().to_string(),
+            SourceAt::Git(git) => format!("{} of {} in {}", git.folder, git.branch, public_url(&git.url)),
+        }
+    }
+}
+
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.at {
-            SourceAt::Folder(folder) => write!(f, "{}: {}", self.name, folder.display()),
-            SourceAt::Git(git) => write!(
-                f,
-                "{}: {} of {} in {}, each {}",
-                self.name,
-                git.folder,
-                git.branch,
-                public_url(&git.url),
-                graylane_engine::clock::show_duration(git.interval)
-            ),
+        write!(f, "{}: {}", self.name, self.place())?;
+        if let SourceAt::Git(git) = &self.at {
+            write!(f, ", each {}", graylane_engine::clock::show_duration(git.interval))?;
         }
+        Ok(())
     }
 }
 

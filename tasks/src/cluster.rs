@@ -201,6 +201,17 @@ pub enum Deleted {
     Replaced,
 }
 
+/// What became of a list of a kind that may not be there.
+#[derive(Debug)]
+pub enum Listed {
+    /// All objects.
+    All(Vec<Value>),
+    /// The API server does not serve the kind in this version.
+    NotServed,
+    /// This identity may not list it.
+    Forbidden(TaskError),
+}
+
 /// Why an apply was not taken.
 #[derive(Debug)]
 pub enum ApplyError {
@@ -353,18 +364,75 @@ impl Cluster {
             label_selector: Some(selector.to_owned()).filter(|s| !s.is_empty()),
             ..ListParams::default()
         };
-        let at = ObjectRef {
-            api_version: api_version.into(),
-            kind: kind.into(),
-            name: String::new(),
-            namespace: None,
-        };
+        let at = some_of(api_version, kind);
         let mut objects = Vec::new();
         for namespace in self.namespaces() {
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
             let found = self.call(&format!("{kind} objects in {namespace}"), || api.list(&params)).await?;
             for object in found.items {
                 objects.push(self.typed(object, &at)?);
+            }
+        }
+        Ok(objects)
+    }
+
+    /// As [`Cluster::list`], where a kind that is not served, or may not be listed, is an answer.
+    ///
+    /// # Errors
+    /// Anything else that the API server said.
+    pub async fn list_if_served(
+        &self,
+        api_version: &str,
+        kind: &str,
+        selector: &str,
+    ) -> Result<Listed, TaskError> {
+        let Some(resource) = known_resource(api_version, kind) else { return Ok(Listed::NotServed) };
+        let params = ListParams {
+            label_selector: Some(selector.to_owned()).filter(|s| !s.is_empty()),
+            ..ListParams::default()
+        };
+        let at = some_of(api_version, kind);
+        let mut objects = Vec::new();
+        for namespace in self.namespaces() {
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+            let what = format!("{kind} objects in {namespace}");
+            match self.raw_call(&what, || api.list(&params)).await {
+                Ok(found) => {
+                    for object in found.items {
+                        objects.push(self.typed(object, &at)?);
+                    }
+                }
+                Err(Failed::Api(status, _)) if status.code == 404 => return Ok(Listed::NotServed),
+                Err(Failed::Api(status, error)) if status.code == 403 => return Ok(Listed::Forbidden(error)),
+                Err(Failed::Api(_, error) | Failed::Other(error)) => return Err(error),
+            }
+        }
+        Ok(Listed::All(objects))
+    }
+
+    /// Labels and annotations of all objects of a kind, without what they hold.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn list_metadata(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, TaskError> {
+        let resource = self.resource(api_version, kind).await?;
+        let params = ListParams::default();
+        let mut objects = Vec::new();
+        for namespace in self.namespaces() {
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+            let what = format!("{kind} objects in {namespace}");
+            let found = self.call(&what, || api.list_metadata(&params)).await?;
+            for item in found.items {
+                let mut metadata = serde_json::to_value(&item.metadata)
+                    .map_err(|error| TaskError::permanent(format!("{what}: {error}")))?;
+                if namespace == self.namespace
+                    && let Some(metadata) = metadata.as_object_mut()
+                {
+                    metadata.remove("namespace");
+                }
+                objects.push(
+                    serde_json::json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata }),
+                );
             }
         }
         Ok(objects)
@@ -550,6 +618,17 @@ fn known_resource(api_version: &str, kind: &str) -> Option<ApiResource> {
         ("v1", "Secret") => "secrets",
         ("v1", "Pod") => "pods",
         ("networking.k8s.io/v1", "Ingress") => "ingresses",
+        ("networking.k8s.io/v1", "NetworkPolicy") => "networkpolicies",
+        ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "HTTPRoute") => "httproutes",
+        ("apps/v1", "StatefulSet") => "statefulsets",
+        ("apps/v1", "DaemonSet") => "daemonsets",
+        ("v1", "PersistentVolumeClaim") => "persistentvolumeclaims",
+        ("v1", "ResourceQuota") => "resourcequotas",
+        ("autoscaling/v2" | "autoscaling/v1", "HorizontalPodAutoscaler") => "horizontalpodautoscalers",
+        ("policy/v1" | "policy/v1beta1", "PodDisruptionBudget") => "poddisruptionbudgets",
+        ("monitoring.coreos.com/v1", "ServiceMonitor") => "servicemonitors",
+        ("monitoring.coreos.com/v1", "PodMonitor") => "podmonitors",
+        ("keda.sh/v1alpha1", "ScaledObject") => "scaledobjects",
         _ => return None,
     };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
@@ -616,6 +695,11 @@ fn chain(error: &dyn std::error::Error) -> String {
         at = inner.source();
     }
     words.join(": ")
+}
+
+/// Objects of a kind, none by name.
+fn some_of(api_version: &str, kind: &str) -> ObjectRef {
+    ObjectRef { api_version: api_version.into(), kind: kind.into(), name: String::new(), namespace: None }
 }
 
 /// How messages name an object; it is in `default` where it names no namespace.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::Timestamp;
 use graylane_engine::document::{Document, Finding, Problem, file_problem};
-use graylane_engine::id::{WorkflowName, is_name};
+use graylane_engine::id::{SourceName, WorkflowName, is_name};
 use graylane_engine::schema::{Checker, list, nearest, value_words};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -144,13 +144,16 @@ pub struct Gateway {
     /// Where http checks find it.
     #[schemars(regex(pattern = "^https?://[^/]+/?$"), extend("x-expected" = "an address is `http://HOST:PORT` or `https://HOST:PORT`"))]
     pub address: String,
-    /// The class of its Ingresses.
-    #[serde(default = "default_class")]
-    pub ingress_class: String,
+    /// The class of its Ingresses; by default `mse`, `higress` or `nginx`, as the kind has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_class: Option<String>,
 }
 
-fn default_class() -> String {
-    "mse".into()
+impl Gateway {
+    /// The class of Ingress that it reads.
+    pub fn class(&self) -> &str {
+        self.ingress_class.as_deref().unwrap_or_else(|| self.kind.default_class())
+    }
 }
 
 /// How routes are written.
@@ -159,6 +162,12 @@ fn default_class() -> String {
 pub enum GatewayKind {
     /// The MSE cloud-native gateway: Ingress annotations.
     Mse,
+    /// Open-source Higress: Ingress annotations, some of its own.
+    Higress,
+    /// ingress-nginx: one canary per host and path, and no header that it sets.
+    IngressNginx,
+    /// Any gateway of the Gateway API: an HTTPRoute beside the baseline's.
+    GatewayApi,
 }
 
 /// Alibaba Cloud MSE.
@@ -192,6 +201,10 @@ fn yes() -> bool {
 pub struct Allow {
     /// The workflows that may name it.
     pub workflows: Vec<String>,
+    /// The sources that their files must come from. Where it is written, a file that a person brings is refused; else
+    /// every source is allowed, and every file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
 }
 
 /// What a bundle remembers of where its files came from.
@@ -265,6 +278,24 @@ impl Site {
     pub fn other_namespaces(&self) -> Vec<String> {
         let named = self.services.keys().filter_map(|service| self.environment.namespace_of(service));
         named.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
+    }
+
+    /// Whether a workflow's file may come from there; none where a person brought it.
+    ///
+    /// # Errors
+    /// The refusal, with what to do.
+    pub fn admit_source(&self, source: Option<&SourceName>) -> Result<(), String> {
+        let Some(allowed) = &self.environment.allow.sources else { return Ok(()) };
+        let name = &self.environment.name;
+        match source {
+            Some(source) if allowed.iter().any(|allowed| allowed == source.as_str()) => Ok(()),
+            Some(source) => {
+                Err(format!("environment `{name}` does not allow workflows of the source `{source}`"))
+            }
+            None => Err(format!(
+                "environment `{name}` allows workflows of its sources alone, not files that somebody brings"
+            )),
+        }
     }
 
     /// Whether a workflow may use the environment.

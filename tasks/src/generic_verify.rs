@@ -21,7 +21,7 @@ use crate::cluster::{Cluster, Clusters};
 use crate::environment::Site;
 use crate::inventory::objects;
 use crate::lane::labels::selector;
-use crate::lane::route::{self, Way};
+use crate::lane::route::{self, Way, is_route};
 use crate::manifest::{kind, name};
 use crate::mse_gray_deploy;
 use crate::rollout::{Expect, Signals, Verdict, judge};
@@ -251,17 +251,14 @@ async fn lane_route(cx: &TaskContext, cluster: &Cluster, with: &With) -> Result<
     let assumed = assumed
         .filter(|body| body.environment == with.environment && body.tag == with.tag)
         .flat_map(|body| body.objects);
-    Ok(live
-        .into_iter()
-        .chain(assumed)
-        .find(|object| kind(object) == "Ingress")
-        .map(|ingress| route::way(&ingress)))
+    Ok(live.into_iter().chain(assumed).find(is_route).map(|route| route::way(&route)))
 }
 
-/// The host of the first baseline Ingress: where everybody else asks.
+/// The host of the first baseline route: where everybody else asks.
 fn baseline_host(site: &Site) -> Option<String> {
-    let ingress = site.services.values().flatten().find(|object| kind(object) == "Ingress")?;
-    route::way(ingress).host
+    let door = site.environment.gateway.kind.rules().object();
+    let route = site.services.values().flatten().find(|object| kind(object) == door)?;
+    route::way(route).host
 }
 
 fn plan_check(

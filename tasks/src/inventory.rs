@@ -15,23 +15,28 @@ use serde_json::{Value, json};
 
 pub use self::chain::{Chain, Hop, Version, chain};
 pub use self::edited::{Edit, edits, mended};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Listed};
 use crate::environment::{Site, deployment};
+use crate::lane::around::Around;
 use crate::lane::labels::{
     ANNOTATION_BASELINE_HASH, ANNOTATION_CREATED, ANNOTATION_EXPIRES, ANNOTATION_OBJECTS, ANNOTATION_ORIGIN,
     ANNOTATION_RUN, GRAY_TYPE, SERVICE_NAME, TYPE, VERSION,
 };
-use crate::lane::route;
+use crate::lane::route::{self, is_route};
 use crate::manifest::{ObjectRef, clean, images, kind, name, namespace, sorted, texts};
 
 /// The kinds that lanes are made of, in the order in which they are taken down: the route first.
-pub const LANE_KINDS: [(&str, &str); 5] = [
+pub const LANE_KINDS: [(&str, &str); 6] = [
     ("networking.k8s.io/v1", "Ingress"),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"),
     ("v1", "Service"),
     ("apps/v1", "Deployment"),
     ("v1", "ConfigMap"),
     ("v1", "Secret"),
 ];
+
+/// What pods read.
+const CONFIG: [&str; 2] = ["ConfigMap", "Secret"];
 
 /// How old a lane may grow before it is named, in an environment without a `ttl`.
 pub const OLD: Duration = Duration::from_secs(24 * 60 * 60);
@@ -43,7 +48,13 @@ pub const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 pub async fn objects(cluster: &Cluster, selector: &str) -> Result<Vec<Value>, TaskError> {
     let mut found = Vec::new();
     for (api_version, kind) in LANE_KINDS {
-        let mut objects = cluster.list(api_version, kind, selector).await?;
+        let mut objects = match (kind, cluster.list_if_served(api_version, kind, selector).await?) {
+            (_, Listed::All(objects)) => objects,
+            // A cluster without Gateway API has no such route; nor has one where nobody may see or write them.
+            ("HTTPRoute", Listed::NotServed | Listed::Forbidden(_)) => Vec::new(),
+            (_, Listed::Forbidden(error)) => return Err(error),
+            (_, Listed::NotServed) => cluster.list(api_version, kind, selector).await?,
+        };
         objects.sort_by(|a, b| name(a).cmp(name(b)));
         found.extend(objects);
     }
@@ -70,8 +81,8 @@ pub fn service_of(object: &Value) -> String {
     texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default()
 }
 
-/// Everything of the kinds that lanes are made of, read once: no plan asks for objects one by one. Of Secrets only
-/// those of lanes, because namespaces are full of others.
+/// Everything of the kinds that lanes are made of, read once: no plan asks for objects one by one. Of configuration that
+/// is no lane's only labels and versions are read: namespaces are full of it, and it may be large.
 #[derive(Debug, Default)]
 pub struct Standing {
     objects: BTreeMap<ObjectRef, Value>,
@@ -85,10 +96,39 @@ impl Standing {
     pub async fn look(cluster: &Cluster) -> Result<Standing, TaskError> {
         let mut standing = Standing::default();
         for (api_version, kind) in LANE_KINDS {
-            let selector = if kind == "Secret" { format!("{TYPE}={GRAY_TYPE}") } else { String::new() };
-            standing.extend(cluster.list(api_version, kind, &selector).await?);
+            if !CONFIG.contains(&kind) {
+                let found = match (kind, cluster.list_if_served(api_version, kind, "").await?) {
+                    (_, Listed::All(objects)) => objects,
+                    ("HTTPRoute", Listed::NotServed | Listed::Forbidden(_)) => Vec::new(),
+                    (_, Listed::Forbidden(error)) => return Err(error),
+                    (_, Listed::NotServed) => cluster.list(api_version, kind, "").await?,
+                };
+                standing.extend(found);
+            }
         }
+        standing.config(cluster).await?;
         Ok(standing)
+    }
+
+    /// The same, where most of it was read already.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn beside(cluster: &Cluster, around: &Around) -> Result<Standing, TaskError> {
+        let mut standing = Standing::default();
+        for (_, kind) in LANE_KINDS.into_iter().filter(|(_, kind)| !CONFIG.contains(kind)) {
+            standing.extend(around.all(kind).to_vec());
+        }
+        standing.config(cluster).await?;
+        Ok(standing)
+    }
+
+    async fn config(&mut self, cluster: &Cluster) -> Result<(), TaskError> {
+        for kind in CONFIG {
+            self.extend(cluster.list_metadata("v1", kind).await?);
+            self.extend(cluster.list("v1", kind, &format!("{TYPE}={GRAY_TYPE}")).await?);
+        }
+        Ok(())
     }
 
     fn extend(&mut self, objects: Vec<Value>) {
@@ -125,8 +165,9 @@ impl Standing {
 }
 
 /// The hash of what a baseline object is on the cluster: what a lane's copy was made over. Who scales or restarts the
-/// baseline does not move it. None for Secrets: their values are not hashed into an annotation that others may read.
-pub fn live_hash(live: &Value) -> Option<String> {
+/// baseline does not move it. Configuration moves with every write, by its version: no value of a Secret is hashed into an
+/// annotation that others may read.
+pub fn live_hash(live: &Value) -> String {
     let at = |pointer: &str| live.pointer(pointer).cloned().unwrap_or_default();
     let content = match kind(live) {
         "Deployment" => {
@@ -144,14 +185,13 @@ pub fn live_hash(live: &Value) -> Option<String> {
             template
         }
         "Service" => json!([at("/spec/ports"), at("/spec/selector"), at("/spec/type")]),
-        "ConfigMap" => json!([at("/data"), at("/binaryData")]),
-        "Secret" => return None,
+        "ConfigMap" | "Secret" => json!([at("/metadata/uid"), at("/metadata/resourceVersion")]),
         _ => {
             let object = clean(live);
             json!([object.pointer("/spec"), object.pointer("/metadata/annotations")])
         }
     };
-    Some(Digest::of(sorted(&content).to_string().as_bytes()).short().to_owned())
+    Digest::of(sorted(&content).to_string().as_bytes()).short().to_owned()
 }
 
 /// A lane on a cluster.
@@ -244,7 +284,7 @@ fn lane(tag: String, standing: &Standing, site: &Site, now: Timestamp) -> Lane {
     };
     let mut lane = Lane {
         services,
-        route: objects.iter().find(|object| kind(object) == "Ingress").map(route::words),
+        route: objects.iter().find(|object| is_route(object)).map(route::words),
         since: objects.iter().filter_map(created).min(),
         run: objects.iter().filter_map(|object| annotation(object, ANNOTATION_RUN)).max(),
         expires: expires(&objects).map(|at| at.to_string()),
@@ -299,12 +339,9 @@ fn copy(gray: &Value, mine: &[&Value], standing: &Standing) -> LaneService {
 fn moved(gray: &Value, standing: &Standing) -> Option<String> {
     let hash = annotation(gray, ANNOTATION_BASELINE_HASH)?;
     let origin = annotation(gray, ANNOTATION_ORIGIN)?;
-    if kind(gray) == "Secret" {
-        return None;
-    }
     let at = ObjectRef { name: origin, ..ObjectRef::of(gray) };
     match standing.get(&at) {
-        Some(live) => (live_hash(live)? != hash).then(|| at.to_string()),
+        Some(live) => (live_hash(live) != hash).then(|| at.to_string()),
         // A copy of what production does not have yet was made over nothing.
         None => (hash != NOTHING).then(|| format!("{at} (gone)")),
     }

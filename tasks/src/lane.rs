@@ -1,29 +1,42 @@
 //! A lane: rendering the gray copy of a service from its baseline manifest.
 //!
+//! ```text
+//! baseline --strip--> --rename, follow--> --label--> --images, route--> --patches--> checked again --> the copy
+//! ```
 //! Same input, same bytes. Nothing here talks to a cluster; what a copy may be applied beside is judged in
-//! `lane/leak.rs`, and how requests get in is written by `lane/route.rs`.
+//! `lane/leak.rs` and `lane/around.rs`, and how requests get in is written by `lane/route.rs`.
 //! Rules and corner cases: Zadig's algorithm and where it breaks, as docs/ARCHITECTURE.md tells under "Lanes".
 
+pub mod around;
+mod corners;
 pub mod labels;
 pub mod leak;
+pub mod patch;
+mod references;
 pub mod route;
+pub mod selector;
+mod strip;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use graylane_engine::id::Digest;
+use graylane_engine::schema::{list, nearest};
 use serde_json::{Map, Value, json};
 
 use self::labels::{
     ANNOTATION_BASELINE_HASH, ANNOTATION_CONFIG_HASH, ANNOTATION_ORIGIN, APP_NAME, GRAY_TYPE, ORIGINAL,
     SERVICE_NAME, SERVICE_TAG, TYPE, VERSION,
 };
-use self::route::Entry;
-use crate::environment::deployment;
-use crate::manifest::{ObjectRef, clean, containers, kind, map_at, name, namespace, sorted, texts};
+use self::patch::{Change, Patch};
+use self::references::{Names, each_at, names};
+use self::route::{Entry, is_route};
+use self::strip::strip;
+use crate::environment::{GatewayKind, deployment};
+use crate::manifest::{ObjectRef, clean, containers, kind, map_at, name, namespace, selects, sorted, texts};
 use crate::secret::fingerprint;
 
 /// What a copy is made with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Copy<'c> {
     /// The service.
     pub service: &'c str,
@@ -41,6 +54,12 @@ pub struct Copy<'c> {
     pub replicas: u32,
     /// The route, where this service is the lane's entry.
     pub entry: Option<&'c Entry>,
+    /// How routes are written.
+    pub gateway: GatewayKind,
+    /// Changes that come last.
+    pub patches: &'c [Patch],
+    /// The copy as a person edited it, in place of all of the above but `entry`.
+    pub edited: Option<&'c [Value]>,
 }
 
 /// A gray copy.
@@ -50,14 +69,31 @@ pub struct Rendered {
     pub objects: Vec<Value>,
     /// Baseline objects that are not copied, with the reason.
     pub shared: Vec<String>,
+    /// What is worth knowing of the copy.
+    pub notes: Vec<String>,
+}
+
+/// What is wrong, and what is worth knowing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Judgement {
+    /// Why it is refused.
+    pub wrong: Vec<String>,
+    /// What it does that nobody may expect.
+    pub notes: Vec<String>,
 }
 
 /// The kinds that are copied, in the order in which they are applied: the route comes last.
-const COPIED: [&str; 5] = ["ConfigMap", "Secret", "Deployment", "Service", "Ingress"];
+const COPIED: [&str; 6] = ["ConfigMap", "Secret", "Deployment", "Service", "Ingress", "HTTPRoute"];
+
+/// Where an object stands in the order of a deploy.
+pub fn rank(object: &Value) -> usize {
+    COPIED.iter().position(|known| *known == kind(object)).unwrap_or(COPIED.len())
+}
 
 /// Kinds that stay with the baseline and serve both.
-const SHARED: [&str; 14] = [
+const SHARED: [&str; 16] = [
     "HorizontalPodAutoscaler",
+    "VerticalPodAutoscaler",
     "PodDisruptionBudget",
     "ServiceAccount",
     "Role",
@@ -67,10 +103,11 @@ const SHARED: [&str; 14] = [
     "NetworkPolicy",
     "ServiceMonitor",
     "PodMonitor",
+    "PrometheusRule",
     "PersistentVolumeClaim",
     "Namespace",
-    "HTTPRoute",
     "ScaledObject",
+    "TriggerAuthentication",
 ];
 
 /// The longest tag.
@@ -106,79 +143,252 @@ pub fn gray_name(name: &str, tag: &str) -> String {
 pub fn render(copy: &Copy<'_>) -> Result<Rendered, Vec<String>> {
     let mut wrong = Vec::new();
     wrong.extend(check_tag(copy.tag).err());
-    let baseline_deployment = match deployment(copy.service, copy.baseline) {
-        Ok(found) => Some(found),
-        Err(why) => {
-            wrong.push(why);
-            None
-        }
-    };
-    if let Some(found) = baseline_deployment {
-        wrong.extend(check_baseline(copy.service, found));
-        let known: BTreeSet<&str> = found
-            .pointer("/spec/template")
-            .into_iter()
-            .flat_map(containers)
-            .filter_map(|c| c["name"].as_str())
-            .collect();
-        for container in copy.images.keys().filter(|container| !known.contains(container.as_str())) {
-            let known: Vec<String> = known.iter().map(|name| (*name).to_owned()).collect();
-            wrong.push(format!(
-                "service `{}` has no container `{container}`: it has {}",
-                copy.service,
-                graylane_engine::schema::list(&known)
-            ));
-        }
+    if !corners::is_label_value(copy.service) {
+        wrong.push(format!(
+            "service `{}`: its name must do as the value of a label: up to 63 characters, a letter or digit at the end; rename its manifest file",
+            copy.service
+        ));
     }
+    match deployment(copy.service, copy.baseline) {
+        Ok(found) => {
+            wrong.extend(check_baseline(copy.service, found));
+            wrong.extend(check_containers(copy, found));
+        }
+        Err(why) => wrong.push(why),
+    }
+    if let Some(entry) = copy.entry {
+        wrong.extend(route::check_resolved(entry, copy.gateway, copy.tag));
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let mut rendered = match copy.edited {
+        Some(objects) => edited(copy, objects)?,
+        None => copied(copy)?,
+    };
+    let judgement = corners::look(copy, &rendered.objects);
+    if !judgement.wrong.is_empty() {
+        return Err(judgement.wrong);
+    }
+    rendered.notes.extend(judgement.notes);
+    Ok(rendered)
+}
+
+/// The copy as the rules make it.
+fn copied(copy: &Copy<'_>) -> Result<Rendered, Vec<String>> {
+    let mut wrong = Vec::new();
     let mut shared = Vec::new();
+    let mut notes = Vec::new();
     let mut copied: Vec<&Value> = Vec::new();
     for object in copy.baseline {
         match place_of(object, copy) {
             Place::Copied => copied.push(object),
             Place::Shared(why) => shared.push(format!("{} stays shared: {why}", ObjectRef::of(object))),
             Place::Refused(why) => {
-                wrong.push(format!("service `{}`: {}: {why}", copy.service, ObjectRef::of(object)))
+                wrong.push(format!("service `{}`: {}: {why}", copy.service, ObjectRef::of(object)));
             }
         }
     }
-    if copy.entry.is_some() && !copied.iter().any(|object| kind(object) == "Ingress") {
-        wrong.push(format!("service `{}` cannot be the entry: its manifest has no Ingress", copy.service));
+    let door = copy.gateway.rules().object();
+    if copy.entry.is_some() && !copied.iter().any(|object| kind(object) == door) {
+        wrong.push(format!("service `{}` cannot be the entry: its manifest has no {door}", copy.service));
     }
-    let names: Names = copied.iter().map(|object| (kind(object), name(object))).collect();
-    for object in &copied {
-        wrong.extend(check_name(object, copy.tag));
+    wrong.extend(check_patches(copy, &copied));
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let names = names(copied.iter().copied());
+    copied.sort_by_key(|object| rank(object));
+    let mut objects: Vec<Value> = Vec::new();
+    for object in copied {
+        let mut gray = strip(object);
+        map_at(&mut gray, &["metadata"]).insert("name".into(), gray_name(name(object), copy.tag).into());
+        references::follow(kind(object), &mut gray, copy.tag, &names);
+        label(&mut gray, copy);
+        match kind(object) {
+            "Deployment" => {
+                let dropped = deployment_copy(&mut gray, object, copy);
+                notes.extend(dropped.into_iter().map(|port| {
+                    format!(
+                        "{}: port {port} of the node is left out: it is the baseline's",
+                        ObjectRef::of(&gray)
+                    )
+                }));
+            }
+            "Service" => strip::service(&mut gray),
+            other if other == door => {
+                if let Some(entry) = copy.entry
+                    && let Err(why) = copy.gateway.rules().write(&mut gray, entry, copy.tag)
+                {
+                    wrong.extend(why);
+                }
+            }
+            _ => {}
+        }
+        for patch in copy.patches.iter().filter(|patch| patch.is_for(object)) {
+            wrong.extend(patched(&mut gray, patch, copy, &names));
+        }
+        if kind(object) == "Deployment"
+            && let Some(hash) = config_hash(&objects.iter().collect::<Vec<_>>())
+        {
+            map_at(&mut gray, &["spec", "template", "metadata", "annotations"])
+                .insert(ANNOTATION_CONFIG_HASH.into(), hash.into());
+        }
+        let annotations = map_at(&mut gray, &["metadata", "annotations"]);
+        annotations.insert(ANNOTATION_ORIGIN.into(), name(object).into());
+        annotations.insert(ANNOTATION_BASELINE_HASH.into(), baseline_hash(object).into());
+        objects.push(sorted(&gray));
+    }
+    if wrong.is_empty() { Ok(Rendered { objects, shared, notes }) } else { Err(wrong) }
+}
+
+/// Applies a patch, and sees that the object is still the lane's.
+fn patched(gray: &mut Value, patch: &Patch, copy: &Copy<'_>, names: &Names) -> Vec<String> {
+    let who = format!("service `{}`: {}", copy.service, patch.shown());
+    let before = ObjectRef::of(gray);
+    if let Err(why) = patch.apply(gray, copy.tag, names) {
+        return vec![format!("{who}: {why}")];
+    }
+    let after = ObjectRef::of(gray);
+    if before != after {
+        return vec![format!(
+            "{who} would make it {} {} of {}: kind, name and version stay as they are",
+            after.kind, after.name, after.api_version
+        )];
+    }
+    corners::check_labels(gray, copy, &who)
+}
+
+/// Patches that fit to nothing, or hold what may not stand in a workflow.
+fn check_patches(copy: &Copy<'_>, copied: &[&Value]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for patch in copy.patches {
+        let who = format!("service `{}`: {}", copy.service, patch.shown());
+        if !copied.iter().any(|object| patch.is_for(object)) {
+            let known: Vec<String> = copied.iter().map(|object| ObjectRef::of(object).to_string()).collect();
+            let wanted = format!("{} {}", patch.target.kind, patch.target.name);
+            wrong.push(match nearest(&wanted, known.iter().map(String::as_str)) {
+                Some(near) => format!("{who} fits to nothing that the lane copies; did you mean {near}?"),
+                None => format!("{who} fits to nothing that the lane copies: there is {}", list(&known)),
+            });
+        }
+        if holds_secret(patch) {
+            wrong.push(format!(
+                "{who} holds data of a Secret, which would be kept with the run: change it in the service's manifest"
+            ));
+        }
+    }
+    wrong
+}
+
+/// Whether a patch would put values of a Secret where everybody reads them.
+pub fn holds_secret(patch: &Patch) -> bool {
+    let touches =
+        |path: &str| path.starts_with("/data") || path.starts_with("/stringData") || path.is_empty();
+    patch.target.kind == "Secret"
+        && match &patch.change {
+            Change::Merge(map) => map.contains_key("data") || map.contains_key("stringData"),
+            Change::Operations(operations) => {
+                operations.iter().any(|one| one["path"].as_str().is_some_and(touches))
+            }
+        }
+}
+
+/// The copy as a person edited it: taken as it is, where it is still a copy of this service in this lane.
+fn edited(copy: &Copy<'_>, file: &[Value]) -> Result<Rendered, Vec<String>> {
+    let who = format!("service `{}`: its edited manifest", copy.service);
+    let mut wrong = Vec::new();
+    let mut notes = Vec::new();
+    let mut objects = Vec::new();
+    let mut seen = BTreeSet::new();
+    if let Err(why) = deployment(copy.service, file) {
+        wrong.push(format!("{who}: {why}"));
+    }
+    let mut file: Vec<&Value> = file.iter().collect();
+    file.sort_by_key(|object| rank(object));
+    for object in file {
+        let at = ObjectRef::of(object);
+        if !COPIED.contains(&kind(object)) {
+            wrong.push(format!("{who}: {at}: a lane cannot hold this kind"));
+            continue;
+        }
+        if !seen.insert(at.clone()) {
+            wrong.push(format!("{who} has {at} twice"));
+        }
+        let Some(origin) = corners::origin(name(object), copy.tag) else {
+            wrong.push(format!("{who}: {at} must have a name that ends with `{}`", gray_name("", copy.tag)));
+            continue;
+        };
+        wrong.extend(corners::check_labels(object, copy, &who));
+        let baseline =
+            copy.baseline.iter().find(|other| kind(other) == kind(object) && name(other) == origin);
+        let mut gray = strip(object);
+        match (kind(object), baseline) {
+            ("Secret", Some(baseline)) => {
+                let map = map_at(&mut gray, &[]);
+                map.retain(|key, _| !matches!(key.as_str(), "data" | "stringData"));
+                for key in ["data", "stringData"] {
+                    map.extend(baseline.get(key).map(|values| (key.to_owned(), values.clone())));
+                }
+            }
+            ("Secret", None) => wrong.push(format!(
+                "{who}: {at} has no baseline whose values it could have: values of Secrets stand in the service's manifest only"
+            )),
+            ("Service", _) => strip::service(&mut gray),
+            _ => {}
+        }
+        if is_route(object) {
+            wrong.extend(edited_route(copy, object, &who));
+        }
+        if kind(object) == "Deployment"
+            && let Some(hash) = config_hash(&objects.iter().collect::<Vec<_>>())
+        {
+            map_at(&mut gray, &["spec", "template", "metadata", "annotations"])
+                .insert(ANNOTATION_CONFIG_HASH.into(), hash.into());
+        }
+        let annotations = map_at(&mut gray, &["metadata", "annotations"]);
+        if let Some(baseline) = baseline {
+            let now = baseline_hash(baseline);
+            let then = annotations.entry(ANNOTATION_BASELINE_HASH).or_insert_with(|| now.clone().into());
+            if then.as_str() != Some(&now) {
+                notes.push(format!("{at} was edited over a baseline that has changed since: render it anew"));
+            }
+        }
+        annotations.insert(ANNOTATION_ORIGIN.into(), origin.into());
+        objects.push(sorted(&gray));
+    }
+    let door = copy.gateway.rules().object();
+    if copy.entry.is_some() && !objects.iter().any(|object| kind(object) == door) {
+        wrong.push(format!("{who} has no {door}, and the service is the entry"));
     }
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    copied.sort_by_key(|object| COPIED.iter().position(|known| *known == kind(object)));
-    let hash = config_hash(&copied);
-    let objects = copied
-        .into_iter()
-        .map(|object| {
-            let mut gray = strip(object);
-            rename(&mut gray, copy.tag, &names);
-            label(&mut gray, copy);
-            match kind(object) {
-                "Deployment" => deployment_copy(&mut gray, object, copy, hash.as_deref()),
-                "Service" => service_copy(&mut gray),
-                "Ingress" => {
-                    if let Some(entry) = copy.entry {
-                        route::write(&mut gray, entry, copy.tag);
-                    }
-                }
-                _ => {}
-            }
-            let annotations = map_at(&mut gray, &["metadata", "annotations"]);
-            annotations.insert(ANNOTATION_ORIGIN.into(), name(object).into());
-            annotations.insert(ANNOTATION_BASELINE_HASH.into(), baseline_hash(object).into());
-            sorted(&gray)
-        })
-        .collect();
-    Ok(Rendered { objects, shared })
+    let plain = copied(&Copy { edited: None, ..*copy })?;
+    let missing = plain.objects.iter().map(ObjectRef::of).filter(|at| !seen.contains(at));
+    notes.extend(missing.map(|at| format!("{at} is left out: the edited manifest does not have it")));
+    Ok(Rendered { objects, shared: plain.shared, notes })
 }
 
-type Names<'n> = BTreeSet<(&'n str, &'n str)>;
+/// An edited route lets in whom the workflow says, or a reader of the workflow would be deceived.
+fn edited_route(copy: &Copy<'_>, object: &Value, who: &str) -> Vec<String> {
+    let at = ObjectRef::of(object);
+    let Some(entry) = copy.entry else {
+        return vec![format!(
+            "{who} has {at}, and the task no `entry` that names the service: add it, or remove the route"
+        )];
+    };
+    let ours = copied(&Copy { edited: None, ..*copy });
+    let ours = ours.iter().flat_map(|rendered| &rendered.objects).find(|one| ObjectRef::of(one) == at);
+    let (theirs, wanted) = (route::words(object), ours.map(route::words));
+    match wanted {
+        Some(wanted) if wanted != theirs => {
+            vec![format!("{who}: {at} lets in {theirs}, and `entry` says {wanted}: make them the same")]
+        }
+        None => vec![format!("{who}: {at} is no route of service `{}`", entry.service)],
+        Some(_) => Vec::new(),
+    }
+}
 
 enum Place {
     Copied,
@@ -187,26 +397,52 @@ enum Place {
 }
 
 fn place_of(object: &Value, copy: &Copy<'_>) -> Place {
-    let entry = copy.entry.is_some();
     let spec = |pointer: &str| object.pointer(pointer);
     if namespace(object).is_some_and(|named| Some(named) != copy.namespace) {
         return Place::Refused("it names a namespace of its own; remove it: the environment's holds");
     }
+    let patched = copy.patches.iter().any(|patch| patch.is_for(object));
     match kind(object) {
         "ConfigMap" | "Secret" | "Deployment" => Place::Copied,
         "Service" if spec("/spec/type").and_then(Value::as_str) == Some("ExternalName") => {
             Place::Shared("it only names another host")
         }
         "Service" if texts(object, "/spec/selector").is_empty() => Place::Shared("it selects no pods"),
+        "Service" if !selects_own(object, copy) => Place::Shared("it selects no pods of this service"),
         "Service" => Place::Copied,
-        "Ingress" if entry => Place::Copied,
-        "Ingress" => Place::Shared("the service is not the lane's entry"),
+        "Ingress" | "HTTPRoute" if patched => Place::Copied,
+        door @ ("Ingress" | "HTTPRoute") => match copy.entry {
+            None => Place::Shared("the service is not the lane's entry"),
+            Some(_) if door == copy.gateway.rules().object() => Place::Copied,
+            Some(_) => Place::Shared("the environment's gateway does not read this kind"),
+        },
         "StatefulSet" | "DaemonSet" | "Job" | "CronJob" => {
             Place::Refused("a lane cannot hold a copy of this kind")
         }
         other if SHARED.contains(&other) => Place::Shared("baseline and lane use the same one"),
         _ => Place::Refused("a lane cannot hold a copy of this kind"),
     }
+}
+
+fn selects_own(service: &Value, copy: &Copy<'_>) -> bool {
+    let pods = copy.baseline.iter().filter(|object| kind(object) == "Deployment");
+    let selector = texts(service, "/spec/selector");
+    pods.map(|pods| texts(pods, "/spec/template/metadata/labels")).any(|labels| selects(&selector, &labels))
+}
+
+fn check_containers(copy: &Copy<'_>, baseline: &Value) -> Vec<String> {
+    let known: Vec<String> = baseline
+        .pointer("/spec/template")
+        .into_iter()
+        .flat_map(containers)
+        .filter_map(|container| container["name"].as_str().map(str::to_owned))
+        .collect();
+    let unknown = copy.images.keys().filter(|container| !known.contains(container));
+    unknown
+        .map(|container| {
+            format!("service `{}` has no container `{container}`: it has {}", copy.service, list(&known))
+        })
+        .collect()
 }
 
 /// What a baseline must carry, so that it and a lane can be told apart.
@@ -229,140 +465,6 @@ fn check_baseline(service: &str, deployment: &Value) -> Vec<String> {
     wrong
 }
 
-fn check_name(object: &Value, tag: &str) -> Option<String> {
-    let gray = gray_name(name(object), tag);
-    // Service names are DNS labels; the others may be longer, but their pods' names and labels may not.
-    let limit = if matches!(kind(object), "Service" | "Deployment") { 63 } else { 253 };
-    (gray.len() > limit).then(|| {
-        format!(
-            "{}: the gray copy's name `{gray}` is longer than {limit} characters; use a shorter tag",
-            ObjectRef::of(object)
-        )
-    })
-}
-
-const MARKS: [&str; 8] = [
-    "argocd.argoproj.io/",
-    "meta.helm.sh/",
-    "helm.sh/",
-    "kustomize.toolkit.fluxcd.io/",
-    "helm.toolkit.fluxcd.io/",
-    "cert-manager.io/",
-    "external-dns.alpha.kubernetes.io/",
-    "kubectl.kubernetes.io/",
-];
-
-const OWNED_LABELS: [&str; 2] = ["app.kubernetes.io/managed-by", "app.kubernetes.io/instance"];
-
-/// A baseline object without what belongs to the server, or to whoever deployed it.
-fn strip(object: &Value) -> Value {
-    let mut gray = clean(object);
-    let metadata = map_at(&mut gray, &["metadata"]);
-    metadata.remove("ownerReferences");
-    metadata.remove("finalizers");
-    for key in ["labels", "annotations"] {
-        if let Some(Value::Object(map)) = metadata.get_mut(key) {
-            map.retain(|key, _| {
-                !MARKS.iter().any(|mark| key.starts_with(mark)) && !OWNED_LABELS.contains(&key.as_str())
-            });
-            if map.is_empty() {
-                metadata.remove(key);
-            }
-        }
-    }
-    if let Some(Value::Object(annotations)) = gray.pointer_mut("/spec/template/metadata/annotations") {
-        annotations.retain(|key, _| !key.starts_with("kubectl.kubernetes.io/"));
-    }
-    without_nulls(&mut gray);
-    gray
-}
-
-/// `strategy:` with nothing behind it means the default; the API server takes no null from an apply.
-fn without_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(without_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_nulls),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-/// Renames the object, and follows references to what is renamed with it; what stays shared keeps its name.
-fn rename(object: &mut Value, tag: &str, names: &Names<'_>) {
-    let renamed = gray_name(name(object), tag);
-    map_at(object, &["metadata"]).insert("name".into(), renamed.into());
-    let follow = |kind: &str, value: &mut Value| {
-        if let Some(old) = value.as_str()
-            && names.contains(&(kind, old))
-        {
-            *value = gray_name(old, tag).into();
-        }
-    };
-    match kind(object) {
-        "Deployment" => {
-            if let Some(spec) = object.pointer_mut("/spec/template/spec") {
-                pod_references(spec, &follow);
-            }
-        }
-        "Ingress" => {
-            if let Some(spec) = object.get_mut("spec") {
-                if let Some(backend) = spec.pointer_mut("/defaultBackend/service/name") {
-                    follow("Service", backend);
-                }
-                for path in each(spec, "rules").flat_map(|rule| each_at(rule, "/http/paths")) {
-                    if let Some(backend) = path.pointer_mut("/backend/service/name") {
-                        follow("Service", backend);
-                    }
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-fn each<'v>(value: &'v mut Value, key: &str) -> impl Iterator<Item = &'v mut Value> {
-    value.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
-}
-
-fn each_at<'v>(value: &'v mut Value, pointer: &str) -> impl Iterator<Item = &'v mut Value> {
-    value.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
-}
-
-/// Every place in a pod spec that names a ConfigMap or a Secret (Kubernetes API reference, PodSpec v1).
-fn pod_references(spec: &mut Value, follow: &impl Fn(&str, &mut Value)) {
-    let at = |value: &mut Value, pointer: &str, kind: &str| {
-        if let Some(found) = value.pointer_mut(pointer) {
-            follow(kind, found);
-        }
-    };
-    for secret in each(spec, "imagePullSecrets") {
-        at(secret, "/name", "Secret");
-    }
-    for volume in each(spec, "volumes") {
-        at(volume, "/configMap/name", "ConfigMap");
-        at(volume, "/secret/secretName", "Secret");
-        at(volume, "/csi/nodePublishSecretRef/name", "Secret");
-        for source in each_at(volume, "/projected/sources") {
-            at(source, "/configMap/name", "ConfigMap");
-            at(source, "/secret/name", "Secret");
-        }
-    }
-    for list in ["containers", "initContainers", "ephemeralContainers"] {
-        for container in each(spec, list) {
-            for source in each(container, "envFrom") {
-                at(source, "/configMapRef/name", "ConfigMap");
-                at(source, "/secretRef/name", "Secret");
-            }
-            for variable in each(container, "env") {
-                at(variable, "/valueFrom/configMapKeyRef/name", "ConfigMap");
-                at(variable, "/valueFrom/secretKeyRef/name", "Secret");
-            }
-        }
-    }
-}
-
 fn lane_labels(copy: &Copy<'_>) -> [(&'static str, String); 3] {
     [(VERSION, copy.tag.to_owned()), (TYPE, GRAY_TYPE.to_owned()), (SERVICE_NAME, copy.service.to_owned())]
 }
@@ -380,7 +482,8 @@ fn label(object: &mut Value, copy: &Copy<'_>) {
     }
 }
 
-fn deployment_copy(gray: &mut Value, baseline: &Value, copy: &Copy<'_>, hash: Option<&str>) {
+/// Gives the ports of the node that the copy leaves out.
+fn deployment_copy(gray: &mut Value, baseline: &Value, copy: &Copy<'_>) -> Vec<i64> {
     map_at(gray, &["spec"]).insert("replicas".into(), copy.replicas.into());
     for path in [&["spec", "selector", "matchLabels"][..], &["spec", "template", "metadata", "labels"][..]] {
         let labels = map_at(gray, path);
@@ -392,13 +495,11 @@ fn deployment_copy(gray: &mut Value, baseline: &Value, copy: &Copy<'_>, hash: Op
     let labels = map_at(gray, &["spec", "template", "metadata", "labels"]);
     // Without it the copy would register under its own name, as another application, and join no lane.
     labels.entry(APP_NAME).or_insert_with(|| name(baseline).into());
-    if let Some(hash) = hash {
-        map_at(gray, &["spec", "template", "metadata", "annotations"])
-            .insert(ANNOTATION_CONFIG_HASH.into(), hash.into());
-    }
     if let Some(template) = gray.pointer_mut("/spec/template") {
         set_images(template, copy.images, copy.live);
     }
+    strip::spreads(gray, (VERSION, copy.tag));
+    strip::host_ports(gray)
 }
 
 /// Images: given, else live, else as the manifest has them.
@@ -410,42 +511,6 @@ pub fn set_images(template: &mut Value, given: &BTreeMap<String, String>, live: 
             if let Some(image) = image {
                 container["image"] = image.clone().into();
             }
-        }
-    }
-}
-
-/// Fields that would clash with the baseline's Service, or cost another load balancer.
-const SERVICE_FIELDS: [&str; 11] = [
-    "clusterIPs",
-    "healthCheckNodePort",
-    "loadBalancerIP",
-    "loadBalancerClass",
-    "loadBalancerSourceRanges",
-    "externalIPs",
-    "externalTrafficPolicy",
-    "ipFamilies",
-    "ipFamilyPolicy",
-    "allocateLoadBalancerNodePorts",
-    "internalTrafficPolicy",
-];
-
-fn service_copy(gray: &mut Value) {
-    if let Some(Value::Object(annotations)) = gray.pointer_mut("/metadata/annotations") {
-        annotations.retain(|key, _| !key.starts_with("service.beta.kubernetes.io/"));
-    }
-    let spec = map_at(gray, &["spec"]);
-    spec.retain(|key, _| !SERVICE_FIELDS.contains(&key.as_str()));
-    if spec.get("clusterIP").and_then(Value::as_str) != Some("None") {
-        spec.remove("clusterIP");
-    }
-    if matches!(spec.get("type").and_then(Value::as_str), Some("LoadBalancer" | "NodePort")) {
-        spec.insert("type".into(), "ClusterIP".into());
-    }
-    if let Some(Value::Array(ports)) = spec.get_mut("ports") {
-        for port in ports.iter_mut().filter_map(Value::as_object_mut) {
-            port.remove("nodePort");
-            // Server-side apply merges ports by number and protocol: without it older servers refuse.
-            port.entry("protocol").or_insert_with(|| "TCP".into());
         }
     }
 }
@@ -467,5 +532,9 @@ pub fn config_hash(objects: &[&Value]) -> Option<String> {
     (!text.is_empty()).then(|| Digest::of(Value::Object(text).to_string().as_bytes()).short().to_owned())
 }
 
+#[cfg(test)]
+mod change_tests;
+#[cfg(test)]
+mod corner_tests;
 #[cfg(test)]
 mod tests;

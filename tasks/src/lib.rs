@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   manifest, secret, environment      files, without a cluster
-//!   lane (labels, route, leak)         a gray copy, rendered from its baseline
+//!   attached                           files that a workflow names: patches, edited manifests
+//!   lane (route, patch, leak, around)  a gray copy, rendered from its baseline; what it may stand beside
 //!   cluster, rollout, inventory        what a cluster is asked and told
 //!   mse_gray_deploy, generic_verify,   the types: a new one is a new file, and a line in `register`
 //!   prod_deploy, mse_gray_offline
@@ -10,6 +11,7 @@
 //! Nothing here reads a workflow file, keeps state or serves HTTP.
 
 pub mod adoption;
+pub mod attached;
 pub mod cluster;
 pub mod environment;
 pub mod generic_verify;

@@ -2,14 +2,20 @@
 //!
 //! No user enters a lane that is not up. A lane task writes only objects that carry the lane's labels.
 
+mod render;
 mod undo;
 mod update;
+
+use self::render::{GrayServiceWith, Wanted};
+pub use self::render::{RenderRequest, rendered};
+use self::update::{Copies, Update, by_uid, selector_changes};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _};
 use graylane_engine::claim::{Claim, Mode};
 use graylane_engine::clock::{parse_duration, show_duration};
 use graylane_engine::document::{Finding, step};
@@ -18,21 +24,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use self::update::{Copies, Update, by_uid, selector_changes};
 use crate::cluster::{Cluster, Clusters, Deleted, full_name};
-use crate::environment::{Site, deployment};
+use crate::environment::Site;
 use crate::inventory::{LANE_KINDS, Standing, is_gray, is_ours, mended, tag_of};
-use crate::lane::labels::{ANNOTATION_ORIGIN, SERVICE_NAME, VERSION};
+use crate::lane::around::Around;
+use crate::lane::labels::{ANNOTATION_ORIGIN, SERVICE_NAME};
 use crate::lane::leak::{Pods, leaks};
-use crate::lane::route::{self, Entry};
-use crate::lane::{Copy, render};
-use crate::manifest::{ObjectRef, clean, diff, images, kind, name, texts, uid};
+use crate::lane::route::{self, Entry, is_route};
+use crate::lane::{Judgement, rank};
+use crate::manifest::{ObjectRef, clean, diff, kind, name, namespace, texts, uid};
 use crate::mse_gray_offline;
 use crate::rollout::{Expect, follow, probed, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
     self, ServiceWith, check_environment, check_images, check_lane_tag, check_service, check_services,
-    images_for, images_value,
+    images_value,
 };
 
 /// The task type.
@@ -61,7 +67,7 @@ struct With {
     images: Option<BTreeMap<String, Value>>,
     /// The services of the lane, with all that can be said of each.
     #[serde(default)]
-    services: Option<BTreeMap<String, ServiceWith>>,
+    services: Option<BTreeMap<String, GrayServiceWith>>,
     /// Which requests enter the lane. Without it the lane is up, and only marked requests meet it.
     #[serde(default)]
     entry: Option<Entry>,
@@ -140,6 +146,7 @@ impl Task for MseGrayDeploy {
         check_lane_tag(spec, &mut findings);
         check_images(spec, site.as_ref(), &mut findings);
         check_services(spec, site.as_ref(), &mut findings);
+        render::check(spec, &mut findings);
         if let Some(site) = &site {
             check_gray(spec, site, &mut findings);
         }
@@ -149,7 +156,10 @@ impl Task for MseGrayDeploy {
             );
         }
         if let Some(entry) = spec.get("entry") {
-            findings.extend(route::check(entry).into_iter().map(|finding| finding.below("/entry")));
+            let gateway = site.as_ref().map(|site| site.environment.gateway.kind);
+            let found = route::check(entry, gateway, spec::plain(spec, "tag"));
+            findings.extend(found.into_iter().map(|finding| finding.below("/entry")));
+            let door = gateway.map_or("Ingress", |gateway| gateway.rules().object());
             if let Some(service) = spec::plain(entry, "service")
                 && let Some(site) = &site
             {
@@ -160,9 +170,9 @@ impl Task for MseGrayDeploy {
                         findings
                             .extend(wrong.into_iter().map(|finding| Finding { on_key: false, ..finding }));
                     }
-                    Ok(objects) if !objects.iter().any(|object| kind(object) == "Ingress") => findings.push(
-                        Finding::at("/entry/service", format!("service `{service}` has no Ingress"))
-                            .label("the entry is the service whose Ingress lets requests in"),
+                    Ok(objects) if !objects.iter().any(|object| kind(object) == door) => findings.push(
+                        Finding::at("/entry/service", format!("service `{service}` has no {door}"))
+                            .label(format!("the entry is the service whose {door} lets requests in")),
                     ),
                     Ok(_) => {}
                 }
@@ -211,43 +221,6 @@ impl Task for MseGrayDeploy {
     }
 }
 
-/// What `graylane render` asks for.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct RenderRequest {
-    /// The environment.
-    pub environment: String,
-    /// The service.
-    pub service: String,
-    /// The lane's tag.
-    pub tag: String,
-    /// The image, for a service with one container; images by container for others.
-    pub image: Option<Value>,
-    /// How many pods.
-    pub replicas: Option<u32>,
-    /// The route, where the service is the entry.
-    pub entry: Option<Entry>,
-}
-
-/// The objects that a deploy of one service would apply, with the images that production runs where none are given;
-/// without the marks of a run.
-///
-/// # Errors
-/// As the plan of a deploy.
-pub async fn rendered(
-    clusters: &Clusters,
-    site: &Site,
-    request: &RenderRequest,
-) -> Result<Vec<Value>, TaskError> {
-    let cluster = clusters.connect(site).await?;
-    let baseline = site.service(&request.service).map_err(TaskError::permanent)?;
-    let images =
-        images_for(&request.service, request.image.as_ref(), baseline).map_err(TaskError::permanent)?;
-    let with = ServiceWith { images, replicas: request.replicas };
-    let made =
-        render_service(site, &cluster, &request.service, &with, &request.tag, request.entry.as_ref()).await;
-    made.map(|(objects, _)| objects).or_else(|wrong| refuse(wrong).map(|()| Vec::new()))
-}
-
 struct Planner<'p> {
     cx: &'p TaskContext,
     with: &'p With,
@@ -256,11 +229,18 @@ struct Planner<'p> {
     key: &'p DigestKey,
 }
 
+/// Up to so many objects are tried on the API server one by one. Of a larger lane only what the server may refuse for reasons that
+/// cannot be seen in a file: Deployments, routes, and what was patched or edited.
+const TRIED_EACH: usize = 100;
+/// How many are tried at a time.
+const TRIES_AT_A_TIME: usize = 8;
+
 impl Planner<'_> {
     async fn plan(&self) -> Result<Plan, TaskError> {
         let mut plan = Plan::default();
         must_exist(self.cluster).await?;
-        let standing = Standing::look(self.cluster).await?;
+        let around = Around::look(self.cluster).await?;
+        let standing = Standing::beside(self.cluster, &around).await?;
         let update = Update {
             site: self.site,
             standing: &standing,
@@ -271,119 +251,56 @@ impl Planner<'_> {
         };
         update.room()?;
         let lane = standing.lane(&self.with.tag);
-        let mut rendered = Vec::new();
-        let mut wrong = Vec::new();
-        for (service, with) in self.services()? {
-            match render_service(
-                self.site,
-                self.cluster,
-                &service,
-                &with,
-                &self.with.tag,
-                self.with.entry.as_ref(),
-            )
-            .await
-            {
-                Ok((objects, shared)) => {
-                    rendered.extend(objects);
-                    plan.warnings.extend(shared);
-                }
-                Err(why) => wrong.extend(why),
-            }
-        }
-        if let Some(entry) = &self.with.entry
-            && !self.services()?.contains_key(&entry.service)
-        {
-            let holds = lane.iter().any(|object| {
-                kind(object) == "Deployment"
-                    && texts(object, "/metadata/labels").get(SERVICE_NAME) == Some(&entry.service)
-            });
-            if holds {
-                plan.warnings.push(format!(
-                    "the route stays as it is: `{}` is not part of this deploy",
-                    entry.service
-                ));
-            } else {
-                wrong.push(format!("the entry `{}` is not one of the lane's services", entry.service));
-            }
-        }
-        refuse(wrong)?;
-        let mut renewed = Vec::new();
-        for object in &rendered {
-            if let Some(live) = self.live(object, &standing).await? {
-                update.may_write(&live)?;
-                if selector_changes(&live, object) {
-                    plan.warnings.push(format!(
-                        "{} is made anew, because its selector changes: the lane's route is closed until it is up",
-                        full_name(&self.cluster.namespace, &live)
-                    ));
-                    renewed.extend(by_uid(&live));
-                }
-            }
-        }
-        let routes = if renewed.is_empty() { Vec::new() } else { update.routes() };
-        let closed: Vec<Removed> = routes.iter().filter_map(by_uid).collect();
+        let mut rendered = self.render(&around, &lane, &mut plan)?;
+        self.judge(&around, &rendered, &lane, &mut plan)?;
         let leftovers = update.leftovers(&rendered, &mut plan.warnings);
-        // A route that this deploy does not write comes back as it was.
-        rendered.extend(
-            routes
-                .iter()
-                .map(clean)
-                .filter(|route| {
-                    let is = |object: &Value| ObjectRef::of(object) == ObjectRef::of(route);
-                    !rendered.iter().any(is) && !leftovers.iter().any(is)
-                })
-                .collect::<Vec<_>>(),
-        );
-        // The order over all services: every pod is up before any Service, every Service before the route.
-        rendered.sort_by_key(rank);
-        self.leak_test(&rendered, &standing)?;
+        let (closed, renewed) = self.make_room(&update, &mut rendered, &leftovers, &mut plan)?;
+        leak_test(&standing, &rendered, &self.with.tag)?;
         let copies = Copies::new(&rendered);
-        let mut mended = Vec::new();
         let mut expected_images = Map::new();
         let mut new_routes = Vec::new();
+        let mut mended = Vec::new();
         let mut stamped = Vec::new();
         let mut before = Vec::new();
         for object in rendered {
-            let live = self.live(&object, &standing).await?;
-            if kind(&object) == "Ingress" && live.is_none() {
+            let live = standing.get(&ObjectRef::of(&object));
+            if is_route(&object) && live.is_none() {
                 new_routes.push(ObjectRef::of(&object));
             }
             if kind(&object) == "Deployment" {
                 let service = texts(&object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
                 expected_images.insert(service, images_value(&main_images(&object)));
             }
-            if let Some(live) = &live {
+            if let Some(live) = live {
                 before.push(clean(&redact(live, self.key)));
             }
-            if let Some(told) = live.as_ref().and_then(|live| update.mends(live)) {
+            if let Some(told) = live.and_then(|live| update.mends(live)) {
                 mended.push(ObjectRef::of(&object));
                 plan.warnings.push(told);
             }
-            let object = update.stamp(object, live.as_ref(), &copies)?;
-            let anew = live.as_ref().is_some_and(|live| selector_changes(live, &object));
-            let dry = self.dry_run(&object, anew).await?;
-            let shown = if kind(&object) == "Secret" { &object } else { &dry };
-            plan.changes.push(change(&self.cluster.namespace, live.as_ref(), Some(shown), self.key));
-            if kind(&object) == "Deployment" && !probed(&object) {
-                plan.warnings.push(unprobed(&object));
+            stamped.push(update.stamp(object, live, &copies)?);
+        }
+        let tried = self.try_all(&stamped, &standing, &mut plan).await?;
+        for (object, dry) in stamped.iter().zip(tried) {
+            let shown = dry.filter(|_| kind(object) != "Secret");
+            plan.changes.push(change(
+                &self.cluster.namespace,
+                standing.get(&ObjectRef::of(object)),
+                Some(shown.as_ref().unwrap_or(object)),
+                self.key,
+            ));
+            if kind(object) == "Deployment" && !probed(object) {
+                plan.warnings.push(unprobed(object));
             }
-            if kind(&object) == "Ingress" {
-                plan.warnings.extend(self.other_class(&object));
-            }
-            stamped.push(object);
         }
         for object in &leftovers {
             plan.changes.push(change(&self.cluster.namespace, Some(object), None, self.key));
             before.push(clean(&redact(object, self.key)));
         }
         let removed = leftovers.iter().filter_map(by_uid).collect();
-        let route = stamped.iter().find(|object| kind(object) == "Ingress").map(route::words);
+        let route = self.entry_route(&stamped).map(route::words);
         if self.with.entry.is_none() {
             plan.warnings.push("the lane has no entry: only requests that carry its mark meet it".into());
-        }
-        if let Some(weight) = self.with.entry.as_ref().and_then(|entry| entry.weight) {
-            plan.warnings.push(format!("{weight} % of all requests enter: a user may meet both versions"));
         }
         plan.expected.insert("tag".into(), self.with.tag.clone().into());
         plan.expected.insert("images".into(), Value::Object(expected_images));
@@ -403,54 +320,172 @@ impl Planner<'_> {
         spec::seal(plan, &body, self.site)
     }
 
-    fn services(&self) -> Result<BTreeMap<String, ServiceWith>, TaskError> {
-        spec::services(self.site, self.with.images.as_ref(), self.with.services.as_ref())
-    }
-
-    fn leak_test(&self, rendered: &[Value], standing: &Standing) -> Result<(), TaskError> {
-        let planned: BTreeSet<ObjectRef> = rendered.iter().map(ObjectRef::of).collect();
-        let others = |object: &&Value| !planned.contains(&ObjectRef::of(object));
-        let services = standing.of("Service").filter(others);
-        // What the lane has of another deploy is judged as it will be: it goes, or it is written again.
-        let services = services.filter(|object| !is_gray(object) || tag_of(object) != self.with.tag);
-        let ours = |wanted: &'static str| rendered.iter().filter(move |object| kind(object) == wanted);
-        let mut pods: Vec<Pods> = ours("Deployment").map(Pods::of).collect();
-        pods.extend(standing.of("Deployment").filter(others).map(Pods::of));
-        let mut found = leaks(services.chain(ours("Service")), &pods);
-        let new: BTreeSet<&str> = ours("Deployment").map(name).collect();
-        let new_services: BTreeSet<&str> = ours("Service").map(name).collect();
-        // What leaks already without this lane is not this lane's doing, and must not stop a release.
-        found.retain(|leak| {
-            new.contains(leak.deployment.as_str()) || new_services.contains(leak.service.as_str())
-        });
-        let Some(first) = found.first() else { return Ok(()) };
-        let hint = first.hint.clone();
-        Err(TaskError::permanent(format!("refused: {first}"))
-            .details(found.iter().skip(1).map(ToString::to_string))
-            .hint(format!("{hint}, once the baseline's pods carry the label")))
-    }
-
-    /// The live object under a lane name.
-    async fn live(&self, object: &Value, standing: &Standing) -> Result<Option<Value>, TaskError> {
-        let at = ObjectRef::of(object);
-        match standing.get(&at) {
-            Some(live) => Ok(Some(live.clone())),
-            // Of Secrets only those of lanes were read.
-            None if at.kind == "Secret" => self.cluster.get(&at).await,
-            None => Ok(None),
+    /// Every copy, in the order over all services: every pod is up before any Service, every Service before the route.
+    fn render(&self, around: &Around, lane: &[Value], plan: &mut Plan) -> Result<Vec<Value>, TaskError> {
+        let mut rendered = Vec::new();
+        let mut wrong = Vec::new();
+        let services = self.services()?;
+        for (service, with) in &services {
+            let gray = self.with.services.as_ref().and_then(|services| services.get(service));
+            let made = Wanted::of(&self.cx.bundle, with.clone(), gray)
+                .map_err(|why| vec![format!("service `{service}`: {why}")])
+                .and_then(|wanted| {
+                    let entry = self.with.entry.as_ref();
+                    render::service(self.site, around, service, &wanted, &self.with.tag, entry)
+                });
+            match made {
+                Ok(made) => {
+                    rendered.extend(made.objects);
+                    plan.warnings.extend(made.notes);
+                }
+                Err(why) => wrong.extend(why),
+            }
         }
+        if let Some(entry) = &self.with.entry
+            && !services.contains_key(&entry.service)
+        {
+            let holds = lane.iter().any(|object| {
+                kind(object) == "Deployment"
+                    && texts(object, "/metadata/labels").get(SERVICE_NAME) == Some(&entry.service)
+            });
+            if holds {
+                plan.warnings.push(format!(
+                    "the route stays as it is: `{}` is not part of this deploy",
+                    entry.service
+                ));
+            } else {
+                wrong.push(format!("the entry `{}` is not one of the lane's services", entry.service));
+            }
+        }
+        wrong.extend(render::doubles(&rendered));
+        refuse(wrong)?;
+        rendered.sort_by_key(rank);
+        Ok(rendered)
     }
 
-    /// A route that another gateway reads lets nobody in.
-    fn other_class(&self, ingress: &Value) -> Option<String> {
-        let wanted = &self.site.environment.gateway.ingress_class;
-        let class = ingress.pointer("/spec/ingressClassName").and_then(Value::as_str).unwrap_or("none");
-        (class != wanted).then(|| {
-            format!(
-                "{} is of class {class}, and the environment's gateway reads {wanted}: nobody may enter",
-                ObjectRef::of(ingress)
-            )
-        })
+    /// Routes and selectors beside what else is on the cluster.
+    fn judge(
+        &self,
+        around: &Around,
+        rendered: &[Value],
+        lane: &[Value],
+        plan: &mut Plan,
+    ) -> Result<(), TaskError> {
+        let service_of = |object: &Value| texts(object, "/metadata/labels").remove(SERVICE_NAME);
+        let services: BTreeSet<String> = rendered
+            .iter()
+            .chain(lane)
+            .filter(|object| kind(object) == "Deployment")
+            .filter_map(service_of)
+            .collect();
+        let (entry, tag) = (self.with.entry.as_ref(), self.with.tag.as_str());
+        let routes = render::routes(self.site, around, rendered, entry, tag, services.len());
+        let baselines: Vec<&Value> =
+            services.iter().filter_map(|service| self.site.services.get(service)).flatten().collect();
+        let mut pods = Judgement::default();
+        for here in around.by_namespace(&self.cluster.others) {
+            let mine = |object: &&Value| namespace(object) == here.namespace.as_deref();
+            let lane: Vec<Value> = rendered.iter().filter(mine).cloned().collect();
+            let baselines: Vec<&Value> = baselines.iter().copied().filter(|object| mine(object)).collect();
+            let judged = here.judge(&lane, &baselines);
+            pods.wrong.extend(judged.wrong);
+            pods.notes.extend(judged.notes);
+        }
+        refuse([routes.wrong, pods.wrong].concat())?;
+        plan.warnings.extend(routes.notes.into_iter().chain(pods.notes));
+        Ok(())
+    }
+
+    fn entry_route<'o>(&self, objects: &'o [Value]) -> Option<&'o Value> {
+        let entry = self.with.entry.as_ref()?;
+        let mut routes = objects.iter().filter(|object| is_route(object));
+        routes.find(|route| texts(route, "/metadata/labels").get(SERVICE_NAME) == Some(&entry.service))
+    }
+
+    fn services(&self) -> Result<BTreeMap<String, ServiceWith>, TaskError> {
+        let plain: Option<BTreeMap<String, ServiceWith>> = self
+            .with
+            .services
+            .as_ref()
+            .map(|services| services.iter().map(|(name, with)| (name.clone(), with.plain())).collect());
+        spec::services(self.site, self.with.images.as_ref(), plain.as_ref())
+    }
+
+    /// The lane's routes that must be closed, and the Deployments that are made anew, because their selector changes. A
+    /// route that this deploy does not write itself comes back as it was.
+    fn make_room(
+        &self,
+        update: &Update<'_>,
+        rendered: &mut Vec<Value>,
+        leftovers: &[Value],
+        plan: &mut Plan,
+    ) -> Result<(Vec<Removed>, Vec<Removed>), TaskError> {
+        let mut renewed = Vec::new();
+        for object in rendered.iter() {
+            let Some(live) = update.standing.get(&ObjectRef::of(object)) else { continue };
+            update.may_write(live)?;
+            if selector_changes(live, object) {
+                plan.warnings.push(format!(
+                    "{} is made anew, because its selector changes: the lane's route is closed until it is up",
+                    full_name(&self.cluster.namespace, live)
+                ));
+                renewed.extend(by_uid(live));
+            }
+        }
+        let routes = if renewed.is_empty() { Vec::new() } else { update.routes() };
+        let closed = routes.iter().filter_map(by_uid).collect();
+        for route in routes.iter().map(clean) {
+            let is = |object: &Value| ObjectRef::of(object) == ObjectRef::of(&route);
+            if !rendered.iter().any(is) && !leftovers.iter().any(is) {
+                rendered.push(route);
+            }
+        }
+        rendered.sort_by_key(rank);
+        Ok((closed, renewed))
+    }
+
+    /// Tries objects on the API server without writing them; nothing for those that are not tried.
+    async fn try_all(
+        &self,
+        objects: &[Value],
+        standing: &Standing,
+        plan: &mut Plan,
+    ) -> Result<Vec<Option<Value>>, TaskError> {
+        let all = objects.len() <= TRIED_EACH;
+        let changed: BTreeSet<&str> = self
+            .with
+            .services
+            .iter()
+            .flatten()
+            .filter(|(_, with)| with.is_changed())
+            .map(|(service, _)| service.as_str())
+            .collect();
+        let tried = |object: &Value| {
+            let service = texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
+            all || kind(object) == "Deployment" || is_route(object) || changed.contains(service.as_str())
+        };
+        let tries: Vec<_> = objects
+            .iter()
+            .map(|object| {
+                let live = standing.get(&ObjectRef::of(object));
+                let anew = live.is_some_and(|live| selector_changes(live, object));
+                self.try_one(object, tried(object), anew)
+            })
+            .collect();
+        let done: Vec<Option<Value>> =
+            futures::stream::iter(tries).buffered(TRIES_AT_A_TIME).try_collect().await?;
+        let count = done.iter().filter(|dry| dry.is_some()).count();
+        if count < objects.len() {
+            plan.warnings.push(format!(
+                "{count} of {} objects were tried on the API server: Deployments, routes, and what was patched or edited",
+                objects.len()
+            ));
+        }
+        Ok(done)
+    }
+
+    async fn try_one(&self, object: &Value, tried: bool, anew: bool) -> Result<Option<Value>, TaskError> {
+        if tried { self.dry_run(object, anew).await.map(Some) } else { Ok(None) }
     }
 
     /// What the server would make of an object; of one that is made anew, under a name that is free.
@@ -470,62 +505,28 @@ impl Planner<'_> {
     }
 }
 
-/// The gray copy of one service: its objects, and what is worth knowing. The baseline must live.
-async fn render_service(
-    site: &Site,
-    cluster: &Cluster,
-    service: &str,
-    with: &ServiceWith,
-    tag: &str,
-    entry: Option<&Entry>,
-) -> Result<(Vec<Value>, Vec<String>), Vec<String>> {
-    let baseline = site.service(service).map_err(|why| vec![why])?;
-    if !site.environment.allows_gray(service) {
-        return Err(vec![format!(
-            "service `{service}` takes no part in lanes: its `gray` is false in environment `{}`",
-            site.environment.name
-        )]);
-    }
-    let at = ObjectRef::of(deployment(service, baseline).map_err(|why| vec![why])?);
-    let home = at.namespace.as_deref().unwrap_or(&cluster.namespace);
-    let live = cluster.get(&at).await.map_err(|error| vec![error.to_string()])?;
-    // A service that only exists in a lane would be met by everybody who calls it.
-    let live = live.ok_or_else(|| {
-        vec![format!(
-            "service `{service}`: its baseline, Deployment {}/{}, is not on the cluster: deploy it to production first",
-            home, at.name
-        )]
-    })?;
-    let live_images = images(&live);
-    let rendered = render(&Copy {
-        service,
-        namespace: site.environment.namespace_of(service),
-        baseline,
-        tag,
-        images: &with.images,
-        live: &live_images,
-        replicas: with.replicas.unwrap_or(1),
-        entry: entry.filter(|entry| entry.service == service),
-    })?;
-    let mut wrong = Vec::new();
-    for (what, pointer) in
-        [("selector", "/spec/selector/matchLabels"), ("template", "/spec/template/metadata/labels")]
-    {
-        if !texts(&live, pointer).contains_key(VERSION) {
-            wrong.push(format!(
-                "service `{service}`: the {what} of the live Deployment {} lacks `{VERSION}`: the manifest has it, production was not brought up to it",
-                at.name
-            ));
-        }
-    }
-    if wrong.is_empty() { Ok((rendered.objects, rendered.shared)) } else { Err(wrong) }
-}
-
-fn rank(object: &Value) -> usize {
-    ["ConfigMap", "Secret", "Deployment", "Service", "Ingress"]
-        .iter()
-        .position(|k| *k == kind(object))
-        .unwrap_or(9)
+/// The leak test over Services and pods as they will be.
+fn leak_test(standing: &Standing, rendered: &[Value], tag: &str) -> Result<(), TaskError> {
+    let planned: BTreeSet<ObjectRef> = rendered.iter().map(ObjectRef::of).collect();
+    let others = |object: &&Value| !planned.contains(&ObjectRef::of(object));
+    // What the lane has of another deploy is judged as it will be: it goes, or it is written again.
+    let services = standing.of("Service").filter(others);
+    let services = services.filter(|object| !is_gray(object) || tag_of(object) != tag);
+    let ours = |wanted: &'static str| rendered.iter().filter(move |object| kind(object) == wanted);
+    let mut pods: Vec<Pods> = ours("Deployment").map(Pods::of).collect();
+    pods.extend(standing.of("Deployment").filter(others).map(Pods::of));
+    let mut found = leaks(services.chain(ours("Service")), &pods);
+    let new: BTreeSet<&str> = ours("Deployment").map(name).collect();
+    let new_services: BTreeSet<&str> = ours("Service").map(name).collect();
+    // What leaks already without this lane is not this lane's doing, and must not stop a release.
+    found.retain(|leak| {
+        new.contains(leak.deployment.as_str()) || new_services.contains(leak.service.as_str())
+    });
+    let Some(first) = found.first() else { return Ok(()) };
+    let hint = first.hint.clone();
+    Err(TaskError::permanent(format!("refused: {first}"))
+        .details(found.iter().skip(1).map(ToString::to_string))
+        .hint(hint))
 }
 
 /// The images of the containers, init containers left out: what promote takes.
@@ -635,13 +636,13 @@ impl Deploy<'_> {
         for object in of(&["Service"]) {
             self.apply(object).await?;
         }
-        let route = of(&["Ingress"]).next();
+        let route = of(&["Ingress", "HTTPRoute"]).next();
         if route.is_some() {
             self.cx.phase("opening the route").await?;
         }
-        for ingress in of(&["Ingress"]) {
-            self.apply(ingress).await?;
-            report.push(format!("route: {}", route::words(ingress)));
+        for one in of(&["Ingress", "HTTPRoute"]) {
+            self.apply(one).await?;
+            report.push(format!("route: {}", route::words(one)));
         }
         self.clear_away().await?;
         let mut values = Map::new();
@@ -688,7 +689,7 @@ impl Deploy<'_> {
     async fn scale_to_0(&self) -> Vec<String> {
         let mut told = Vec::new();
         // A route that an earlier deploy opened would lead to nobody.
-        for ingress in self.body.objects.iter().filter(|object| kind(object) == "Ingress") {
+        for ingress in self.body.objects.iter().filter(|object| is_route(object)) {
             told.extend(self.close_route(&ObjectRef::of(ingress)).await);
         }
         for object in self.body.objects.iter().filter(|object| kind(object) == "Deployment") {
@@ -752,8 +753,11 @@ impl Deploy<'_> {
             return Ok(());
         }
         self.cx.phase("removing what the lane no longer has").await?;
-        let (routes, rest): (Vec<_>, Vec<_>) =
-            self.body.removed.iter().partition(|removed| removed.at.kind == "Ingress");
+        let (routes, rest): (Vec<_>, Vec<_>) = self
+            .body
+            .removed
+            .iter()
+            .partition(|removed| matches!(removed.at.kind.as_str(), "Ingress" | "HTTPRoute"));
         for removed in routes {
             self.remove(removed).await?;
         }

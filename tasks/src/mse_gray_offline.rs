@@ -280,7 +280,7 @@ fn left(tag: &str, whole: &[Value], going: &[Value]) -> Vec<String> {
     let services: BTreeSet<String> = stays.iter().map(|object| service_of(object)).collect();
     let services: Vec<String> = services.into_iter().collect();
     let mut told = vec![format!("lane `{tag}` keeps {}", and_list(&services))];
-    let routes = |objects: &[&Value]| objects.iter().any(|object| kind(object) == "Ingress");
+    let routes = |objects: &[&Value]| objects.iter().any(|object| ROUTES.contains(&kind(object)));
     if routes(&gone) && !routes(&stays) {
         told.push("the lane's route goes: after that only marked requests meet what stays".into());
     }
@@ -399,6 +399,9 @@ fn assumed(cx: &TaskContext, environment: &str, tag: &str) -> Vec<Value> {
     mine.flat_map(|body| body.objects).collect()
 }
 
+/// The kinds by which requests enter: they go first.
+const ROUTES: [&str; 2] = ["Ingress", "HTTPRoute"];
+
 /// Takes objects of a lane down.
 pub(crate) struct Offline<'o> {
     cx: &'o TaskContext,
@@ -421,10 +424,12 @@ impl Offline<'_> {
         if self.body.objects.is_empty() {
             return Ok(self.outputs());
         }
-        if of("Ingress").next().is_some() {
+        let routes: Vec<&Doomed> =
+            self.body.objects.iter().filter(|doomed| ROUTES.contains(&doomed.at.kind.as_str())).collect();
+        if !routes.is_empty() {
             self.cx.phase("closing the route").await?;
             let mut closed = false;
-            for doomed in of("Ingress") {
+            for doomed in routes {
                 closed |= self.delete(doomed, &mut removed).await?;
             }
             // An attempt after a crash may not know whether the pause was over: it is made again.
@@ -434,7 +439,7 @@ impl Offline<'_> {
             }
         }
         self.cx.phase("taking the lane down").await?;
-        for (_, kind) in LANE_KINDS.into_iter().skip(1) {
+        for (_, kind) in LANE_KINDS.into_iter().filter(|(_, kind)| !ROUTES.contains(kind)) {
             for doomed in of(kind) {
                 self.delete(doomed, &mut removed).await?;
             }
@@ -458,7 +463,7 @@ impl Offline<'_> {
 
     /// The pause alone, where no route is left to be closed first.
     pub(crate) async fn drain_unless_route(&self) -> Result<(), TaskError> {
-        if self.body.objects.iter().any(|doomed| doomed.at.kind == "Ingress") {
+        if self.body.objects.iter().any(|doomed| ROUTES.contains(&doomed.at.kind.as_str())) {
             return Ok(());
         }
         self.drain().await?;

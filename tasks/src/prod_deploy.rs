@@ -320,7 +320,7 @@ impl Planner<'_> {
         ordered.sort_by_key(|object| match kind(object) {
             "ConfigMap" | "Secret" | "ServiceAccount" => 0,
             "Deployment" => 2,
-            "Ingress" => 3,
+            "Ingress" | "HTTPRoute" => 3,
             _ => 1,
         });
         for written in ordered {
@@ -482,7 +482,7 @@ fn part(kind: &str) -> Option<&'static str> {
     match kind {
         "Deployment" => Some("/spec/template"),
         "ConfigMap" => Some("/data"),
-        "Service" | "Ingress" => Some("/spec"),
+        "Service" | "Ingress" | "HTTPRoute" => Some("/spec"),
         // A Secret's values are nowhere kept: they cannot be brought back.
         _ => None,
     }

@@ -414,7 +414,24 @@ impl Look<'_> {
 
     /// A baseline route that lets a client's own mark through: whoever knows a tag enters its lane.
     async fn tag_header(&mut self, standing: &Standing) -> Result<(), TaskError> {
-        let class = self.site.environment.gateway.ingress_class.clone();
+        let key = match self.site.environment.gateway.kind {
+            GatewayKind::Mse => "mse.ingress.kubernetes.io/request-header-control-remove",
+            GatewayKind::Higress => "higress.io/request-header-control-remove",
+            GatewayKind::IngressNginx => {
+                let words = format!(
+                    "ingress-nginx takes no header away: a client's own `{TAG_HEADER}` reaches the services"
+                );
+                let hint =
+                    "take it away in front of the gateway, or with the controller's `proxy-set-headers`";
+                self.warning("tag-header", words, hint);
+                return Ok(());
+            }
+            GatewayKind::GatewayApi => {
+                self.header_filters(standing);
+                return Ok(());
+            }
+        };
+        let class = self.site.environment.gateway.class().to_owned();
         let mine = |ingress: &&Value| {
             ingress.pointer("/spec/ingressClassName").and_then(Value::as_str) == Some(class.as_str())
         };
@@ -429,7 +446,6 @@ impl Look<'_> {
         }
         for ingress in routes {
             let shown = full_name(&self.cluster.namespace, ingress);
-            let Strip::Annotation(key) = strips(self.site.environment.gateway.kind);
             let annotations = texts(ingress, "/metadata/annotations");
             let removed = annotations.get(key).cloned().unwrap_or_default();
             if removed.split([',', ' ', '\n']).any(|header| header.trim().eq_ignore_ascii_case(TAG_HEADER)) {
@@ -442,9 +458,7 @@ impl Look<'_> {
             let finding = Finding {
                 check: "tag-header".into(),
                 level: Level::Warning,
-                message: format!(
-                    "{shown} lets a client's own `{TAG_HEADER}` through: whoever knows a tag meets its lane, whatever the route says"
-                ),
+                message: lets_through(&shown),
                 hint: Some(format!("annotate it `{key}: {value}`, and its manifest too")),
                 fixable: true,
                 fixed: false,
@@ -452,6 +466,33 @@ impl Look<'_> {
             self.mendable(finding, done);
         }
         Ok(())
+    }
+
+    /// The same where routes are HTTPRoutes: every rule has a filter that takes the header away.
+    fn header_filters(&mut self, standing: &Standing) {
+        let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+        let takes = |rule: &Value| {
+            let filters = list(rule, "filters").into_iter();
+            filters
+                .flat_map(|filter| list(&filter["requestHeaderModifier"], "remove"))
+                .any(|header| header.as_str().is_some_and(|header| header.eq_ignore_ascii_case(TAG_HEADER)))
+        };
+        let routes: Vec<&Value> = standing.of("HTTPRoute").filter(|route| !is_gray(route)).collect();
+        if routes.is_empty() {
+            let hint = "give the entry's service an HTTPRoute in its manifest";
+            self.warning("tag-header", "no HTTPRoute is there: no service can be a lane's entry", hint);
+        }
+        for route in routes {
+            let shown = full_name(&self.cluster.namespace, route);
+            if list(&route["spec"], "rules").iter().all(takes) {
+                self.fine("tag-header", format!("{shown} takes a client's own `{TAG_HEADER}` away"));
+                continue;
+            }
+            let hint = format!(
+                "give every rule, here and in its manifest, the filter `{{ type: RequestHeaderModifier, requestHeaderModifier: {{ remove: [{TAG_HEADER}] }} }}`"
+            );
+            self.warning("tag-header", lets_through(&shown), hint);
+        }
     }
 
     async fn annotate(&self, object: &Value, key: &str, value: &str) -> Result<(), TaskError> {
@@ -536,16 +577,10 @@ impl Look<'_> {
     }
 }
 
-/// How a kind of gateway takes a header of the client's away.
-enum Strip {
-    /// An annotation of the baseline's Ingress.
-    Annotation(&'static str),
-}
-
-fn strips(kind: GatewayKind) -> Strip {
-    match kind {
-        GatewayKind::Mse => Strip::Annotation("mse.ingress.kubernetes.io/request-header-control-remove"),
-    }
+fn lets_through(shown: &str) -> String {
+    format!(
+        "{shown} lets a client's own `{TAG_HEADER}` through: whoever knows a tag meets its lane, whatever the route says"
+    )
 }
 
 /// Findings by level, for a line at the end.

@@ -102,6 +102,13 @@ pub fn redact(object: &Value, key: &DigestKey) -> Value {
     redacted
 }
 
+/// Whether a Secret holds digests only, as [`redact`] left them.
+pub fn is_digested(secret: &Value) -> bool {
+    let data = secret.get("data").and_then(Value::as_object);
+    let digest = |value: &Value| value.as_str().is_some_and(|text| text.starts_with(MARK));
+    secret.get("stringData").is_none() && data.into_iter().flatten().all(|(_, value)| digest(value))
+}
+
 /// Puts values back into a redacted Secret, from the manifest that it was redacted from.
 ///
 /// # Errors

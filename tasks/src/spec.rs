@@ -35,6 +35,11 @@ pub fn site(cx: &TaskContext, name: &str) -> Result<Site, TaskError> {
         TaskError::permanent(why)
             .hint(format!("add it to `allow.workflows` in the file of environment `{name}`"))
     })?;
+    site.admit_source(cx.source.as_ref()).map_err(|why| {
+        TaskError::permanent(why).hint(format!(
+            "run it as it stands in a source that `allow.sources` of environment `{name}` names: `graylane run NAME`"
+        ))
+    })?;
     Ok(site)
 }
 

@@ -349,7 +349,7 @@ fn a_broken_environment_beside_good_ones_loses_nothing() {
 const TOLD_OF_ENVIRONMENTS: &[&str] = &[
     "broken.yaml:2:10: `cluster` cannot be `rehersal` (did you mean `rehearsal`?)",
     "broken.yaml:3:12: `namespace` cannot be `Mse` (a namespace has up to 63 small letters, digits and `-`)",
-    "broken.yaml:4:18: `kind` cannot be `nginx` (one of `mse`)",
+    "broken.yaml:4:18: `kind` cannot be `nginx` (one of `mse`, `higress`, `ingress-nginx` and `gateway-api`)",
     "broken.yaml:4:34: `address` cannot be `localhost` (an address is `http://HOST:PORT` or `https://HOST:PORT`)",
     "broken.yaml:6:1: `allow` lacks `workflows` (`workflows` is required here)",
     "broken.yaml:7:1: duplicate key `allow` (`allow` is already set in line 6) [keep one of the two]",

@@ -110,6 +110,7 @@ impl Desk {
         TaskContext {
             run: RunId::new(self.clock.now().millis(), u128::from(*runs)),
             workflow: "release".parse().expect("a name"),
+            source: None,
             task: "task".parse().expect("a name"),
             attempt: Attempt::FIRST,
             spec,

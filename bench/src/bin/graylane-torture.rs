@@ -88,6 +88,7 @@ fn record(run: u64, seq: u64) -> Done<Record> {
     let task = || "deploy".parse().map_err(|error| format!("{error}"));
     let event = match seq {
         1 => Event::RunSubmitted {
+            source: None,
             key: None,
             workflow: "torture".parse().map_err(|error| format!("{error}"))?,
             revision: Digest::of(b"revision"),

@@ -55,6 +55,7 @@ impl DiskJournal {
         match self.deeds() {
             Ok(deeds) => {
                 checked.ledger = (deeds.len() + self.rows("").len()) as u64;
+                named.extend(deeds.iter().filter_map(|(record, _)| record.deed.object().cloned()));
                 let folded = Standing::fold(deeds.iter().map(|(deed, _)| deed));
                 checked.problems.extend(folded.err().map(|why| format!("the ledger: {why}")));
             }

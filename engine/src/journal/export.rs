@@ -120,6 +120,9 @@ impl DiskJournal {
             out.run(*run, &records, &mut counted)?;
         }
         out.entries(&index.audit_after(sealed, usize::MAX), &mut counted)?;
+        for deed in &index.deeds {
+            out.named.extend(deed.deed()?.deed.object().cloned());
+        }
         let deeds: Vec<(u8, &[u8])> =
             index.deeds.iter().map(|deed| (deed.format, deed.json.as_slice())).collect();
         for part in deeds.chunks(ENTRIES_A_FRAME) {

@@ -1,4 +1,4 @@
-//! Bytes by digest: bundles and plans, one file each in `<data>/objects`. Nothing here is ever changed or removed.
+//! Bytes by digest: bundles, plans and workflow files, one file each in `<data>/objects`. Nothing here is ever changed or removed.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};

@@ -42,7 +42,8 @@ use crate::run::{Event, Record, RunSummary};
 /// The version of the layout of a data folder.
 const LAYOUT: u32 = 2;
 /// What may stand in a data folder before its first store is made.
-const OURS: [&str; 8] = ["lock", "digest.key", "logs", "objects", "api.sock", "store", "history", "sentinel"];
+const OURS: [&str; 9] =
+    ["lock", "digest.key", "logs", "objects", "api.sock", "store", "history", "sentinel", "sources"];
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]

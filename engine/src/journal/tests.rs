@@ -24,6 +24,7 @@ fn id(run: u128) -> RunId {
 fn record(run: u128, seq: u64) -> Record {
     let event = match seq {
         1 => Event::RunSubmitted {
+            source: None,
             key: None,
             workflow: ["release", "hotfix", "cleanup"][run as usize % 3].parse().expect("a name"),
             revision: Digest::of(b"revision"),

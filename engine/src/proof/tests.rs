@@ -19,6 +19,7 @@ fn id(run: u64) -> RunId {
 
 fn submitted(run: u64, actor: &str) -> Record {
     let event = Event::RunSubmitted {
+        source: None,
         key: None,
         workflow: "release".parse().expect("a name"),
         revision: Digest::of(b"revision"),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::state::Skipped;
 use crate::clock::Timestamp;
-use crate::id::{Attempt, Digest, RunId, Seq, TaskName, WorkflowName};
+use crate::id::{Attempt, Digest, RunId, Seq, SourceName, TaskName, WorkflowName};
 use crate::task::{Ask, Outputs, TaskError};
 
 /// One entry of the journal.
@@ -66,6 +66,9 @@ pub enum Event {
         /// The lanes that its tasks name, likewise.
         #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         tags: BTreeSet<String>,
+        /// Where the workflow's file came from; none where a person brought their own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<Box<Sourced>>,
         /// What whoever asked for it calls this one wish, so that it is granted once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<Key>,
@@ -326,6 +329,18 @@ impl Event {
             Event::AnswerIgnored { .. } => "answer-ignored",
         }
     }
+}
+
+/// Where a workflow's file came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Sourced {
+    /// The source, as the operator's settings name it.
+    pub name: SourceName,
+    /// The file, below it.
+    pub path: String,
+    /// The commit, where it is a repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 /// What a caller calls one wish, so that asking twice gives one run.

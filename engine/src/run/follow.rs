@@ -61,6 +61,7 @@ impl Run {
             tags: self.submitted.tags.clone(),
             origin: Some(origin),
             kept,
+            source: self.submitted.source.clone().map(Box::new),
             key: None,
         }
     }

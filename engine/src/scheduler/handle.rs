@@ -20,7 +20,9 @@ use crate::input::complete;
 use crate::journal::{self, Journal, Page, Query};
 use crate::ledger::{Deed, DeedRecord, Refused, Standing};
 use crate::logs::LogLine;
-use crate::run::{Event, FollowError, HoldAnswer, IllegalEvent, Kept, Key, Origin, Record, Run, Trigger};
+use crate::run::{
+    Event, FollowError, HoldAnswer, IllegalEvent, Kept, Key, Origin, Record, Run, Sourced, Trigger,
+};
 use crate::schema::nearest;
 use crate::task::{Plan, Registry};
 use crate::view::{self, RunSummary, RunView, Waits};
@@ -47,6 +49,8 @@ pub struct Submission {
     pub vars: BTreeMap<String, Value>,
     /// The names of the operator's secrets.
     pub secrets: BTreeSet<String>,
+    /// Where the workflow's file came from; whoever brings their own says nothing here.
+    pub source: Option<Sourced>,
     /// What the caller calls this wish: asked for again under the same name, also after a crash, it is the same run.
     pub key: Option<Key>,
 }
@@ -652,6 +656,7 @@ pub(crate) fn seal(
         left_out,
         origin: submission.from.map(|of| Origin::From { of }),
         kept,
+        source: submission.source.map(Box::new),
         key: submission.key,
         environments: BTreeSet::new(),
         tags: BTreeSet::new(),

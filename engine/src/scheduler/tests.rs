@@ -234,6 +234,7 @@ impl World {
             from: None,
             actor: "ann".into(),
             trigger: Trigger::Manual,
+            source: None,
             key: None,
             vars: BTreeMap::new(),
             secrets: BTreeSet::from(["token".to_owned()]),

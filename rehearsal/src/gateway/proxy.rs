@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::route::{Destination, HeaderControl, Port, Table};
+use super::route::{Destination, GatewayKind, HeaderControl, Port, Question as Asked, Table};
 use crate::delays::Random;
 use crate::follow::Objects;
 use crate::network::Network;
@@ -33,8 +33,19 @@ const HOP: &[&str] =
 #[derive(Debug, Default)]
 pub(super) struct View {
     pub(super) routes: Arc<Table>,
+    pub(super) ingresses: Objects,
+    pub(super) http_routes: Objects,
     pub(super) services: Objects,
     pub(super) endpoints: Objects,
+}
+
+impl View {
+    /// Routes anew, after an Ingress or an HTTPRoute has changed.
+    pub(super) fn build(&mut self, classes: &[(String, GatewayKind)]) {
+        let (ingresses, http_routes) = (self.ingresses.values(), self.http_routes.values());
+        let table = Table::build(ingresses.map(AsRef::as_ref), http_routes.map(AsRef::as_ref), classes);
+        self.routes = Arc::new(table);
+    }
 }
 
 pub(super) struct Proxy {
@@ -58,11 +69,23 @@ impl Proxy {
             parts.headers.get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned)
         });
         let host = host.unwrap_or_default();
-        let Some((to, endpoints)) = self.route(&host, parts.uri.path(), &parts.headers) else {
+        let asked = Asked {
+            host: &host,
+            path: parts.uri.path(),
+            query: parts.uri.query().unwrap_or_default(),
+            method: parts.method.as_str(),
+            headers: &parts.headers,
+        };
+        let Some((to, endpoints)) = self.route(&asked) else {
             return plain(StatusCode::NOT_FOUND, "no route for this host and path");
         };
         if endpoints.is_empty() {
-            return marked(plain(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"), &to);
+            let there = lock(&self.view).services.contains_key(&(to.namespace.clone(), to.service.clone()));
+            let answer = match to.strict && !there {
+                true => plain(StatusCode::INTERNAL_SERVER_ERROR, "the route names no Service"),
+                false => plain(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"),
+            };
+            return marked(answer, &to);
         }
         let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
             return marked(plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"), &to);
@@ -81,14 +104,9 @@ impl Proxy {
     }
 
     /// The destination of a request with its endpoints, beginning with the one whose turn it is.
-    fn route(
-        &self,
-        host: &str,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> Option<(Destination, Vec<(String, u16)>)> {
+    fn route(&self, asked: &Asked<'_>) -> Option<(Destination, Vec<(String, u16)>)> {
         let view = lock(&self.view);
-        let chosen = view.routes.choose(host, path, headers, |bound| lock(&self.random).below(bound))?;
+        let chosen = view.routes.choose(asked, |bound| lock(&self.random).below(bound))?;
         let with_endpoints: Vec<_> = chosen.into_iter().map(|to| (to, endpoints(&view, to))).collect();
         // A canary without endpoints falls back to its base; a base without endpoints is what it is.
         let found = with_endpoints.iter().find(|(_, endpoints)| !endpoints.is_empty());

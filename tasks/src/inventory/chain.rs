@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use super::{Lane, LaneService, Standing, grayable, lanes_of, service_of};
 use crate::environment::{Site, deployment};
-use crate::manifest::{ObjectRef, images, kind};
+use crate::lane::route::is_route;
+use crate::manifest::{ObjectRef, images};
 
 /// A lane, hop by hop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -58,7 +59,7 @@ pub enum Version {
 pub fn chain(standing: &Standing, site: &Site, tag: &str, now: Timestamp) -> Option<Chain> {
     let lane = lanes_of(standing, site, now).into_iter().find(|lane| lane.tag == tag)?;
     let routes = standing.lane(tag);
-    let entry = routes.iter().find(|object| kind(object) == "Ingress").map(service_of);
+    let entry = routes.iter().find(|object| is_route(object)).map(service_of);
     let order = &site.environment.chain;
     let mut names: Vec<&String> = order.iter().collect();
     let mut rest: Vec<&String> = grayable(site).map(|(name, _)| name).collect();

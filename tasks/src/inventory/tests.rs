@@ -94,5 +94,11 @@ fn a_baseline_moves_by_what_it_runs_and_not_by_who_scales_or_restarts_it() {
         json!({ "labels": { "app": "a" }, "annotations": { "kubectl.kubernetes.io/restartedAt": "now" } });
     assert_eq!(changed("/spec/template/metadata", restarted), hash);
     assert_ne!(changed("/spec/template/spec/containers/0/image", json!("a:2")), hash);
-    assert_eq!(live_hash(&json!({ "kind": "Secret", "data": { "a": "b" } })), None);
+    let secret = |version: &str, data: &str| {
+        live_hash(
+            &json!({ "kind": "Secret", "metadata": { "uid": "u", "resourceVersion": version }, "data": { "a": data } }),
+        )
+    };
+    assert_eq!(secret("1", "b"), secret("1", "c"), "no value is hashed");
+    assert_ne!(secret("1", "b"), secret("2", "b"));
 }

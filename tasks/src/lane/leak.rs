@@ -73,11 +73,17 @@ pub fn leaks<'o>(services: impl IntoIterator<Item = &'o Value>, pods: &[Pods]) -
         let pods = pods.iter().filter(here);
         for pods in pods.filter(|pods| pods.lane() != lane && selects(&selector, &pods.labels)) {
             let wanted = lane.unwrap_or(super::labels::ORIGINAL);
-            found.push(Leak {
-                service: name(service).to_owned(),
-                deployment: pods.deployment.clone(),
-                hint: format!("add `{VERSION}: {wanted}` to the selector of Service {}", name(service)),
-            });
+            let service = name(service);
+            let hint = match selector.get(VERSION) {
+                // Somebody wired it to the lane by hand: it never selected the baseline.
+                Some(asked) => format!(
+                    "Service {service} asks for `{VERSION}: {asked}` itself: remove it, the lane has Services of its own"
+                ),
+                None => format!(
+                    "add `{VERSION}: {wanted}` to the selector of Service {service}, once the baseline's pods carry the label"
+                ),
+            };
+            found.push(Leak { service: service.to_owned(), deployment: pods.deployment.clone(), hint });
         }
     }
     found

@@ -1,29 +1,32 @@
 //! The route of a lane: which requests enter it, written for the gateway.
 //!
-//! Annotations and their precedence: Alibaba Cloud, "Annotations supported by MSE Ingress".
+//! What every kind of gateway shares is here: the entry as a workflow writes it, and the way in as it is read off a route. What a
+//! kind can express, how it is written and what it does to its neighbours is in a file a kind below `lane/route/`.
+//! Nothing here asks a cluster: what else is routed is handed in.
+
+mod gateway_api;
+mod higress;
+mod ingress;
+mod ingress_nginx;
+mod mse;
+
+use std::collections::BTreeMap;
 
 use graylane_engine::document::Finding;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use super::Judgement;
 use super::labels::TAG_HEADER;
-use crate::manifest::{map_at, texts};
-
-const CANARY: &str = "nginx.ingress.kubernetes.io/canary";
-const BY_HEADER: &str = "nginx.ingress.kubernetes.io/canary-by-header";
-const BY_HEADER_VALUE: &str = "nginx.ingress.kubernetes.io/canary-by-header-value";
-const BY_HEADER_PATTERN: &str = "nginx.ingress.kubernetes.io/canary-by-header-pattern";
-const BY_COOKIE: &str = "nginx.ingress.kubernetes.io/canary-by-cookie";
-const BY_COOKIE_VALUE: &str = "mse.ingress.kubernetes.io/canary-by-cookie-value";
-const WEIGHT: &str = "nginx.ingress.kubernetes.io/canary-weight";
-const SET_HEADER: &str = "mse.ingress.kubernetes.io/request-header-control-update";
+use crate::environment::GatewayKind;
+use crate::manifest::kind;
 
 /// Which requests enter a lane, and where. One of `header`, `cookie` and `weight` says which.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// The service whose Ingress lets them in.
+    /// The service whose Ingress (on gateway-api: whose HTTPRoute) lets them in.
     pub service: String,
     /// Requests that carry a header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,8 +65,80 @@ pub struct Cookie {
     pub value: Option<String>,
 }
 
-/// What is wrong with an `entry`, expressions left aside.
-pub fn check(entry: &Value) -> Vec<Finding> {
+/// What a kind of gateway knows of routes.
+pub trait Rules: Sync {
+    /// The kind of object that is a route.
+    fn object(&self) -> &'static str {
+        "Ingress"
+    }
+
+    /// Why the kind cannot express an entry, as sentences.
+    fn check(&self, entry: &Entry, tag: &str) -> Vec<String>;
+
+    /// Turns a copied object into the lane's route: who enters, and the header that carries the tag on.
+    ///
+    /// # Errors
+    /// Why there cannot be such a route, as sentences.
+    fn write(&self, route: &mut Value, entry: &Entry, tag: &str) -> Result<(), Vec<String>>;
+
+    /// Judges a route beside what else is routed.
+    fn judge(&self, asked: &Asked<'_>, judgement: &mut Judgement);
+}
+
+/// A route that is to be judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The lane's route.
+    pub route: &'a Value,
+    /// Who enters.
+    pub entry: &'a Entry,
+    /// The lane.
+    pub tag: &'a str,
+    /// How many services the lane will have.
+    pub services: usize,
+    /// Every other route of the namespace, as it lives.
+    pub others: &'a [&'a Value],
+}
+
+impl GatewayKind {
+    /// Its rules.
+    pub fn rules(self) -> &'static dyn Rules {
+        match self {
+            GatewayKind::Mse => &mse::Mse,
+            GatewayKind::Higress => &higress::Higress,
+            GatewayKind::IngressNginx => &ingress_nginx::IngressNginx,
+            GatewayKind::GatewayApi => &gateway_api::GatewayApi,
+        }
+    }
+
+    /// The class of Ingress that such a gateway reads by default.
+    pub fn default_class(self) -> &'static str {
+        match self {
+            GatewayKind::Mse => "mse",
+            GatewayKind::Higress => "higress",
+            GatewayKind::IngressNginx => "nginx",
+            GatewayKind::GatewayApi => "",
+        }
+    }
+
+    /// As it is written in an environment file.
+    pub fn words(self) -> &'static str {
+        match self {
+            GatewayKind::Mse => "mse",
+            GatewayKind::Higress => "higress",
+            GatewayKind::IngressNginx => "ingress-nginx",
+            GatewayKind::GatewayApi => "gateway-api",
+        }
+    }
+}
+
+/// The kinds of objects that are routes.
+pub fn is_route(object: &Value) -> bool {
+    matches!(kind(object), "Ingress" | "HTTPRoute")
+}
+
+/// What is wrong with an `entry`, expressions left aside; for a kind of gateway, where it is known.
+pub fn check(entry: &Value, gateway: Option<GatewayKind>, tag: Option<&str>) -> Vec<Finding> {
     let Some(map) = entry.as_object() else { return Vec::new() };
     let mut findings = Vec::new();
     let ways: Vec<&str> =
@@ -98,16 +173,15 @@ pub fn check(entry: &Value) -> Vec<Finding> {
         }
         if let Some(pattern) = header.get("pattern").and_then(Value::as_str)
             && !pattern.contains("${{")
-            && let Err(error) = regex::Regex::new(pattern)
+            && let Err(why) = is_pattern(pattern)
         {
-            let why = error.to_string();
-            let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
             findings.push(Finding::at("/header/pattern", "not a regular expression").label(why));
         }
         if header
             .get("name")
             .and_then(Value::as_str)
             .is_some_and(|name| name.eq_ignore_ascii_case(TAG_HEADER))
+            && gateway != Some(GatewayKind::IngressNginx)
         {
             findings.push(
                 Finding::at("/header/name", format!("`{TAG_HEADER}` cannot decide who enters a lane"))
@@ -115,36 +189,73 @@ pub fn check(entry: &Value) -> Vec<Finding> {
             );
         }
     }
+    // The rest needs whole values.
+    let plain = !entry.to_string().contains("${{");
+    if findings.is_empty()
+        && plain
+        && let Ok(entry) = serde_json::from_value::<Entry>(entry.clone())
+    {
+        let tag = tag.filter(|tag| !tag.contains("${{"));
+        let mut wrong = texts_are_sendable(&entry);
+        if let (Some(gateway), Some(tag)) = (gateway, tag) {
+            wrong.extend(gateway.rules().check(&entry, tag));
+        }
+        findings.extend(wrong.into_iter().map(|why| {
+            let (message, label) = why.split_once(": ").map_or((why.as_str(), ""), |(m, l)| (m, l));
+            Finding::at("", message).on_key().label(label)
+        }));
+    }
     findings
 }
 
-/// Turns a copied Ingress into the lane's route: who enters, and the header that carries the tag on.
-pub fn write(ingress: &mut Value, entry: &Entry, tag: &str) {
-    let annotations = map_at(ingress, &["metadata", "annotations"]);
-    // What the baseline's Ingress says of canaries is not the lane's.
-    annotations.retain(|key, _| !key.contains(".ingress.kubernetes.io/canary"));
-    let mut set = |key: &str, value: String| annotations.insert(key.to_owned(), value.into());
-    set(CANARY, "true".into());
-    set(SET_HEADER, format!("{TAG_HEADER} {tag}"));
-    if let Some(header) = &entry.header {
-        set(BY_HEADER, header.name.clone());
-        if let Some(value) = &header.value {
-            set(BY_HEADER_VALUE, value.clone());
-        }
-        if let Some(pattern) = &header.pattern {
-            set(BY_HEADER_PATTERN, pattern.clone());
-        }
-    }
-    if let Some(cookie) = &entry.cookie {
-        set(BY_COOKIE, cookie.name.clone());
-        if let Some(value) = &cookie.value {
-            set(BY_COOKIE_VALUE, value.clone());
-        }
-    }
-    set(WEIGHT, entry.weight.unwrap_or(0).to_string());
+/// Everything that a plan can say of an entry before anything is rendered: what an expression put in is checked here.
+pub fn check_resolved(entry: &Entry, gateway: GatewayKind, tag: &str) -> Vec<String> {
+    let value = serde_json::to_value(entry).unwrap_or_default();
+    let sentence = |finding: Finding| {
+        let label = finding.label.as_str();
+        if label.is_empty() { finding.message.clone() } else { format!("{}: {label}", finding.message) }
+    };
+    check(&value, Some(gateway), Some(tag)).into_iter().map(sentence).collect()
 }
 
-/// How a request gets into a lane, or to the baseline: read off an Ingress.
+/// Whether a text is a regular expression that every gateway may read.
+fn is_pattern(pattern: &str) -> Result<(), String> {
+    regex::Regex::new(pattern).map(drop).map_err(|error| {
+        let why = error.to_string();
+        why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    })
+}
+
+/// Names and values that can stand in a request, and in an annotation without being cut.
+fn texts_are_sendable(entry: &Entry) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let names = [entry.header.as_ref().map(|h| &h.name), entry.cookie.as_ref().map(|c| &c.name)];
+    for name in names.into_iter().flatten() {
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            wrong.push(format!("`{name}` cannot be sent as a name: use letters, digits, `-` and `_`"));
+        }
+    }
+    let cookie = entry.cookie.as_ref().and_then(|cookie| cookie.value.as_ref());
+    for value in [entry.header.as_ref().and_then(|h| h.value.as_ref()), cookie].into_iter().flatten() {
+        let sendable = !value.is_empty() && value.chars().all(|c| c == ' ' || c.is_ascii_graphic());
+        if !sendable || value.trim() != value {
+            wrong.push(format!(
+                "`{}` cannot be told apart by a gateway: use printable ASCII, without spaces at the ends",
+                value.escape_debug()
+            ));
+        }
+    }
+    if let Some(value) = cookie
+        && value.contains([';', ',', '"', '\\', ' '])
+    {
+        wrong.push(format!(
+            "`{value}` cannot be the value of a cookie: leave out `;`, `,`, `\"`, `\\` and spaces"
+        ));
+    }
+    wrong
+}
+
+/// How a request gets into a lane, or to the baseline: read off a route.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Way {
     /// The host of the first rule; none where the rule takes every host.
@@ -155,33 +266,22 @@ pub struct Way {
     pub unsure: Option<String>,
 }
 
-/// Reads the way in off a live or planned Ingress.
-pub fn way(ingress: &Value) -> Way {
-    let annotations = texts(ingress, "/metadata/annotations");
-    let get = |key: &str| annotations.get(key).cloned();
-    let host = ingress.pointer("/spec/rules/0/host").and_then(Value::as_str).map(str::to_owned);
-    let mut way = Way { host, ..Way::default() };
-    match (get(BY_HEADER), get(BY_HEADER_VALUE), get(BY_COOKIE)) {
-        (Some(name), Some(value), _) => way.header = Some((name, value)),
-        (Some(name), None, _) => {
-            let pattern = get(BY_HEADER_PATTERN).unwrap_or_default();
-            way.unsure = Some(format!("the route asks for a header `{name}` that matches `{pattern}`"));
-        }
-        (None, _, Some(cookie)) => {
-            let value = get(BY_COOKIE_VALUE).unwrap_or_else(|| "always".into());
-            way.header = Some(("cookie".into(), format!("{cookie}={value}")));
-        }
-        (None, _, None) => {
-            let weight = get(WEIGHT).unwrap_or_default();
-            way.unsure = Some(format!("the route lets in {weight} % of all requests"));
-        }
+/// Reads the way in off a live or planned route of any kind.
+pub fn way(route: &Value) -> Way {
+    if kind(route) == "HTTPRoute" { gateway_api::way(route) } else { ingress::way(route) }
+}
+
+/// Whether two routes take the same requests, without a rule that tells them apart.
+pub fn claims_same(one: &Value, other: &Value) -> bool {
+    match kind(one) {
+        "HTTPRoute" => gateway_api::claims_same(one, other),
+        _ => ingress::claims_same(one, other),
     }
-    way
 }
 
 /// The route in words: `x-user-id: 100 on example.com`.
-pub fn words(ingress: &Value) -> String {
-    let way = way(ingress);
+pub fn words(route: &Value) -> String {
+    let way = way(route);
     let host = way.host.map(|host| format!(" on {host}")).unwrap_or_default();
     match (way.header, way.unsure) {
         (Some((name, value)), _) => format!("{name}: {value}{host}"),
@@ -189,3 +289,48 @@ pub fn words(ingress: &Value) -> String {
         (None, None) => host,
     }
 }
+
+/// What a lane by weight cannot promise, whatever the gateway.
+fn weighted(entry: &Entry, judgement: &mut Judgement) {
+    if let Some(weight) = entry.weight {
+        judgement.notes.push(format!(
+            "{weight} % of all requests enter, each drawn anew: a user may meet both versions, and the whole chain is not promised"
+        ));
+    }
+}
+
+/// Escapes what a regular expression would read as more than itself (RE2 and PCRE alike).
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// The text behind [`escaped`].
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        out.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    out
+}
+
+/// The tag of the lane that an object belongs to, for messages: `lane blue`, else the object itself.
+fn whose(object: &Value) -> String {
+    use super::labels::{GRAY_TYPE, TYPE, VERSION};
+    let labels: BTreeMap<String, String> = crate::manifest::texts(object, "/metadata/labels");
+    let gray = labels.get(TYPE).is_some_and(|kind| kind == GRAY_TYPE);
+    match labels.get(VERSION).filter(|_| gray) {
+        Some(tag) => format!("lane `{tag}` ({})", crate::manifest::ObjectRef::of(object)),
+        None => crate::manifest::ObjectRef::of(object).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

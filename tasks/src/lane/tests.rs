@@ -10,7 +10,7 @@ use super::route::{Entry, Header};
 use super::*;
 use crate::manifest::parse;
 
-fn service(name: &str) -> Vec<Value> {
+pub(super) fn service(name: &str) -> Vec<Value> {
     let path = format!("{}/../config/services/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
     parse(name, &std::fs::read_to_string(path).expect("there")).expect("valid")
 }
@@ -26,17 +26,26 @@ fn rendered(
     tag: &str,
     entry: Option<&Entry>,
 ) -> Result<Rendered, Vec<String>> {
-    let none = BTreeMap::new();
-    render(&Copy {
+    render(&Copy { entry, ..plain(service, objects, tag) })
+}
+
+static NONE: BTreeMap<String, String> = BTreeMap::new();
+
+/// A copy of which nothing special is said.
+pub(super) fn plain<'c>(service: &'c str, baseline: &'c [Value], tag: &'c str) -> Copy<'c> {
+    Copy {
         service,
         namespace: None,
-        baseline: objects,
+        baseline,
         tag,
-        images: &none,
-        live: &none,
+        images: &NONE,
+        live: &NONE,
         replicas: 1,
-        entry,
-    })
+        entry: None,
+        gateway: GatewayKind::Mse,
+        patches: &[],
+        edited: None,
+    }
 }
 
 fn find<'r>(rendered: &'r Rendered, wanted: &str) -> &'r Value {
@@ -172,8 +181,12 @@ fn what_cannot_have_a_copy_is_refused_with_a_sentence() {
         ),
         (
             "a long name",
-            |o| o[0]["metadata"]["name"] = "x".repeat(56).into(),
-            "longer than 63 characters; use a shorter tag",
+            |o| {
+                o[1]["metadata"]["name"] = "x".repeat(56).into();
+                o[2]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"] =
+                    "x".repeat(56).into();
+            },
+            "longer than 63 characters; use a tag of at most 2 characters",
         ),
         (
             "no Ingress at the entry",
@@ -215,7 +228,7 @@ fn what_the_server_or_a_deployer_wrote_is_left_behind() {
     let a = rendered("spring-a", &objects, "gray", None).expect("rendered");
     let deployment = find(&a, "Deployment");
     assert_eq!(deployment["metadata"]["labels"]["team"], "a");
-    assert!(deployment["metadata"]["labels"].get("app.kubernetes.io/managed-by").is_none());
+    assert_eq!(deployment["metadata"]["labels"]["app.kubernetes.io/managed-by"], "graylane");
     let annotations: Vec<&String> =
         deployment["metadata"]["annotations"].as_object().expect("a map").keys().collect();
     assert_eq!(annotations, ["graylane.dev/baseline-hash", "graylane.dev/origin", "note"]);
@@ -240,16 +253,7 @@ fn images_are_the_given_ones_else_the_live_ones() {
         (&none, &none, "registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-c:0.1-SNAPSHOT"),
     ] {
         let objects = service("spring-c");
-        let copy = Copy {
-            service: "spring-c",
-            namespace: None,
-            baseline: &objects,
-            tag: "gray",
-            images: given,
-            live,
-            replicas: 3,
-            entry: None,
-        };
+        let copy = Copy { images: given, live, replicas: 3, ..plain("spring-c", &objects, "gray") };
         let c = render(&copy).expect("rendered");
         assert_eq!(find(&c, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"], expected);
         assert_eq!(find(&c, "Deployment")["spec"]["replicas"], 3);

@@ -6,10 +6,12 @@ use graylane_engine::clock::parse_duration;
 use graylane_engine::task::{Outputs, TaskError};
 use serde_json::Value;
 
+use super::Deploy;
 use super::update::{by_uid, selector_changes};
-use super::{Deploy, rank};
 use crate::inventory::{LANE_KINDS, is_ours};
 use crate::lane::labels::ANNOTATION_RUN;
+use crate::lane::rank;
+use crate::lane::route::is_route;
 use crate::manifest::{ObjectRef, kind, texts, uid};
 use crate::mse_gray_offline::{self, DRAIN, Doomed, Offline};
 
@@ -129,7 +131,7 @@ async fn close_routes(deploy: &Deploy<'_>, changed: &[Value]) -> Result<(), Task
     if !anew {
         return Ok(());
     }
-    for route in changed.iter().filter(|object| kind(object) == "Ingress") {
+    for route in changed.iter().filter(|object| is_route(object)) {
         if let Some(live) = deploy.cluster.get(&ObjectRef::of(route)).await?
             && let Some(live) = by_uid(&live)
         {

@@ -19,6 +19,7 @@ use crate::inventory::{
 use crate::lane::labels::{
     ANNOTATION_BASELINE_HASH, ANNOTATION_CREATED, ANNOTATION_EXPIRES, ANNOTATION_OBJECTS, ANNOTATION_RUN,
 };
+use crate::lane::route::is_route;
 use crate::manifest::{ObjectRef, kind, map_at, namespace, texts, uid};
 
 /// What a deploy knows of the lane that it writes.
@@ -94,26 +95,18 @@ impl Update<'_> {
     ) -> Result<Value, TaskError> {
         let created = live.and_then(|live| texts(live, "/metadata/annotations").remove(ANNOTATION_CREATED));
         let created = created.unwrap_or_else(|| self.now.to_string());
-        let hash = match (kind(&object), self.standing.baseline(&object)) {
-            ("Secret", _) => None,
-            (_, Some(baseline)) => live_hash(baseline),
-            (_, None) => Some(NOTHING.to_owned()),
-        };
         let objects = (kind(&object) == "Deployment").then(|| copies.of(&object));
         let expires = self.expires()?;
         let annotations = map_at(&mut object, &["metadata", "annotations"]);
         annotations.insert(ANNOTATION_CREATED.into(), created.into());
         annotations.insert(ANNOTATION_RUN.into(), self.run.to_string().into());
-        match hash {
-            Some(hash) => annotations.insert(ANNOTATION_BASELINE_HASH.into(), hash.into()),
-            None => annotations.remove(ANNOTATION_BASELINE_HASH),
-        };
         if let Some(objects) = objects {
             annotations.insert(ANNOTATION_OBJECTS.into(), objects.into());
         }
         if let Some(expires) = expires {
             annotations.insert(ANNOTATION_EXPIRES.into(), expires.to_string().into());
         }
+        over_baseline(&mut object, self.standing);
         Ok(object)
     }
 
@@ -167,8 +160,14 @@ impl Update<'_> {
     /// The lane's routes, where a Deployment's selector must change: it cannot be changed, so nobody may be on the way to
     /// its pods while it is made anew.
     pub(super) fn routes(&self) -> Vec<Value> {
-        self.standing.lane(self.tag).into_iter().filter(|object| kind(object) == "Ingress").collect()
+        self.standing.lane(self.tag).into_iter().filter(is_route).collect()
     }
+}
+
+/// Writes down what the baseline is on the cluster that a copy is made over: when it moves, that is told.
+pub(super) fn over_baseline(object: &mut Value, standing: &Standing) {
+    let hash = standing.baseline(object).map_or_else(|| NOTHING.to_owned(), live_hash);
+    map_at(object, &["metadata", "annotations"]).insert(ANNOTATION_BASELINE_HASH.into(), hash.into());
 }
 
 /// Whether a live Deployment must be made anew, because its selector is another one.
