@@ -6,7 +6,8 @@ use graylane_engine::journal::OpenError;
 use graylane_engine::scheduler::{Mode, StartError};
 
 use crate::cli::Failure;
-use crate::client::Client;
+use crate::client::{CallError, Client};
+use crate::contexts::Remote;
 use crate::holder::{HoldError, Holder, socket_path};
 use crate::rehearse::Tell;
 use crate::settings::Settings;
@@ -24,6 +25,9 @@ pub(crate) struct Access {
 impl Access {
     /// Goes to the holder's socket, else opens the store here.
     pub(crate) async fn open(settings: &Settings, mode: Mode, tell: Tell) -> Result<Access, Failure> {
+        if let Some(remote) = &settings.remote {
+            return elsewhere(remote).await;
+        }
         let client = Client::new(&socket_path(&settings.data));
         let deadline = tokio::time::Instant::now() + ANSWER_WITHIN;
         loop {
@@ -34,7 +38,9 @@ impl Access {
                 // Somebody only looks, and will be gone in a moment.
             } else {
                 match Holder::open(settings, mode, tell.clone()).await {
-                    Ok(holder) => return Ok(Access { client, holder: Some(holder) }),
+                    Ok(holder) => {
+                        return Ok(Access { client: Client::new(&holder.socket), holder: Some(holder) });
+                    }
                     Err(HoldError::Store(OpenError::Locked { path, pid }))
                         if tokio::time::Instant::now() >= deadline =>
                     {
@@ -60,11 +66,29 @@ impl Access {
         }
     }
 
+    /// The process that holds the store, where one does; a command asks it before it looks for itself.
+    pub(crate) async fn daemon(settings: &Settings) -> Result<Option<Client>, Failure> {
+        let client = Client::new(&socket_path(&settings.data));
+        Ok(client.health().await.is_ok().then_some(client))
+    }
+
     pub(crate) async fn close(self) {
         if let Some(holder) = self.holder {
             holder.close().await;
         }
     }
+}
+
+/// A daemon elsewhere carries on what is asked of it; nothing is held here.
+async fn elsewhere(remote: &Remote) -> Result<Access, Failure> {
+    let client = Client::remote(remote);
+    client.health().await.map_err(|error| match error {
+        CallError::Answer(_) => Failure::from(error),
+        error => Failure::surroundings(error.to_string()).hint(
+            "`graylane context list` shows the daemons that are known; `--context local` is this machine",
+        ),
+    })?;
+    Ok(Access { client, holder: None })
 }
 
 /// Why a store cannot be opened, for the person who can mend it.
@@ -83,7 +107,7 @@ pub(crate) fn store_failure(error: &OpenError) -> Failure {
     }
 }
 
-fn held(error: &HoldError) -> Failure {
+pub(crate) fn held(error: &HoldError) -> Failure {
     let failure = Failure::surroundings(error.to_string());
     match error {
         HoldError::Store(error) => store_failure(error),

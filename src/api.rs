@@ -8,21 +8,28 @@
 mod audit;
 mod bundles;
 pub(crate) mod caller;
+mod diff;
+mod door;
 mod environment;
 pub(crate) mod error;
 mod extract;
+mod freezes;
 mod gate;
 mod lanes;
+mod observe;
 pub(crate) mod openapi;
 mod route;
 pub(crate) mod routes;
 mod runs;
 pub(crate) mod server;
 mod site;
+mod status;
 mod store;
 mod stream;
 mod system;
+mod tokens;
 pub(crate) mod wire;
+pub(crate) mod workflows;
 
 use std::sync::Arc;
 
@@ -30,9 +37,15 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use graylane_engine::journal::DiskJournal;
 use graylane_engine::scheduler::{Engine, Parts};
+use graylane_engine::trigger::Catalogue;
 use graylane_tasks::cluster::Clusters;
+use graylane_tasks::secret::DigestKey;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+use self::door::Door;
 use self::error::{ApiError, Code};
+use crate::metrics::Metrics;
 use crate::settings::Settings;
 
 /// What handlers work with.
@@ -43,7 +56,15 @@ pub(crate) struct State {
     pub(crate) journal: Arc<DiskJournal>,
     pub(crate) clusters: Arc<Clusters>,
     pub(crate) settings: Arc<Settings>,
+    /// The key of the data folder's digests.
+    pub(crate) digests: DigestKey,
     pub(crate) working: bool,
+    /// What sources hold; empty where none are read.
+    pub(crate) catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled when the end has begun.
+    pub(crate) draining: CancellationToken,
+    pub(crate) door: Arc<Door>,
 }
 
 /// The router of the table, behind the gate.
@@ -51,6 +72,7 @@ pub(crate) fn router(state: State) -> axum::Router {
     let mut router = axum::Router::new();
     for route in routes::table() {
         let handler = gate::before(route.handler.clone(), &state, &route);
+        let handler = observe::measured(handler, &state, &route);
         router = router.route(route.path, handler);
     }
     router.fallback(no_such_address).method_not_allowed_fallback(wrong_method).with_state(state)

@@ -5,8 +5,11 @@ mod answer;
 mod audit;
 mod cancel;
 mod completions;
+mod context;
+mod diff;
 mod environment;
 mod follow;
+mod freeze;
 mod lanes;
 mod plan;
 mod rehearsal;
@@ -14,10 +17,16 @@ mod render;
 mod run;
 mod runs;
 mod schema;
+mod serve;
 mod settings;
+mod show;
+mod status;
 mod store;
+mod token;
 mod validate;
+mod workflows;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args as ClapArgs, ColorChoice, Parser, Subcommand, ValueEnum};
 use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
 use graylane_engine::document::Problem;
+use graylane_engine::scheduler::Mode;
 use graylane_engine::task::Registry;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::secret::DigestKey;
@@ -34,6 +44,7 @@ use serde_json::Value;
 
 use crate::api::wire;
 use crate::client::CallError;
+use crate::contexts;
 use crate::problems::{self, Texts};
 use crate::rehearse::{Stage, Tell};
 use crate::settings::{Given, LogFormat, Settings};
@@ -75,6 +86,18 @@ pub(crate) struct Global {
     /// The folder of environment files [env: GRAYLANE_ENVIRONMENTS] [default: config/environments]
     #[arg(long, global = true, value_name = "FOLDER")]
     environments: Option<PathBuf>,
+    /// The daemon to speak to, as https://HOST:PORT [default: the current context]
+    #[arg(long, global = true, env = "GRAYLANE_SERVER", value_name = "URL")]
+    server: Option<String>,
+    /// The context to speak to; `local` is the data folder of this machine
+    #[arg(long, global = true, env = "GRAYLANE_CONTEXT", value_name = "NAME")]
+    context: Option<String>,
+    /// The file that holds the token [default: GRAYLANE_TOKEN, or the context's]
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The authorities that are trusted, in PEM [default: the context's, or those that browsers trust]
+    #[arg(long, global = true, value_name = "FILE")]
+    certificate_authority: Option<PathBuf>,
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -123,9 +146,21 @@ enum Command {
     /// List runs, or look at one
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    /// What sources hold, and pause or unpause it
+    #[command(subcommand)]
+    Workflows(workflows::WorkflowsCommand),
     /// Who did what, and proof that the history is the one that was written
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// What stands still, what failed, what is frozen: each with the command for it
+    #[command(
+        long_about = "Shows what whoever is woken must know: runs that wait for people or were cut off, the last failures, paused workflows, frozen environments, lanes, and whether the journal can be written; each with the exact command. A cluster that does not answer within 3 s is a line, not a failure.\n\nExit codes: 0 nothing waits for anybody, 3 the journal cannot be written or the store cannot be opened, 4 a run stands still until somebody does something."
+    )]
+    Status,
+    /// Hold what would be deployed to an environment
+    Freeze(freeze::FreezeArgs),
+    /// Let an environment be deployed to again
+    Thaw(freeze::ThawArgs),
     /// Ask a run to end: attempts go to a safe point, then clean-up tasks run
     Cancel(cancel::CancelArgs),
     /// Agree to what a run that waits will do next
@@ -145,6 +180,14 @@ enum Command {
     Store(store::StoreCommand),
     /// Go on with the runs that were cut off, and follow them to their end
     Resume,
+    /// Run the daemon: it holds the store, answers the API, and carries on what was cut off
+    Serve(serve::ServeArgs),
+    /// Who may call the API over TCP
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// The daemons that commands may speak to, by name
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Show the settings that hold, and where each came from
     Settings,
     /// Print a JSON Schema, as editors and `validate` use it
@@ -155,15 +198,56 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+impl Command {
+    /// Whether it speaks to a daemon, where one is named; the others are about this machine alone.
+    fn speaks(&self) -> bool {
+        !matches!(
+            self,
+            Command::Serve(_)
+                | Command::Context(_)
+                | Command::Settings
+                | Command::Schema(_)
+                | Command::Rehearsal(_)
+                | Command::Completions(_)
+                | Command::Validate(_)
+        )
+    }
+}
+
 /// What a command works with.
 pub(crate) struct Context {
     pub(crate) settings: Settings,
+    /// Whom flags and variables name to speak to.
+    pub(crate) asked: contexts::Asked,
     pub(crate) output: Output,
     /// Whether JSON is SARIF; only for `validate`.
     pub(crate) sarif: bool,
     /// Whether text is told at its full width; only for `lanes`.
     pub(crate) wide: bool,
     pub(crate) colours: bool,
+}
+
+/// Says what is wrong with the arguments, or shows the help that was asked for; gives the exit code.
+pub(crate) fn misread(error: &clap::Error) -> u8 {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let asked = |at: usize| given.get(at + 1).is_some_and(|next| next == "json");
+    let json_asked = given.iter().enumerate().any(|(at, word)| match word.as_str() {
+        "-o" | "--output" => asked(at),
+        word => ["-ojson", "-o=json", "--output=json"].contains(&word),
+    });
+    if !error.use_stderr() || !json_asked {
+        // Whoever closed the output early has read enough.
+        let _ = error.print();
+        return if error.use_stderr() { EXIT_REFUSED } else { 0 };
+    }
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let mut failure = Failure::refused(message);
+    failure.kind = "bad-arguments";
+    failure.details = lines.map(str::to_owned).collect();
+    print(&json(&failure.wire()));
+    EXIT_REFUSED
 }
 
 /// Runs a command; gives the exit code.
@@ -177,20 +261,43 @@ pub(crate) async fn run(args: Args) -> u8 {
     let path = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
     let given = Given::of_process()
         .flag("--config", path(global.config))
-        .flag("--data", path(global.data))
+        .flag("--data", path(global.data.clone()))
         .flag("--environments", path(global.environments));
-    let settings = match Settings::resolve(&given) {
+    let daemon = matches!(command, Command::Serve(_));
+    let given = if let Command::Serve(args) = &command { args.over(given) } else { given };
+    let asked = contexts::Asked {
+        server: global.server,
+        context: global.context,
+        token_file: global.token_file,
+        certificate_authority: global.certificate_authority,
+        token: std::env::var("GRAYLANE_TOKEN").ok().filter(|token| !token.is_empty()),
+        data: global.data.is_some(),
+    };
+    let mut settings = match Settings::resolve(&given) {
         Ok(settings) => settings,
         Err(found) => {
-            complain(&Failure::refused("the settings have errors").problems(found));
+            let failure = Failure::refused("the settings have errors").problems(found);
+            match global.output {
+                Format::Json => print(&json(&failure.wire())),
+                Format::Text | Format::Wide | Format::Sarif => complain(&failure),
+            }
             return EXIT_REFUSED;
         }
     };
-    start_log(&settings, false, colours);
+    start_log(&settings, daemon, colours);
+    if command.speaks() {
+        match asked.clone().resolve() {
+            Ok(remote) => settings.remote = remote,
+            Err(why) => {
+                complain(&Failure::refused(why));
+                return EXIT_REFUSED;
+            }
+        }
+    }
     let wide = global.output == Format::Wide;
     let output = if wide || global.output == Format::Text { Output::Text } else { Output::Json };
     let sarif = global.output == Format::Sarif;
-    let context = Context { settings, output, sarif, wide, colours };
+    let context = Context { settings, asked, output, sarif, wide, colours };
     if sarif && !matches!(command, Command::Validate(_)) {
         complain(&Failure::refused("`-o sarif` is for `graylane validate` alone").hint("use `-o json`"));
         return EXIT_REFUSED;
@@ -207,8 +314,12 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Lanes(args) => lanes::run(&context, args).await,
         Command::Environment(command) => environment::run(&context, command).await,
         Command::Runs(command) => runs::run(&context, command).await,
+        Command::Workflows(command) => workflows::run(&context, command).await,
         Command::Store(command) => store::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
+        Command::Status => status::run(&context).await,
+        Command::Freeze(args) => freeze::freeze(&context, args).await,
+        Command::Thaw(args) => freeze::thaw(&context, args).await,
         Command::Cancel(args) => cancel::run(&context, args).await,
         Command::Approve(args) => answer::consent(&context, args, true).await,
         Command::Reject(args) => answer::consent(&context, args, false).await,
@@ -217,6 +328,9 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Retry(args) => again::retry(&context, args).await,
         Command::Rerun(args) => again::rerun(&context, args).await,
         Command::Resume => follow::resume(&context).await,
+        Command::Context(command) => context::run(&context, command),
+        Command::Serve(_) => serve::run(&context).await,
+        Command::Token(command) => token::run(&context, command).await,
         Command::Settings => settings::run(&context),
         Command::Schema(args) => schema::run(&args),
         Command::Rehearsal(args) => rehearsal::run(&context, &args).await,
@@ -426,8 +540,23 @@ pub(crate) fn operator_files(context: &Context, key: &DigestKey) -> (Bundle, Vec
 }
 
 /// The key of the data folder: what is submitted, and what is compared with it later, is digested with it.
-pub(crate) fn key(context: &Context) -> Result<DigestKey, Failure> {
-    crate::holder::digest_key(&context.settings).map_err(Failure::surroundings)
+pub(crate) fn key(context: &Context, mode: Mode) -> Result<DigestKey, Failure> {
+    let key = match mode {
+        Mode::Look => crate::holder::key_to_look(&context.settings),
+        Mode::Work | Mode::Begin | Mode::End(_) | Mode::Answer => {
+            crate::holder::digest_key(&context.settings)
+        }
+    };
+    key.map_err(Failure::surroundings)
+}
+
+/// Refuses what means nothing where nothing was ever stored: a mistyped data folder is not made, nor found whole.
+pub(crate) fn needs_store(context: &Context) -> Result<(), Failure> {
+    if context.settings.remote.is_some() || !context.settings.holds_nothing() {
+        return Ok(());
+    }
+    let words = format!("there is no store in {}", context.settings.data.display());
+    Err(Failure::refused(words).hint("name the data folder with --data; `graylane run` makes a new one"))
 }
 
 /// A key for digests that nobody keeps: checking a file leaves nothing behind.
@@ -444,7 +573,11 @@ pub(crate) fn types() -> Registry {
 }
 
 /// Reads and checks a workflow file, and makes what is submitted.
-pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire::Submit, Failure> {
+pub(crate) fn submission(
+    context: &Context,
+    args: &WorkflowArgs,
+    mode: Mode,
+) -> Result<wire::Submit, Failure> {
     let shown = args.file.display().to_string();
     let bytes = std::fs::read(&args.file).map_err(|error| {
         Failure::refused(format!("{shown} cannot be read: {error}"))
@@ -456,7 +589,30 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
         )
         .hint("add --only or --skip; to do a part of RUN again, use `graylane retry RUN --from TASK`"));
     }
-    let (mut bundle, broken) = operator_files(context, &key(context)?);
+    if context.settings.remote.is_some() {
+        // Environments, variables and secrets are those of the daemon, which checks the file against them.
+        let mut bundle = Bundle::default();
+        let folder = args.file.parent().unwrap_or(std::path::Path::new(""));
+        let unreadable = graylane_tasks::attached::attach(&mut bundle, &shown, &bytes, folder);
+        if !unreadable.is_empty() {
+            return Err(
+                Failure::refused(format!("{shown} names files that cannot be used")).problems(unreadable)
+            );
+        }
+        bundle.add(WORKFLOW_FILE, bytes);
+        return Ok(wire::Submit {
+            bundle: bundle_value(&bundle)?,
+            inputs: args.given.clone(),
+            set: args.input.clone(),
+            only: args.only.clone(),
+            skip: args.skip.clone(),
+            from: args.from.clone(),
+            actor: None,
+            vars: BTreeMap::new(),
+            secrets: BTreeSet::new(),
+        });
+    }
+    let (mut bundle, broken) = operator_files(context, &key(context, mode)?);
     if graylane_tasks::environment::names(&bundle).is_empty() {
         let folder = context.settings.environments.display();
         return Err(Failure::refused(format!("there is no valid environment file in {folder}"))
@@ -489,6 +645,7 @@ pub(crate) fn submission(context: &Context, args: &WorkflowArgs) -> Result<wire:
     Ok(wire::Submit {
         bundle: bundle_value(&bundle)?,
         inputs,
+        set: Vec::new(),
         only: args.only.clone(),
         skip: args.skip.clone(),
         from: args.from.clone(),
@@ -503,6 +660,15 @@ fn wrong_inputs(wrong: Vec<String>) -> Failure {
     let mut failure = Failure::refused(wrong.next().unwrap_or_default());
     failure.details = wrong.collect();
     failure
+}
+
+/// The operator's files as they go with a question about an environment; a daemon elsewhere has its own.
+pub(crate) fn sent_files(context: &Context) -> Result<Option<Value>, Failure> {
+    if context.settings.remote.is_some() {
+        return Ok(None);
+    }
+    let (bundle, _) = operator_files(context, &key(context, Mode::Look)?);
+    bundle_value(&bundle).map(Some)
 }
 
 /// A bundle as it goes over the socket.

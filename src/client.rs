@@ -1,21 +1,35 @@
 //! The API's client: every command speaks to the holder of the store through it, also where this process is the holder.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::api::wire::{Health, Problem, Update};
+use crate::contexts::Remote;
 
-/// A client of one socket.
+/// How long a connection may take, to somewhere else.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A client of one socket, or of one daemon elsewhere.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    socket: PathBuf,
+    at: At,
+}
+
+#[derive(Debug, Clone)]
+enum At {
+    Socket(PathBuf),
+    Remote(Remote),
 }
 
 /// Why a call did not give what was asked for.
@@ -23,7 +37,7 @@ pub(crate) struct Client {
 pub(crate) enum CallError {
     /// Nobody listens.
     #[error("nobody answers at {0}: {1}")]
-    Nobody(PathBuf, String),
+    Nobody(String, String),
     /// The connection broke off in the middle.
     #[error("the connection to the holder of the store was lost: {0}")]
     Lost(String),
@@ -34,7 +48,11 @@ pub(crate) enum CallError {
 
 impl Client {
     pub(crate) fn new(socket: &Path) -> Client {
-        Client { socket: socket.to_owned() }
+        Client { at: At::Socket(socket.to_owned()) }
+    }
+
+    pub(crate) fn remote(remote: &Remote) -> Client {
+        Client { at: At::Remote(remote.clone()) }
     }
 
     pub(crate) async fn health(&self) -> Result<Health, CallError> {
@@ -86,17 +104,33 @@ impl Client {
         body: Bytes,
     ) -> Result<hyper::Response<hyper::body::Incoming>, CallError> {
         let lost = |error: hyper::Error| CallError::Lost(error.to_string());
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| CallError::Nobody(self.socket.clone(), error.to_string()))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-        // It ends with the answer's last byte, or with an error that the answer tells too.
-        tokio::spawn(connection);
-        let request = hyper::Request::builder()
+        let (mut sender, host, token) = match &self.at {
+            At::Socket(socket) => {
+                let stream = UnixStream::connect(socket)
+                    .await
+                    .map_err(|error| CallError::Nobody(socket.display().to_string(), error.to_string()))?;
+                (shake(stream).await?, "graylane".to_owned(), None)
+            }
+            At::Remote(remote) => {
+                let connected = tokio::time::timeout(CONNECT_WITHIN, connect(remote)).await;
+                let sender = connected.unwrap_or_else(|_| {
+                    Err(CallError::Nobody(remote.server.clone(), "it took too long".into()))
+                })?;
+                let host = remote.server.split("://").nth(1).unwrap_or_default().to_owned();
+                (sender, host, remote.token.clone())
+            }
+        };
+        let mut request = hyper::Request::builder();
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| CallError::Lost("the token is not one that can be sent".into()))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request
             .method(method)
             .uri(path)
-            .header("host", "graylane")
+            .header("host", host)
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(|error| CallError::Lost(error.to_string()))?;
@@ -120,6 +154,33 @@ impl Client {
             Err(error) => Err(CallError::Lost(error.to_string())),
         }
     }
+}
+
+type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
+
+/// Over TCP, and TLS where the address says so.
+async fn connect(remote: &Remote) -> Result<Sender, CallError> {
+    let nobody = |error: std::io::Error| CallError::Nobody(remote.server.clone(), error.to_string());
+    let stream = TcpStream::connect((remote.host.as_str(), remote.port)).await.map_err(nobody)?;
+    match &remote.tls {
+        None => shake(stream).await,
+        Some((config, name)) => {
+            let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+            shake(connector.connect(name.clone(), stream).await.map_err(nobody)?).await
+        }
+    }
+}
+
+async fn shake<S>(stream: S) -> Result<Sender, CallError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| CallError::Lost(error.to_string()))?;
+    // It ends with the answer's last byte, or with an error that the answer tells too.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// A stream of updates.

@@ -4,13 +4,20 @@ mod access;
 mod api;
 mod cli;
 mod client;
+mod contexts;
+mod daemon;
 mod holder;
+mod metrics;
 mod notary;
 mod notify;
 mod problems;
 mod progress;
 mod rehearse;
+mod serve;
 mod settings;
+mod sources;
+mod systemd;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -18,7 +25,10 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     store_panics_are_answers();
-    let args = cli::Args::parse();
+    let args = match cli::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return ExitCode::from(cli::misread(&error)),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -46,7 +46,8 @@ impl From<&Problem> for WireProblem {
     }
 }
 
-fn severity_word(severity: Severity) -> &'static str {
+/// `error` or `warning`.
+pub(crate) fn severity_word(severity: Severity) -> &'static str {
     match severity {
         Severity::Error => "error",
         Severity::Warning => "warning",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use graylane_engine::clock::{Timestamp, show_duration};
 use graylane_engine::run::{Event, HoldAnswer, Record};
 use graylane_engine::task::TaskError;
-use graylane_engine::view::{RunView, TaskView};
+use graylane_engine::view::{Next, RunView, TaskView};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::api::wire::Update;
@@ -254,15 +254,15 @@ pub(crate) fn summary(view: &RunView, colours: bool) -> String {
     for task in &view.tasks {
         out.push_str(&task_lines(task, width, colours));
     }
+    if !view.left.is_empty() {
+        out.push_str("\nleft as it is:");
+        view.left.iter().for_each(|line| out.push_str(&format!("\n  {line}")));
+        out.push_str(&format!("\n`graylane undo {}` takes it back\n", summary.id));
+    }
     for line in next_steps(view) {
         out.push_str(&format!("\n{line}"));
     }
-    if summary.ended_at.is_none() {
-        out.push_str(&format!(
-            "\nfollow it: graylane runs follow {0}\nend it:    graylane cancel {0}",
-            summary.id
-        ));
-    } else {
+    if summary.ended_at.is_some() {
         out.push_str(&format!(
             "\nlook again: graylane runs show {0}\nits log:    graylane runs logs {0}",
             summary.id
@@ -271,34 +271,9 @@ pub(crate) fn summary(view: &RunView, colours: bool) -> String {
     out
 }
 
-/// What an unfinished run asks people for, and the command that answers.
+/// What an unfinished run waits for and the commands for it, and how the run hangs together with others.
 pub(crate) fn next_steps(view: &RunView) -> Vec<String> {
-    let id = &view.summary.id;
-    let asking: Vec<&TaskView> = view.tasks.iter().filter(|task| task.asks.is_some()).collect();
-    let mut lines = Vec::new();
-    for task in &asking {
-        let Some(asks) = &task.asks else { continue };
-        let which = if asking.len() > 1 { format!(" --task {}", task.name) } else { String::new() };
-        if asks.kind == "hold" {
-            lines.push(format!("{} is held until {}, then it has failed:", task.name, asks.expires));
-            lines.push(format!("  graylane answer {id} retry{which}   # or skip, fail, undo"));
-        } else {
-            let needed = asks.approvals.unwrap_or(1);
-            let who =
-                if asks.from.is_empty() { String::new() } else { format!(" from {}", asks.from.join(", ")) };
-            lines.push(format!(
-                "{} waits until {} for {} of {needed} approvals{who}:",
-                task.name,
-                asks.expires,
-                needed as usize - asks.given.len().min(needed as usize)
-            ));
-            lines.extend(asks.message.iter().map(|message| format!("  {message}")));
-            for (task, plan) in &asks.plans {
-                lines.push(format!("  graylane runs plan {plan}   # what {task} will do"));
-            }
-            lines.push(format!("  graylane approve {id}{which}   # or reject"));
-        }
-    }
+    let mut lines: Vec<String> = view.next.iter().flat_map(step).collect();
     if let Some(undo) = view.undone_by {
         lines.push(format!("taken back by: graylane runs show {undo}"));
     }
@@ -306,6 +281,17 @@ pub(crate) fn next_steps(view: &RunView) -> Vec<String> {
         lines.push(format!("{} run {}", origin.words(), origin.of()));
     }
     lines
+}
+
+/// What a run asks people for, and the commands that answer.
+pub(crate) fn asked(view: &RunView) -> Vec<String> {
+    view.next.iter().filter(|next| next.asks).flat_map(step).collect()
+}
+
+fn step(next: &Next) -> Vec<String> {
+    let colon = if next.commands.is_empty() { "" } else { ":" };
+    let first = format!("{}{colon}", next.what);
+    std::iter::once(first).chain(next.commands.iter().map(|command| format!("  {command}"))).collect()
 }
 
 fn task_lines(task: &TaskView, width: usize, colours: bool) -> String {

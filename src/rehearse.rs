@@ -47,6 +47,11 @@ impl Stage {
         Stage { folder, tell, played: Arc::default() }
     }
 
+    /// Whether somebody has asked for the cluster, and it is played here.
+    pub(crate) async fn is_played(&self) -> bool {
+        self.played.lock().await.is_some()
+    }
+
     /// Ends the cluster that is played here; its objects are on disk when this returns.
     pub(crate) async fn close(&self) {
         if let Some(played) = self.played.lock().await.take() {

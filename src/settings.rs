@@ -22,10 +22,12 @@ use graylane_engine::schema::Checker;
 use graylane_engine::task::SecretSource;
 use serde_json::Value;
 
-pub(crate) use self::file::{LogFormat, SecretAt, SettingsFile};
+use crate::contexts::Remote;
+
+pub(crate) use self::file::{Anonymous, LogFormat, SecretAt, SettingsFile};
 pub(crate) use self::origin::Origin;
 use self::origin::{KEYS, Layers, unknown_variables};
-pub(crate) use self::sources::{Source, public_url};
+pub(crate) use self::sources::{GitAt, Source, SourceAt, public_url};
 
 /// Every setting with its default, compiled in.
 pub(crate) const DEFAULT: &str = include_str!("../config/graylane.yaml");
@@ -38,6 +40,10 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// What holds.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// The settings file; none where what is compiled in holds.
+    pub file: Option<PathBuf>,
+    /// The daemon that commands speak to; none for the data folder.
+    pub remote: Option<Remote>,
     /// The folder of the store.
     pub data: PathBuf,
     /// The folder of environment files.
@@ -56,6 +62,8 @@ pub(crate) struct Settings {
     pub tls: Option<Tls>,
     /// Whether it may listen beyond this machine without TLS or tokens.
     pub allow_insecure: bool,
+    /// What people may do who show no token.
+    pub anonymous: Anonymous,
     /// How long attempts may go on when the daemon stops.
     pub drain: Duration,
     /// How long finished runs are kept.
@@ -150,14 +158,22 @@ impl Settings {
             }
             None => (check("the compiled-in settings", DEFAULT.as_bytes())?, PathBuf::from("config")),
         };
+        let used = path.clone();
         let mut layers = Layers::of(document.value().clone(), path.map(|path| (path, document)));
         let mut problems = layers.lay(&given.variables, &given.flags);
         let file: SettingsFile = match serde_json::from_value(layers.value.clone()) {
             Ok(file) => file,
             Err(_) if !problems.is_empty() => return Err(problems),
-            // Of what is one word only the format is a choice; the file itself was checked.
+            // Of what is one word only two are a choice; the file itself was checked.
             Err(_) => {
-                return Err(vec![layers.wrong("/log/format", "is unknown", "`compact`, `pretty` or `json`")]);
+                let of =
+                    |pointer: &str| layers.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+                let known = ["", "none", "viewer", "operator"].contains(&of("/anonymous"));
+                return Err(vec![if known {
+                    layers.wrong("/log/format", "is unknown", "`compact`, `pretty` or `json`")
+                } else {
+                    layers.wrong("/anonymous", "is not `none`, `viewer` or `operator`", "one of the three")
+                }]);
             }
         };
         let secret_variables: BTreeSet<&String> =
@@ -235,6 +251,8 @@ impl Settings {
             (name.clone(), SecretAt { file, env: at.env.clone() })
         });
         Ok(Settings {
+            file: used,
+            remote: None,
             data: path_of("/data", &file.data).unwrap_or_else(state_folder),
             environments: path_of("/environments", &file.environments)
                 .unwrap_or_else(|| near("environments")),
@@ -243,6 +261,7 @@ impl Settings {
             listen,
             tls,
             allow_insecure: file.allow_insecure.unwrap_or(false),
+            anonymous: file.anonymous.unwrap_or(Anonymous::None),
             drain,
             retention,
             log_format: file.log.format.unwrap_or(LogFormat::Compact),
@@ -274,10 +293,23 @@ impl Settings {
         self.secrets.keys().cloned().collect()
     }
 
+    /// Whether the data folder is missing or empty: then nothing was ever stored there.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        match std::fs::read_dir(&self.data) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+
     /// Where the rehearsal cluster keeps its objects: beside the store, never in it, as a cluster keeps its own.
     pub(crate) fn rehearsal_folder(&self) -> PathBuf {
+        self.beside("rehearsal")
+    }
+
+    /// A folder beside the store, which holds nothing but itself.
+    pub(crate) fn beside(&self, what: &str) -> PathBuf {
         let mut name = self.data.file_name().unwrap_or_default().to_os_string();
-        name.push("-rehearsal");
+        name.push(format!("-{what}"));
         self.data.with_file_name(name)
     }
 }
@@ -339,7 +371,7 @@ fn state_folder() -> PathBuf {
 }
 
 /// `$XDG_CONFIG_HOME/graylane`, else `~/.config/graylane` (XDG Base Directory Specification).
-fn config_folder() -> PathBuf {
+pub(crate) fn config_folder() -> PathBuf {
     let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let config = config.or_else(|| std::env::home_dir().map(|home| home.join(".config")));
     config.unwrap_or_else(std::env::temp_dir).join("graylane")

@@ -90,18 +90,18 @@ pub(crate) struct Daemon {
 pub(crate) async fn start(
     settings: &Settings,
     daemon: Daemon,
+    publish: watch::Sender<Arc<Catalogue>>,
     stop: CancellationToken,
-) -> (watch::Receiver<Arc<Catalogue>>, tokio::task::JoinHandle<()>) {
+) -> tokio::task::JoinHandle<()> {
     let Daemon { engine, journal, registry, clock, key } = daemon;
     let mut reader = Reader::new(settings, registry, clock, key);
     reader.restore(&engine.standing(), &*journal);
-    let (publish, catalogue) = watch::channel(Arc::new(reader.catalogue()));
+    publish.send_replace(Arc::new(reader.catalogue()));
     let (sender, looks) = mpsc::channel(64);
     for (at, source) in settings.sources.iter().enumerate() {
         watch_source(at, &source.at, &objects(&settings.data, &source.name), sender.clone(), stop.clone());
     }
-    let keep = async move { keep(reader, engine, journal, looks, publish, stop).await };
-    (catalogue, tokio::spawn(keep))
+    tokio::spawn(keep(reader, engine, journal, looks, publish, stop))
 }
 
 /// Where a repository's objects are kept.
@@ -112,15 +112,14 @@ fn objects(data: &Path, source: &str) -> PathBuf {
 /// Reads every source once, without a store: what the settings' sources hold now.
 pub(crate) async fn survey(settings: &Settings, registry: Arc<Registry>, clock: Arc<dyn Clock>) -> Catalogue {
     let mut reader = Reader::new(settings, registry, clock, crate::cli::no_key());
-    // Objects of a repository are kept for the next time where there is a data folder; else they go again.
-    let scratch = tempfile::tempdir().ok();
+    // Objects of a repository are kept for the next time; a daemon that fetches at the same time is not disturbed.
     for at in 0..settings.sources.len() {
         let source = &settings.sources[at];
         let look = match &source.at {
             SourceAt::Folder(path) => Folder::new(path.clone()).look().map_or(Look::Same, Look::of),
             SourceAt::Git(git) => {
-                let below = scratch.as_ref().map_or(settings.data.as_path(), |folder| folder.path());
-                match Git::new(git.clone(), objects(below, &source.name)).look().await {
+                let kept = settings.data.join("sources").join(format!("{}.survey.git", source.name));
+                match Git::new(git.clone(), kept).look().await {
                     Ok(found) => found.map_or(Look::Same, Look::Found),
                     Err(trouble) => Look::Trouble(trouble),
                 }
@@ -261,10 +260,7 @@ impl Reader {
                 verdict: Verdict::default(),
             })
         });
-        let names = Names {
-            vars: settings.vars.keys().cloned().collect(),
-            secrets: settings.secret_names(),
-        };
+        let names = Names { vars: settings.vars.keys().cloned().collect(), secrets: settings.secret_names() };
         Reader {
             states: states.collect(),
             operator: Operator::new(settings.environments.clone(), key),
@@ -278,7 +274,9 @@ impl Reader {
     /// What the ledger says was good last.
     fn restore(&mut self, standing: &Standing, journal: &dyn Journal) {
         for (workflow, revision) in &standing.revisions {
-            let Some(at) = self.states.iter().position(|state| state.name == workflow.source) else { continue };
+            let Some(at) = self.states.iter().position(|state| state.name == workflow.source) else {
+                continue;
+            };
             let bytes = match journal.get(&revision.revision) {
                 Ok(bytes) => bytes,
                 Err(error) => {

@@ -35,8 +35,12 @@ impl Systemd {
         });
         // It may be meant for a process that started this one.
         let ours = pid.is_none_or(|pid| pid == std::process::id().to_string());
-        let microseconds = microseconds.and_then(|text| text.parse().ok()).filter(|number| *number > 0 && ours);
-        Systemd { watchdog: microseconds.map(Duration::from_micros).filter(|_| address.is_some()), socket: address }
+        let microseconds =
+            microseconds.and_then(|text| text.parse().ok()).filter(|number| *number > 0 && ours);
+        Systemd {
+            watchdog: microseconds.map(Duration::from_micros).filter(|_| address.is_some()),
+            socket: address,
+        }
     }
 
     /// Everything is open and answers.
@@ -57,7 +61,10 @@ impl Systemd {
 
     /// Sends signs of life as long as `alive` says so, twice as often as they are waited for. Does nothing where nobody
     /// waits for them.
-    pub(crate) async fn watch(&self, alive: impl AsyncFn() -> Result<(), String>, stop: CancellationToken) {
+    pub(crate) async fn watch<F>(self, alive: impl Fn() -> F, stop: CancellationToken)
+    where
+        F: Future<Output = Result<(), String>>,
+    {
         let Some(limit) = self.watchdog else { return };
         let mut every = tokio::time::interval(limit / 2);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -156,7 +163,7 @@ mod tests {
         let (_folder, socket, path) = listener();
         let systemd = Systemd::of(Some(&path), Some("2000000"), None);
         let (stop, dead, hangs) = (CancellationToken::new(), AtomicBool::new(false), AtomicBool::new(false));
-        let alive = async || {
+        let alive = || async {
             if hangs.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
             }
@@ -179,6 +186,6 @@ mod tests {
             assert_eq!(heard_after(10).await, 0, "it says nothing");
             stop.cancel();
         };
-        tokio::join!(systemd.watch(alive, stop.clone()), story);
+        tokio::join!(systemd.clone().watch(alive, stop.clone()), story);
     }
 }

@@ -418,8 +418,9 @@ fn a_foreign_object_under_a_lanes_name_is_left_alone() {
 fn a_data_folder_with_a_long_path_works_too() {
     let home = Home::new();
     let long = home.path(&"long-".repeat(30));
-    let listed = home.command(&["runs", "list"]).env("GRAYLANE_DATA", &long).output().expect("ran");
-    assert!(listed.status.success(), "{listed:?}");
+    let run = ["run", "workflows/mse-gray-workflow.yaml", "-i", "tag=Gray"];
+    let failed = home.command(&run).env("GRAYLANE_DATA", &long).output().expect("ran");
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&long).expect("there").permissions());
     assert_eq!(mode & 0o777, 0o700, "what runs were given is their owner's alone");
     assert!(!files_below(&long).is_empty());

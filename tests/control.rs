@@ -100,6 +100,8 @@ async fn a_release_is_taken_back_days_later_unless_somebody_else_wrote_since() {
     assert_ne!(image(&rehearsal, "spring-cloud-c").await, OLD, "refused before the first write");
     assert_eq!(gray_copies(&rehearsal).await, Vec::<String>::new(), "the lane is nobody else's, and goes");
 
+    let command = format!("`graylane undo {release} --force` overwrites it");
+    assert!(refused.stdout.contains(&command), "the hint can be typed as it stands: {refused:?}");
     let forced = home.graylane(&["undo", &release, "--force"]).expect(0);
     assert!(forced.stdout.contains("somebody else's change is overwritten"), "{forced:?}");
     assert!(forced.stdout.contains("a:hotfix"), "what is overwritten is shown: {forced:?}");
@@ -256,7 +258,11 @@ async fn a_cancel_at_once_lists_what_stays_and_an_undo_takes_it_back() {
     assert!(cancelled.stderr.contains(words) && cancelled.stderr.contains("graylane undo"), "{cancelled:?}");
     assert!(!cancelled.stderr.contains("safe point"), "{cancelled:?}");
     assert_eq!(gray_copies(&rehearsal).await.len(), 2, "nothing is taken back");
+    let later = home.graylane(&["runs", "show", "latest"]).expect(0).stdout;
+    assert!(later.contains(words) && later.contains("left as it is:"), "it is told later too: {later}");
     home.graylane(&["undo", "latest"]).expect(0);
+    let taken_back = home.graylane(&["runs", "show", "latest"]).expect(0).stdout;
+    assert!(!taken_back.contains("left as it is:"), "{taken_back}");
     assert_eq!(gray_copies(&rehearsal).await, Vec::<String>::new());
 }
 

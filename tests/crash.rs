@@ -167,3 +167,29 @@ async fn a_resumed_promotion_leaves_a_hot_fix_alone() {
         live.spec.and_then(|spec| spec.template.spec).and_then(|spec| spec.containers[0].image.clone());
     assert_eq!(image.as_deref(), Some("c:hotfix"));
 }
+
+#[test]
+fn an_undo_that_died_while_draining_drains_again_before_pods_go() {
+    let home = Home::new();
+    let _cluster = home.rehearsal("fast");
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
+    // The route is closed, and requests that it let in may be under way.
+    Started::with(&home, &["undo", "latest"], "draining for").kill();
+    let (told, output) = Started::with(&home, &["resume"], "draining for").end();
+    assert!(output.status.success(), "{told:?} {output:?}");
+    let undo = home.graylane(&["runs", "list", "-o", "json"]).expect(0).json()[0]["id"].clone();
+    let undo = home.graylane(&["runs", "show", undo.as_str().expect("an id"), "-o", "json"]).expect(0).json();
+    let steps = undo["tasks"].as_array().expect("tasks").iter().find(|task| task["name"] == "deploy");
+    let steps = &steps.expect("there")["attempts"][0]["steps"];
+    let told: Vec<String> = steps
+        .as_array()
+        .expect("steps")
+        .iter()
+        .map(|step| step["what"].as_str().expect("a text").to_owned())
+        .collect();
+    let at = |words: &str| {
+        told.iter().rposition(|step| step.contains(words)).unwrap_or_else(|| panic!("{told:?}"))
+    };
+    assert!(at("entered again") < at("draining for") && at("draining for") < at("drained"), "{told:?}");
+    assert_eq!(told.iter().filter(|step| *step == "drained").count(), 1, "{told:?}");
+}

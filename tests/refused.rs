@@ -132,6 +132,8 @@ impl Scene {
             cancel: tokio_util::sync::CancellationToken::new(),
             checkpoints: BTreeSet::new(),
             force: false,
+            undoes: None,
+            standing: tokio::sync::watch::channel(Arc::default()).1,
             assumed: Vec::new(),
             reporter: Arc::new(Nobody),
             secrets: Arc::new(Nobody),

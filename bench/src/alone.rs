@@ -8,8 +8,15 @@ use tokio::time::Instant;
 
 use crate::measure::percentile;
 
-/// Batches of so many values of so many bytes: how many values a second, and the median of a batch in milliseconds.
-pub(crate) fn batches(folder: &Path, many: u64, bytes: usize, span: Duration) -> Result<(f64, f64), String> {
+/// What was measured of it; a batch in milliseconds.
+pub(crate) struct Alone {
+    pub(crate) values_a_second: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+/// Batches of so many values of so many bytes.
+pub(crate) fn batches(folder: &Path, many: u64, bytes: usize, span: Duration) -> Result<Alone, String> {
     let path = folder.join("alone");
     let db = sled::Config::new()
         .path(&path)
@@ -37,8 +44,8 @@ pub(crate) fn batches(folder: &Path, many: u64, bytes: usize, span: Duration) ->
         file.sync_data().map_err(|error| error.to_string())?;
         times.push(start.elapsed());
     }
-    let a_second = number as f64 / begin.elapsed().as_secs_f64();
+    let values_a_second = number as f64 / begin.elapsed().as_secs_f64();
     drop((db, file));
     std::fs::remove_dir_all(&path).map_err(|error| error.to_string())?;
-    Ok((a_second, percentile(&mut times, 50.0)))
+    Ok(Alone { values_a_second, p50: percentile(&mut times, 50.0), p99: percentile(&mut times, 99.0) })
 }

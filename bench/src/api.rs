@@ -10,7 +10,9 @@ use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::alone::batches;
 use crate::measure::{percentile, raw_appends};
+use crate::tasks::RECORD;
 
 /// What keeps the program there: a check that is never satisfied, at the rehearsal's gateway.
 const HOLDS: &str = "name: mse-gray-workflow\ntasks:\n  stay:\n    type: generic-verify\n    timeout: 1h\n    with: { environment: production, tag: none, checks: [{ name: stay, samples: 100000, interval: 1s, http: { path: /, as: baseline } }] }\n";
@@ -61,6 +63,7 @@ pub(crate) fn run(data: &Path) -> Result<Value, String> {
     let bundle: Value = serde_json::from_slice(&bundle.to_bytes()).map_err(|error| error.to_string())?;
     let body = json!({ "bundle": bundle, "inputs": {}, "actor": "bench" }).to_string();
     let (_, raw) = raw_appends(data, 300, Duration::from_secs(2))?;
+    let alone = batches(data, 3, RECORD, Duration::from_secs(2))?.p99;
     let mut times = Vec::new();
     for round in 0..TIMES + 50 {
         let begin = Instant::now();
@@ -74,7 +77,7 @@ pub(crate) fn run(data: &Path) -> Result<Value, String> {
         ask(&socket, "POST", &format!("/api/v1/runs/{id}/cancel"), "{\"actor\":\"bench\"}").map_err(wrong)?;
     }
     let (p50, p99) = (percentile(&mut times, 50.0), percentile(&mut times, 99.0));
-    Ok(json!({ "p50": p50, "p99": p99, "raw_ms": raw, "ratio": p99 / raw }))
+    Ok(json!({ "p50": p50, "p99": p99, "raw_ms": raw, "ratio": p99 / raw, "alone": alone / raw }))
 }
 
 fn send(socket: &Path, method: &str, path: &str, body: &str) -> std::io::Result<UnixStream> {

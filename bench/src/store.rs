@@ -153,14 +153,13 @@ async fn events(folder: &Path) -> Result<Value, String> {
         let batch = times.len() as f64 / batches as f64;
         let event_bytes = bytes.load(Ordering::Relaxed) / times.len() as u64;
         let many = (batch.round() as u64).max(1);
-        let (alone, alone_p50) =
-            crate::alone::batches(folder, many, event_bytes as usize, Duration::from_secs(2))?;
+        let alone = crate::alone::batches(folder, many, event_bytes as usize, Duration::from_secs(2))?;
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         rows.push(json!({
             "at_once": at_once, "events": times.len() as f64 / seconds, "batch": batch,
             "event_bytes": bytes.load(Ordering::Relaxed) as f64 / times.len() as f64,
             "p50": percentile(&mut times, 50.0), "p99": percentile(&mut times, 99.0),
-            "alone_events": alone, "alone_p50": alone_p50, "raw_events": mean(&raw) * batch, "raw_p50": mean(&raw_median),
+            "alone_events": alone.values_a_second, "alone_p50": alone.p50, "raw_events": mean(&raw) * batch, "raw_p50": mean(&raw_median),
         }));
     }
     drop(journal);

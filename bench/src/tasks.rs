@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::alone::batches;
 use crate::measure::{memory, percentile, raw_appends};
 use crate::store::{engine, opened, registry};
 
@@ -25,6 +26,9 @@ pub(crate) const PARTS: &[&str] =
 
 /// The tasks of the large graphs.
 const MANY: usize = 10_000;
+
+/// About the bytes of a record of theirs.
+pub(crate) const RECORD: usize = 250;
 
 /// How often the shorter parts are measured; the median is told.
 const TIMES: usize = 5;
@@ -151,10 +155,12 @@ async fn rate(data: &Path, yaml: &str, runs: usize, tasks: usize) -> Result<Valu
 async fn chain(data: &Path) -> Result<Value, String> {
     let engine = open(data).await?;
     let yaml = in_a_row(100);
-    let (mut steps, mut raws) = (Vec::new(), Vec::new());
+    let (mut steps, mut raws, mut alones) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=TIMES * 2 {
         // Beside each other in time: the machine is not the same a minute later.
         let (_, raw) = raw_appends(data, 300, Duration::from_millis(500))?;
+        // The end of one task and the beginning of the next.
+        alones.push(batches(data, 2, RECORD, Duration::from_millis(500))?.p50);
         let begin = Instant::now();
         all(&engine, &yaml, 1).await?;
         if round > 0 {
@@ -164,9 +170,10 @@ async fn chain(data: &Path) -> Result<Value, String> {
     }
     steps.sort_by(f64::total_cmp);
     raws.sort_by(f64::total_cmp);
+    alones.sort_by(f64::total_cmp);
     engine.shutdown().await;
-    let (step, raw) = (steps[steps.len() / 2], raws[raws.len() / 2]);
-    Ok(json!({ "step_ms": step, "raw_ms": raw, "ratio": step / raw }))
+    let (step, raw, alone) = (steps[steps.len() / 2], raws[raws.len() / 2], alones[alones.len() / 2]);
+    Ok(json!({ "step_ms": step, "raw_ms": raw, "ratio": step / raw, "alone": alone / raw }))
 }
 
 async fn large(data: &Path, yaml: &str) -> Result<Value, String> {
@@ -215,6 +222,8 @@ async fn submit(data: &Path) -> Result<Value, String> {
     let yaml = in_a_row(1);
     let mut updates = engine.watch();
     let (_, raw) = raw_appends(data, 300, Duration::from_secs(2))?;
+    // The submit, its admission and the beginning of its task.
+    let alone = batches(data, 3, RECORD, Duration::from_secs(2))?.p99;
     let mut times = Vec::new();
     for round in 0..1_000 {
         let begin = Instant::now();
@@ -232,5 +241,5 @@ async fn submit(data: &Path) -> Result<Value, String> {
     }
     engine.shutdown().await;
     let (p50, p99) = (percentile(&mut times, 50.0), percentile(&mut times, 99.0));
-    Ok(json!({ "p50": p50, "p99": p99, "raw_ms": raw, "ratio": p99 / raw }))
+    Ok(json!({ "p50": p50, "p99": p99, "raw_ms": raw, "ratio": p99 / raw, "alone": alone / raw }))
 }

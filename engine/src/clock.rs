@@ -64,6 +64,66 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// Moments as people and programs are shown them: RFC 3339, where records keep milliseconds. Both are read.
+pub mod rfc3339 {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Timestamp;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Read {
+        Millis(u64),
+        Text(String),
+    }
+
+    impl Read {
+        fn moment<E: serde::de::Error>(self) -> Result<Timestamp, E> {
+            match self {
+                Read::Millis(millis) => Ok(Timestamp(millis)),
+                Read::Text(text) => text.parse().map_err(E::custom),
+            }
+        }
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(at)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Something that is no moment.
+    pub fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        Read::deserialize(deserializer)?.moment()
+    }
+
+    /// The same of a moment that may be absent.
+    pub mod option {
+        use super::{Deserialize, Deserializer, Read, Serialize, Serializer, Timestamp};
+
+        /// Writes it.
+        ///
+        /// # Errors
+        /// The serializer's.
+        pub fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+            at.map(|at| at.to_string()).serialize(serializer)
+        }
+
+        /// Reads it.
+        ///
+        /// # Errors
+        /// Something that is no moment.
+        pub fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+            Option::<Read>::deserialize(deserializer)?.map(Read::moment).transpose()
+        }
+    }
+}
+
 /// Where time and randomness come from.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The present moment, by the wall clock.

@@ -31,6 +31,8 @@ pub mod workflow;
 
 pub mod input;
 
+pub mod ledger;
+
 pub mod task;
 
 pub mod approval;
@@ -40,8 +42,6 @@ pub mod schedule;
 pub mod graph;
 
 pub mod run;
-
-pub mod ledger;
 
 pub mod audit;
 

@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::id::{Attempt, RunId, Seq, TaskName};
 use crate::journal::MemoryJournal;
+use crate::ledger::Standing;
 use crate::run::{Event, Record, Run, Skipped, TaskState};
 use crate::scheduler::{Parts, Submission, SubmitError, seal, supplied};
 use crate::task::{Outputs, Plan, Progress, Reporter, TaskContext, TaskError};
@@ -42,7 +44,11 @@ pub enum Verdict {
 ///
 /// # Errors
 /// As a submit.
-pub async fn preview(parts: &Parts, submission: Submission) -> Result<Vec<TaskPreview>, SubmitError> {
+pub async fn preview(
+    parts: &Parts,
+    standing: &watch::Receiver<Arc<Standing>>,
+    submission: Submission,
+) -> Result<Vec<TaskPreview>, SubmitError> {
     let supplied = supplied(parts, submission.from)?;
     let parts = Parts { journal: Arc::new(MemoryJournal::default()), ..parts.clone() };
     let now = parts.clock.now();
@@ -55,7 +61,7 @@ pub async fn preview(parts: &Parts, submission: Submission) -> Result<Vec<TaskPr
     for name in order {
         let graph = Arc::clone(&run.graph);
         let Some(node) = graph.task(&name) else { continue };
-        let verdict = verdict(&run, &name, &parts, &bundle, &assumed).await;
+        let verdict = verdict(&run, &name, &parts, standing, &bundle, &assumed).await;
         match &verdict {
             Verdict::Plan(plan) => {
                 let attempt = Attempt::FIRST;
@@ -82,6 +88,7 @@ async fn verdict(
     run: &Run,
     name: &TaskName,
     parts: &Parts,
+    standing: &watch::Receiver<Arc<Standing>>,
     bundle: &Arc<crate::bundle::Bundle>,
     assumed: &[Plan],
 ) -> Verdict {
@@ -115,6 +122,8 @@ async fn verdict(
         cancel: CancellationToken::new(),
         checkpoints: BTreeSet::new(),
         force: false,
+        undoes: None,
+        standing: standing.clone(),
         assumed: assumed.to_vec(),
         reporter: Arc::new(Nobody),
         secrets: Arc::clone(&parts.secrets),

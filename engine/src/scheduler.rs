@@ -105,6 +105,8 @@ struct Shared {
     updates: broadcast::Sender<Update>,
     /// Why nothing can be written, while that is so.
     broken: watch::Sender<Option<journal::Error>>,
+    /// Since when.
+    broken_since: watch::Sender<Option<Timestamp>>,
     /// How things stand on disk.
     standing: watch::Sender<Arc<Standing>>,
 }
@@ -130,6 +132,8 @@ struct Scheduler {
     blocked: BTreeMap<RunId, BTreeMap<TaskName, Blocker>>,
     wakes: BTreeMap<RunId, Timestamp>,
     stopping: bool,
+    /// Who waits until no attempt runs.
+    drained: Vec<oneshot::Sender<()>>,
 }
 
 /// Answers somebody once it is known whether the turn is on disk.
@@ -181,6 +185,12 @@ impl Scheduler {
             if !self.finish(turn).await {
                 self.abort_attempts();
                 return Some(self.attempts);
+            }
+            if self.live.is_empty() {
+                for answer in self.drained.drain(..) {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(());
+                }
             }
             if stop {
                 self.stop_attempts().await;
@@ -293,6 +303,10 @@ impl Scheduler {
             }
             Input::View { run, answer } => {
                 let _ = answer.send(self.runs.get(&run).map(|run| self.view(run)));
+            }
+            Input::Drain { answer } => {
+                self.stopping = true;
+                self.drained.push(answer);
             }
             Input::Shutdown { answer } => {
                 self.stopping = true;
@@ -758,6 +772,7 @@ impl Scheduler {
             for answer in answers {
                 answer(Err(&error));
             }
+            self.shared.broken_since.send_replace(Some(self.parts.clock.now()));
             self.shared.broken.send_replace(Some(error));
             return false;
         }
@@ -859,6 +874,8 @@ impl Scheduler {
                 cancel: cancel.clone(),
                 checkpoints,
                 force: matches!(run.submitted.origin, Some(Origin::Undo { force: true, .. })),
+                undoes: run.submitted.origin.as_ref().filter(|_| run.is_undo()).map(Origin::of),
+                standing: self.shared.standing.subscribe(),
                 assumed: Vec::new(),
                 reporter: Arc::new(reports.clone()),
                 secrets: Arc::clone(&self.parts.secrets),
@@ -875,7 +892,10 @@ impl Scheduler {
         let kind = (*node.kind).clone();
         let plan = entry.plan.clone();
         let journal = Arc::clone(&self.parts.journal);
-        let span = tracing::info_span!("attempt", run = %id, %task, %attempt);
+        // The journal's own names, each inside the other: what a task says is found by any of them.
+        let of_run = tracing::info_span!("run", run = %id, workflow = %run.graph.name);
+        let of_task = tracing::info_span!(parent: &of_run, "task", %task, "type" = node.kind.type_name());
+        let span = tracing::info_span!(parent: &of_task, "attempt", %attempt);
         let work = attempt::carry_out(kind, context, plan, work, journal, reports);
         let work = tracing::Instrument::instrument(work, span);
         let handle = match &self.parts.threads {

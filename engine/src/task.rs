@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bundle::Bundle;
@@ -21,6 +22,7 @@ use crate::claim::Claim;
 use crate::clock::Clock;
 use crate::document::Finding;
 use crate::id::{Attempt, Digest, RunId, SourceName, TaskName, WorkflowName};
+use crate::ledger::{Freeze, Standing};
 use crate::schema::Checker;
 
 /// A task type.
@@ -297,6 +299,10 @@ pub struct TaskContext {
     pub checkpoints: BTreeSet<String>,
     /// For [`Task::undo`]: also where an object is not as the run left it.
     pub force: bool,
+    /// For [`Task::undo`]: the run that is taken back.
+    pub undoes: Option<RunId>,
+    /// What is frozen, at any moment.
+    pub standing: watch::Receiver<Arc<Standing>>,
     /// The plans of tasks before this one, where nothing is run and a plan is only shown.
     pub assumed: Vec<Plan>,
     /// Where reports go.
@@ -325,6 +331,16 @@ impl TaskContext {
     /// Whether an attempt, this one or an earlier, had passed the point when this one began.
     pub fn passed(&self, name: &str) -> bool {
         self.checkpoints.contains(name)
+    }
+
+    /// The run that is taken back; without one, this run.
+    pub fn taken_back(&self) -> RunId {
+        self.undoes.unwrap_or(self.run)
+    }
+
+    /// Whether people have frozen an environment, at this moment.
+    pub fn frozen(&self, environment: &str) -> Option<Freeze> {
+        self.standing.borrow().frozen(environment, self.clock.now()).cloned()
     }
 
     /// Adds a line to the run's log.

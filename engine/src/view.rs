@@ -2,17 +2,25 @@
 //!
 //! Made from a run, never kept; both sides of the API share these types, so that they cannot disagree.
 
+mod history;
+mod next;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::clock::Timestamp;
+use self::history::History;
+pub use self::history::{AttemptView, SaidView, StepView};
+pub use self::next::Next;
+use crate::clock::{Timestamp, rfc3339};
 use crate::id::{Digest, RunId, TaskName};
 pub use crate::run::RunSummary;
-use crate::run::{Consent, Ending, Origin, Outcome, Run, RunState, Sourced, TaskRun, TaskState, WaitingFor};
-use crate::task::{Outputs, TaskError};
+use crate::run::{
+    Consent, Ending, Origin, Outcome, Record, Run, RunState, Sourced, TaskRun, TaskState, Trigger, WaitingFor,
+};
+use crate::task::{Action, Outputs, Plan, TaskError};
 
 /// Everything about a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,7 +36,8 @@ pub struct RunView {
     /// The digest of everything it was submitted with.
     pub bundle: Digest,
     /// When it was admitted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub admitted_at: Option<Timestamp>,
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,8 +53,54 @@ pub struct RunView {
     pub undone_by: Option<RunId>,
     /// Its inputs.
     pub inputs: BTreeMap<String, Value>,
+    /// What started it, with all that is known of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_by: Option<Trigger>,
+    /// The operator's variables.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vars: BTreeMap<String, Value>,
     /// Its tasks, each after those that it needs.
     pub tasks: Vec<TaskView>,
+    /// What people asked for and said, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub said: Vec<SaidView>,
+    /// What it has left on the cluster: it was ended at once, and nothing was taken back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
+    /// What it waits for, and what can be done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<Next>,
+}
+
+impl RunView {
+    /// Adds how it went, out of its records.
+    pub(crate) fn tell(&mut self, records: &[Record], plan: impl Fn(&Digest) -> Option<Plan>) {
+        let mut history = History::of(records);
+        for task in &mut self.tasks {
+            task.attempts = history.attempts.remove(&task.name).unwrap_or_default();
+        }
+        self.said = history.said;
+        if history.ended_at_once && self.outcome.is_some() && self.undone_by.is_none() {
+            self.left = self.tasks.iter().flat_map(|task| left_by(task, &plan)).collect();
+        }
+    }
+}
+
+/// What a task may have written: nothing of it was taken back.
+fn left_by(task: &TaskView, plan: impl Fn(&Digest) -> Option<Plan>) -> Vec<String> {
+    let begun = task.started_at.and(task.plan.as_ref());
+    let maybe = if task.status == "succeeded" { "was" } else { "may be" };
+    let changes = begun.and_then(plan).map(|plan| plan.changes).unwrap_or_default();
+    let lines = changes.into_iter().filter_map(|change| {
+        let word = match change.action {
+            Action::Create => "created",
+            Action::Update => "changed",
+            Action::Delete => "removed",
+            Action::Keep | Action::Check => return None,
+        };
+        Some(format!("{} {maybe} {word} by {}", change.object, task.name))
+    });
+    lines.collect()
 }
 
 /// A task of a run.
@@ -68,13 +123,16 @@ pub struct TaskView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When its first attempt began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub started_at: Option<Timestamp>,
     /// When it became final.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub ended_at: Option<Timestamp>,
     /// When the next attempt starts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub retry_at: Option<Timestamp>,
     /// Why the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +149,9 @@ pub struct TaskView {
     /// What it asks people for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asks: Option<AskView>,
+    /// Its attempts, with all that they did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<AttemptView>,
 }
 
 /// What a task asks people for.
@@ -99,8 +160,12 @@ pub struct AskView {
     /// `hold` or `approval`.
     pub kind: String,
     /// Since when.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub since: Timestamp,
     /// When it is decided without them: a hold has failed then, an approval is rejected.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub expires: Timestamp,
     /// For an approval: how many must agree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,7 +181,30 @@ pub struct AskView {
     pub plans: BTreeMap<TaskName, Digest>,
     /// For an approval: who has agreed so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub given: Vec<Consent>,
+    pub given: Vec<ConsentView>,
+}
+
+/// Somebody who has agreed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConsentView {
+    /// Who.
+    pub actor: String,
+    /// Why, in their words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Whether they proved who they are.
+    pub authenticated: bool,
+    /// When.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+}
+
+impl From<&Consent> for ConsentView {
+    fn from(consent: &Consent) -> ConsentView {
+        let Consent { actor, comment, authenticated, at } = consent.clone();
+        ConsentView { actor, comment, authenticated, at }
+    }
 }
 
 /// Tells a run; `waits` says for whom tasks and the run itself wait, which only all runs together know.
@@ -134,7 +222,7 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
         RunState::Finished { outcome, .. } => Some(*outcome),
         RunState::Queued | RunState::Running { .. } | RunState::Cancelling { .. } => None,
     };
-    RunView {
+    let mut view = RunView {
         summary: RunSummary::of(run),
         revision: run.graph.revision.clone(),
         source: run.submitted.source.clone(),
@@ -151,7 +239,14 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
                 task_view(&node.name, node.kind.type_name(), task, waits.tasks.get(&node.name))
             })
             .collect(),
-    }
+        started_by: Some(run.submitted.trigger.clone()),
+        vars: run.submitted.vars.clone(),
+        said: Vec::new(),
+        left: Vec::new(),
+        next: Vec::new(),
+    };
+    view.next = next::of(&view);
+    view
 }
 
 /// For whom a run and its tasks wait, in words.
@@ -188,6 +283,7 @@ fn task_view(name: &TaskName, type_name: &str, task: &TaskRun, waits: Option<&St
         plan: task.plan.clone(),
         kept: task.kept,
         asks: None,
+        attempts: Vec::new(),
     };
     match &task.state {
         TaskState::Pending => view.reason = waits.cloned(),
@@ -221,7 +317,7 @@ fn task_view(name: &TaskName, type_name: &str, task: &TaskRun, waits: Option<&St
                     asks.from.clone_from(&ask.from);
                     asks.message.clone_from(&ask.message);
                     asks.plans.clone_from(plans);
-                    asks.given.clone_from(given);
+                    asks.given = given.iter().map(ConsentView::from).collect();
                 }
             }
             view.asks = Some(asks);

@@ -12,6 +12,7 @@ use graylane_engine::proof::{self, Verified};
 use graylane_engine::run::Record;
 
 use super::State;
+use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::{Asked, Body};
 use super::wire::{Anchors, AuditLine, AuditPart};
@@ -20,8 +21,11 @@ const MAX_ENTRIES: usize = 10_000;
 
 pub(super) async fn entries(
     Given(state): Given<State>,
+    caller: Caller,
     Asked(asked): Asked<AuditPart>,
 ) -> Result<Json<Vec<AuditLine>>, ApiError> {
+    // The log tells of everything.
+    caller.reach(None, [])?;
     let journal = state.parts.journal;
     let limit = asked.limit.unwrap_or(50);
     if limit > MAX_ENTRIES {

@@ -1,12 +1,18 @@
 //! Files that come with a request, and whose they are.
 //!
 //! Environments are the operator's. From the owner of the data folder they come with the bundle, as its other files;
-//! from everybody else the workflow is taken and nothing more: the environments are those of this process, and of these
+//! from everybody else the workflow is taken, with the files that it names, and nothing more: the environments are those of this process, and of these
 //! only the ones that the caller's token is for.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
-use graylane_tasks::environment::gather;
-use serde_json::Value;
+use graylane_engine::graph::{Known, check};
+use graylane_engine::input::parse_pairs;
+use graylane_engine::scheduler::SubmitError;
+use graylane_engine::task::Site;
+use graylane_tasks::environment::{gather, names};
+use serde_json::{Map, Value};
 
 use super::State;
 use super::caller::Caller;
@@ -19,8 +25,16 @@ pub(super) async fn sent(state: &State, caller: &Caller, value: Option<&Value>) 
         Some(given) if caller.is_owner() => Ok(given),
         given => {
             let mut bundle = operators(state, caller).await?;
-            if let Some(workflow) = given.as_ref().and_then(|given| given.get(WORKFLOW_FILE)) {
-                bundle.add(WORKFLOW_FILE, workflow);
+            if names(&bundle).is_empty() {
+                // Without any, names of environments would not be checked.
+                return Err(ApiError::refused("there is no environment here that this caller may use"));
+            }
+            if let Some(given) = &given {
+                // The workflow, and the patches and manifests that it names.
+                let files = given.get(WORKFLOW_FILE).map(|workflow| (WORKFLOW_FILE, workflow));
+                for (path, bytes) in files.into_iter().chain(given.below("attached/")) {
+                    bundle.add(path, bytes);
+                }
             }
             Ok(bundle)
         }
@@ -34,7 +48,7 @@ fn parsed(value: &Value) -> Result<Bundle, ApiError> {
 /// The operator's files as this process has them, as far as the caller's token is for them.
 pub(super) async fn operators(state: &State, caller: &Caller) -> Result<Bundle, ApiError> {
     let settings = std::sync::Arc::clone(&state.settings);
-    let key = crate::holder::digest_key(&settings).map_err(ApiError::store)?;
+    let key = state.digests.clone();
     let gathered = tokio::task::spawn_blocking(move || gather(&settings.environments, &key)).await;
     let gathered = gathered.map_err(|error| ApiError::store(error.to_string()))?.bundle;
     let Caller::Token { environments: mine, .. } = caller else { return Ok(gathered) };
@@ -50,4 +64,22 @@ pub(super) async fn operators(state: &State, caller: &Caller) -> Result<Bundle, 
         }
     }
     Ok(bundle)
+}
+
+/// Inputs as the command line has them, read by the types that the bundle's workflow declares.
+pub(super) fn read_inputs(
+    state: &State,
+    bundle: &Bundle,
+    set: &[String],
+    vars: &BTreeMap<String, Value>,
+    secrets: &BTreeSet<String>,
+) -> Result<Map<String, Value>, ApiError> {
+    let file =
+        bundle.get(WORKFLOW_FILE).ok_or_else(|| ApiError::bad_request("the bundle has no workflow"))?;
+    let known = Known { vars: vars.keys().cloned().collect(), secrets: secrets.clone() };
+    let site = Site { workflow: None, files: bundle };
+    let checked = check(WORKFLOW_FILE, file, state.engine.registry(), &known, site);
+    let graph = checked.graph.ok_or(SubmitError::Invalid(checked.problems))?;
+    let read = parse_pairs(&graph.inputs, set.iter().map(String::as_str));
+    Ok(read.map_err(SubmitError::Inputs)?)
 }

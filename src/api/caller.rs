@@ -9,7 +9,8 @@ use axum::http::request::Parts;
 use graylane_engine::ledger::Role;
 use graylane_engine::scheduler::Actor;
 
-use super::error::{ApiError, Code};
+use super::door::unauthenticated;
+use super::error::ApiError;
 use crate::settings::Settings;
 
 /// Who may use a route.
@@ -56,7 +57,6 @@ impl Who {
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(dead_code, reason = "tokens come with the listener beyond the socket")]
 pub(crate) enum Caller {
     /// The owner of the data folder, over the socket. Any name may be said.
     Owner,
@@ -89,6 +89,14 @@ impl Caller {
         }
     }
 
+    /// What they may do.
+    pub(crate) fn role(&self) -> Role {
+        match self {
+            Caller::Owner => Role::Admin,
+            Caller::Token { role, .. } | Caller::Anonymous(role) => *role,
+        }
+    }
+
     /// The name under which what they do is recorded. What is said counts on the socket alone.
     pub(crate) fn name(&self, said: Option<String>) -> String {
         match self {
@@ -103,6 +111,24 @@ impl Caller {
         let name = self.name(said);
         let authenticated = matches!(self, Caller::Token { .. });
         Actor { authenticated, ..settings.actor(name) }
+    }
+
+    /// Whether they may see and change this environment.
+    pub(crate) fn reach_environment(&self, environment: &str) -> bool {
+        match self {
+            Caller::Token { environments, .. } => {
+                environments.is_empty() || environments.contains(environment)
+            }
+            Caller::Owner | Caller::Anonymous(_) => true,
+        }
+    }
+
+    /// Whether they may see this workflow.
+    pub(crate) fn reach_workflow(&self, workflow: &str) -> bool {
+        match self {
+            Caller::Token { workflows, .. } => workflows.is_empty() || workflows.contains(workflow),
+            Caller::Owner | Caller::Anonymous(_) => true,
+        }
     }
 
     /// Refuses who is limited to other workflows, or to other environments than all of these.
@@ -135,10 +161,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Caller, ApiError> {
         // The gate puts it there before any handler is reached.
-        parts
-            .extensions
-            .get()
-            .cloned()
-            .ok_or_else(|| ApiError::new(Code::Unauthenticated, "nobody has asked"))
+        parts.extensions.get().cloned().ok_or_else(|| unauthenticated("nobody has asked"))
     }
 }

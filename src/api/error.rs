@@ -90,6 +90,11 @@ impl ApiError {
         ApiError { code, problem: Box::new(problem), headers: Vec::new() }
     }
 
+    /// What is said of it.
+    pub(crate) fn into_problem(self) -> Problem {
+        *self.problem
+    }
+
     /// What can be done about it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> ApiError {
         self.problem.hint = Some(hint.into());
@@ -97,7 +102,6 @@ impl ApiError {
     }
 
     /// A header of the answer.
-    #[expect(dead_code, reason = "Retry-After comes with the limits of the listener")]
     pub(crate) fn header(mut self, name: header::HeaderName, value: HeaderValue) -> ApiError {
         self.headers.push((name, value));
         self

@@ -3,7 +3,10 @@
 
 use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
 use super::route::{Route, get, post};
-use super::{audit, environment, lanes, runs, site, store, stream, system};
+use super::{
+    audit, diff, environment, freezes, lanes, observe, runs, site, status, store, stream, system, tokens,
+    workflows,
+};
 
 /// Every route: who may, its name, what it is for, the handler.
 pub(crate) fn table() -> Vec<Route> {
@@ -14,6 +17,7 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/runs", Admin, "submitRun", "Submit a run with files of one's own", runs::submit)
             .with_bundle(),
         get("/api/v1/runs/{run}", Viewer, "getRun", "Everything about a run", runs::show),
+        get("/api/v1/runs/{run}/diff/{other}", Viewer, "diffRuns", "What made two runs differ", diff::diff),
         post("/api/v1/runs/{run}/cancel", Operator, "cancelRun", "Ask a run to end", runs::cancel),
         post("/api/v1/runs/{run}/answer", Operator, "answerRun", "Say how a held task goes on", runs::answer),
         post("/api/v1/runs/{run}/approval", Approver, "approveRun", "Agree, or do not", runs::approval),
@@ -31,6 +35,45 @@ pub(crate) fn table() -> Vec<Route> {
             "followRun",
             "A run as it goes on, to its end",
             stream::follow,
+        ),
+        get("/healthz", Anybody, "isAlive", "Whether the process lives", observe::live),
+        get("/readyz", Anybody, "isReady", "Whether runs can be taken", observe::ready),
+        get("/metrics", Viewer, "getMetrics", "Numbers for Prometheus", observe::metrics),
+        get("/api/v1/workflows", Viewer, "listWorkflows", "Workflows of all sources", workflows::list),
+        get(
+            "/api/v1/workflows/{source}/{workflow}",
+            Viewer,
+            "getWorkflow",
+            "A workflow of a source",
+            workflows::show,
+        ),
+        get(
+            "/api/v1/workflows/{source}/{workflow}/history",
+            Viewer,
+            "getWorkflowHistory",
+            "Its revisions and pauses",
+            workflows::history,
+        ),
+        post(
+            "/api/v1/workflows/{source}/{workflow}/runs",
+            Operator,
+            "runWorkflow",
+            "Run its last good revision",
+            workflows::run,
+        ),
+        post(
+            "/api/v1/workflows/{source}/{workflow}/pause",
+            Operator,
+            "pauseWorkflow",
+            "Let its triggers start nothing",
+            workflows::pause,
+        ),
+        post(
+            "/api/v1/workflows/{source}/{workflow}/unpause",
+            Operator,
+            "unpauseWorkflow",
+            "Let its triggers start runs again",
+            workflows::unpause,
         ),
         get("/api/v1/plans/{digest}", Viewer, "getPlan", "A plan that is on disk", runs::plan),
         post("/api/v1/preview", Admin, "previewRun", "What a run would do", site::preview_run).with_bundle(),
@@ -69,6 +112,28 @@ pub(crate) fn table() -> Vec<Route> {
             .long(),
         post("/api/v1/render", Viewer, "renderCopy", "The gray copy of a service", site::render)
             .with_bundle(),
+        get(
+            "/api/v1/status",
+            Viewer,
+            "getStatus",
+            "What stands still, and the command for it",
+            status::status,
+        ),
+        get("/api/v1/freezes", Viewer, "listFreezes", "Environments that people have frozen", freezes::list),
+        post(
+            "/api/v1/environments/{environment}/freeze",
+            Operator,
+            "freezeEnvironment",
+            "Hold what would be deployed",
+            freezes::freeze,
+        ),
+        post(
+            "/api/v1/environments/{environment}/thaw",
+            Operator,
+            "thawEnvironment",
+            "Let it be deployed to again",
+            freezes::thaw,
+        ),
         get("/api/v1/audit", Viewer, "listAudit", "Who did what, oldest first", audit::entries),
         get("/api/v1/audit/head", Viewer, "getAuditHead", "The end of the audit log", audit::head),
         post("/api/v1/audit/verify", Viewer, "verifyAudit", "Follow the whole history", audit::verify).long(),
@@ -77,5 +142,9 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/store/backup", Owner, "backUpStore", "Write everything to a file here", store::backup)
             .long(),
         post("/api/v1/store/compact", Admin, "compactStore", "Give back room", store::compact).long(),
+        get("/api/v1/me", Viewer, "getMe", "Who calls, and what they may", tokens::me),
+        get("/api/v1/tokens", Admin, "listTokens", "Who has a token", tokens::list),
+        post("/api/v1/tokens", Admin, "createToken", "Make a token; it is shown once", tokens::create),
+        post("/api/v1/tokens/{token}/revoke", Admin, "revokeToken", "End a token", tokens::revoke),
     ]
 }

@@ -8,7 +8,7 @@ use graylane_engine::logs::LogLine;
 use graylane_engine::run::Trigger;
 use graylane_engine::scheduler::{CancelAnswer, FollowUp, PersonAnswer, Submission};
 use graylane_engine::task::Plan;
-use graylane_engine::view::{RunSummary, RunView};
+use graylane_engine::view::{Next, RunSummary, RunView};
 
 use super::caller::Caller;
 use super::error::{ApiError, Code};
@@ -25,6 +25,10 @@ pub(super) async fn list(
         runs.reverse();
         Page { runs, more: false }
     } else {
+        let mut asked = asked;
+        if let Some(after) = asked.after.take() {
+            asked.after = Some(one(&state, &caller, &after)?.id.to_string());
+        }
         let query = asked.query().map_err(ApiError::bad_request)?;
         state.engine.runs(&query).map_err(|error| ApiError::store(error.to_string()))?
     };
@@ -47,15 +51,28 @@ pub(super) async fn submission(
     caller: &Caller,
     asked: wire::Submit,
 ) -> Result<Submission, ApiError> {
+    if let Caller::Token { workflows, .. } = caller
+        && !workflows.is_empty()
+    {
+        // A file of one's own can carry any name.
+        return Err(ApiError::not_allowed(
+            "this token is for workflows of the catalogue, not for files of one's own",
+        ));
+    }
     let from = asked.from.as_deref().map(|text| one(state, caller, text)).transpose()?;
     let (vars, secrets) = if caller.is_owner() {
         (asked.vars, asked.secrets)
     } else {
         (state.settings.vars.clone(), state.settings.secret_names())
     };
+    let bundle = bundles::sent(state, caller, Some(&asked.bundle)).await?;
+    let mut inputs = asked.inputs;
+    if !asked.set.is_empty() {
+        inputs.extend(bundles::read_inputs(state, &bundle, &asked.set, &vars, &secrets)?);
+    }
     Ok(Submission {
-        bundle: bundles::sent(state, caller, Some(&asked.bundle)).await?,
-        inputs: asked.inputs,
+        bundle,
+        inputs,
         only: asked.only,
         skip: asked.skip,
         from: from.map(|run| run.id),
@@ -75,15 +92,21 @@ pub(super) async fn show(
 ) -> Result<Json<RunView>, ApiError> {
     let id = one(&state, &caller, &run)?.id;
     let view = state.engine.view(id).await.map_err(|error| ApiError::store(error.to_string()))?;
-    view.map(Json).ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))
+    let mut view = view.ok_or_else(|| ApiError::not_found(format!("there is no run {id}")))?;
+    if view.outcome.is_none() && !state.working {
+        let nobody = Next::nobody(&view);
+        view.next.push(nobody);
+    }
+    Ok(Json(view))
 }
 
 /// A run by its id, by the beginning of one that only one run has, or `latest`; where the caller's token is for it.
+/// `latest` is the newest run; an undo that is over belongs to the run that it took back, and is passed over.
 pub(super) fn one(state: &State, caller: &Caller, text: &str) -> Result<RunSummary, ApiError> {
-    let query = match text {
-        "latest" => Query { limit: 1, ..Query::default() },
-        text => Query { limit: 2, ..Query::beginning(text).map_err(|_| no_run(text))? },
-    };
+    if text == "latest" {
+        return latest(state, caller);
+    }
+    let query = Query { limit: 2, ..Query::beginning(text).map_err(|_| no_run(text))? };
     let page = state.engine.runs(&query).map_err(|error| ApiError::store(error.to_string()))?;
     let mut runs = page.runs.into_iter();
     match (runs.next(), runs.next()) {
@@ -91,10 +114,23 @@ pub(super) fn one(state: &State, caller: &Caller, text: &str) -> Result<RunSumma
             reaches(caller, &run)?;
             Ok(run)
         }
-        (None, _) if text == "latest" => Err(ApiError::not_found("there is no run yet")),
         (None, _) => Err(no_run(text)),
         (Some(_), Some(_)) => {
             Err(ApiError::not_found(format!("more than one run begins with `{text}`: give more of the id")))
+        }
+    }
+}
+
+fn latest(state: &State, caller: &Caller) -> Result<RunSummary, ApiError> {
+    let mut query = Query::default();
+    loop {
+        let page = state.engine.runs(&query).map_err(|error| ApiError::store(error.to_string()))?;
+        let passed = |run: &RunSummary| run.undoes.is_some() && run.is_final();
+        let found = page.runs.iter().find(|run| !passed(run) && reaches(caller, run).is_ok());
+        match (found, page.runs.last()) {
+            (Some(found), _) => return Ok(found.clone()),
+            (None, Some(last)) if page.more => query.after = Some(last.id),
+            (None, _) => return Err(ApiError::not_found("there is no run yet")),
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) async fn preview_run(
     Body(asked): Body<wire::Submit>,
 ) -> Result<Json<Vec<wire::Preview>>, ApiError> {
     let submission = runs::submission(&state, &caller, asked).await?;
-    let previews = preview(&state.parts, submission).await?;
+    let previews = preview(&state.parts, &state.engine.standing_changes(), submission).await?;
     Ok(Json(previews.into_iter().map(wire::Preview::from).collect()))
 }
 

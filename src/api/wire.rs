@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use graylane_engine::id::TaskName;
+use graylane_engine::clock::{Timestamp, rfc3339};
+use graylane_engine::id::{RunId, TaskName};
 use graylane_engine::journal::{PAGE, Query};
+use graylane_engine::ledger::Role;
 use graylane_engine::logs::LogLine;
 use graylane_engine::preview::{TaskPreview, Verdict};
 use graylane_engine::run::{HoldAnswer, Record};
 use graylane_engine::task::{Plan, Progress, TaskError};
-use graylane_engine::view::RunView;
+use graylane_engine::view::{Next, RunSummary, RunView};
+use graylane_tasks::inventory::Lane;
 use graylane_tasks::mse_gray_deploy::RenderRequest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,7 +34,11 @@ pub(crate) struct Health {
 pub(crate) struct Submit {
     /// Workflow, environments and manifests, as the bundle writes itself.
     pub(crate) bundle: Value,
+    #[serde(default)]
     pub(crate) inputs: Map<String, Value>,
+    /// More inputs, as the command line has them: `NAME=VALUE`, read by their declared types.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) set: Vec<String>,
     #[serde(default)]
     pub(crate) only: Vec<String>,
     #[serde(default)]
@@ -69,6 +76,12 @@ pub(crate) struct List {
     pub(crate) actor: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trigger: Option<String>,
+    /// Submitted at this moment or later, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<String>,
+    /// Submitted before this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
     /// Only runs that are not final; they are listed whole.
     #[serde(default)]
     pub(crate) unfinished: bool,
@@ -86,6 +99,10 @@ impl List {
     /// The engine's query.
     pub(crate) fn query(self) -> Result<Query, String> {
         let after = self.after.map(|after| after.parse().map_err(|error| format!("after: {error}")));
+        let moment = |name: &str, text: Option<String>| {
+            text.map(|text| text.parse::<Timestamp>().map_err(|why| format!("{name}: {why}"))).transpose()
+        };
+        let (since, until) = (moment("since", self.since)?, moment("until", self.until)?);
         let limit = self.limit.unwrap_or(PAGE);
         if limit == 0 || limit > MAX_PAGE {
             return Err(format!("limit: a page has 1 to {MAX_PAGE} runs"));
@@ -97,6 +114,8 @@ impl List {
             tag: self.tag,
             actor: self.actor,
             trigger: self.trigger,
+            since,
+            until,
             after: after.transpose()?,
             limit,
             ..Query::default()
@@ -160,6 +179,180 @@ pub(crate) struct Cancel {
 pub(crate) struct Cancelled {
     /// `cancelling`, `already-cancelling` or `not-active`.
     pub(crate) answer: String,
+}
+
+/// A freeze of an environment.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ToFreeze {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+    /// Why, for those whom it stops.
+    pub(crate) reason: String,
+    /// When it ends by itself, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
+}
+
+/// The end of one.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ToThaw {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// An environment that people have frozen.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Frozen {
+    pub(crate) environment: String,
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub(crate) since: Timestamp,
+    pub(crate) by: String,
+    pub(crate) reason: String,
+    /// When it ends by itself.
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub(crate) until: Option<Timestamp>,
+}
+
+impl Frozen {
+    /// In a line.
+    pub(crate) fn words(&self) -> String {
+        let until = self.until.map(|until| format!(" until {until}")).unwrap_or_default();
+        format!("{} is frozen{until} by {}, since {}: {}", self.environment, self.by, self.since, self.reason)
+    }
+}
+
+/// How things stand, for whoever is woken.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Status {
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub(crate) at: Timestamp,
+    /// Whether unfinished runs are carried on; else `graylane resume` does.
+    pub(crate) carried_on: bool,
+    pub(crate) journal: JournalState,
+    /// Runs that are not final, those that need somebody first.
+    pub(crate) unfinished: Vec<Unfinished>,
+    /// The last runs that failed, newest first.
+    pub(crate) failed: Vec<Failed>,
+    pub(crate) paused: Vec<Paused>,
+    pub(crate) frozen: Vec<Frozen>,
+    /// The lanes of each environment, as its cluster says.
+    pub(crate) lanes: Vec<LanesOf>,
+}
+
+/// Whether anything can be recorded.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct JournalState {
+    pub(crate) writable: bool,
+    /// Since when it cannot be written.
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub(crate) since: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
+}
+
+/// A run that is not final.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Unfinished {
+    pub(crate) run: RunSummary,
+    /// Whether it stands still until somebody does something.
+    pub(crate) needs_somebody: bool,
+    pub(crate) next: Vec<Next>,
+}
+
+/// A run that failed.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Failed {
+    pub(crate) run: RunSummary,
+    /// The first task that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<String>,
+    /// Why, in a line.
+    pub(crate) why: String,
+    /// The run that takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) undone_by: Option<RunId>,
+    /// What shows more.
+    pub(crate) command: String,
+}
+
+/// A workflow whose triggers start nothing.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Paused {
+    pub(crate) workflow: String,
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub(crate) since: Timestamp,
+    pub(crate) by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
+/// The lanes of an environment.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct LanesOf {
+    pub(crate) environment: String,
+    pub(crate) lanes: Vec<Lane>,
+    /// Why they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trouble: Option<String>,
+}
+
+/// What made two runs differ.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct RunDiff {
+    pub(crate) a: RunSummary,
+    pub(crate) b: RunSummary,
+    /// Inputs with other values.
+    pub(crate) inputs: Vec<ChangedInput>,
+    /// Files of what they were submitted with: the workflow, environments, manifests.
+    pub(crate) files: Vec<TextChange>,
+    /// Plans, by task.
+    pub(crate) plans: Vec<TextChange>,
+    /// Images that only one of them names, with `-` or `+` before.
+    pub(crate) images: Vec<String>,
+    /// How tasks ended.
+    pub(crate) tasks: Vec<TaskDiff>,
+}
+
+/// An input of two runs.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct ChangedInput {
+    pub(crate) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) a: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) b: Option<Value>,
+}
+
+/// A text that is another one.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct TextChange {
+    /// The file, or the task of a plan.
+    pub(crate) path: String,
+    /// As a unified diff.
+    pub(crate) diff: String,
+}
+
+/// A task of two runs.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct TaskDiff {
+    pub(crate) name: String,
+    /// Its state there; none where the run has no such task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) a: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) b: Option<String>,
+    /// How long it took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) a_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) b_ms: Option<u64>,
 }
 
 /// How a held task goes on.
@@ -337,6 +530,92 @@ pub(crate) enum Update {
     Log(LogLine),
     /// The last line: the run is final, and this is all of it.
     Ended(Box<RunView>),
+}
+
+/// A token to make.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewToken {
+    /// Who or what will hold it: the name that stands in records.
+    pub(crate) name: String,
+    /// What it may do.
+    pub(crate) role: Role,
+    /// After how long it ends by itself, as in `90d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<String>,
+    /// The only environments that it is for; all where none is named.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) environments: BTreeSet<String>,
+    /// The only workflows that it is for; all where none is named.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) workflows: BTreeSet<String>,
+    /// Who makes it; only over the socket, a token says it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+}
+
+/// A token that was made. It is never shown again.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub(crate) struct MadeToken {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// The token itself.
+    pub(crate) token: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<Timestamp>,
+}
+
+/// A token, without the token.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Token {
+    pub(crate) id: String,
+    /// Who or what holds it.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// `valid`, `expired` or `revoked`.
+    pub(crate) state: String,
+    pub(crate) created: Timestamp,
+    /// Who made it.
+    pub(crate) by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revoked: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) environments: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) workflows: BTreeSet<String>,
+}
+
+/// A token that shall end.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Revoke {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+}
+
+/// A token that has ended.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Revoked {
+    pub(crate) id: String,
+}
+
+/// Who calls.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Me {
+    /// The name of the token's holder; none over the socket, where any name may be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    pub(crate) role: Role,
+    /// Whether the name is proved.
+    pub(crate) authenticated: bool,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) environments: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) workflows: BTreeSet<String>,
 }
 
 /// An error, as RFC 9457 shapes it, with a code that does not change.

@@ -8,7 +8,7 @@ use graylane_engine::view::RunView;
 
 use super::run::carry_on;
 use super::runs::{look, run_path};
-use super::{Context, Failure, WorkflowArgs, actor, submission, tell};
+use super::{Context, Failure, WorkflowArgs, actor, needs_store, submission, tell};
 use crate::access::Access;
 use crate::api::wire::{FollowUp, How};
 
@@ -54,7 +54,7 @@ pub(crate) async fn rerun(context: &Context, args: RerunArgs) -> Result<u8, Fail
     let Some(file) = args.latest else { return begin(context, &args.run, How::Rerun).await };
     let old: RunView = look(context, format!("/api/v1/runs/{}", run_path(&args.run)?)).await?;
     let inputs = old.inputs.into_iter().filter(|(_, value)| !value.is_null()).collect();
-    let asked = submission(context, &WorkflowArgs::of(file, inputs))?;
+    let asked = submission(context, &WorkflowArgs::of(file, inputs), Mode::Begin)?;
     let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
     let submitted = access.client.post("/api/v1/runs", &asked).await;
     carry_on(context, access, submitted).await
@@ -62,6 +62,7 @@ pub(crate) async fn rerun(context: &Context, args: RerunArgs) -> Result<u8, Fail
 
 async fn begin(context: &Context, run: &str, how: How) -> Result<u8, Failure> {
     let path = format!("/api/v1/runs/{}/follow-up", run_path(run)?);
+    needs_store(context)?;
     let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
     let submitted = access.client.post(&path, &FollowUp { how, actor: Some(actor()) }).await;
     carry_on(context, access, submitted).await

@@ -6,7 +6,7 @@ use graylane_engine::scheduler::Mode;
 use graylane_engine::view::RunView;
 
 use super::runs::run_path;
-use super::{Context, Failure, Output, actor, json, print, tell};
+use super::{Context, Failure, Output, actor, json, needs_store, print, tell};
 use crate::access::Access;
 use crate::api::wire::{Answer, Answered, Consent};
 
@@ -76,6 +76,7 @@ async fn say(
     asked: &impl serde::Serialize,
     done: &str,
 ) -> Result<u8, Failure> {
+    needs_store(context)?;
     let access = Access::open(&context.settings, Mode::Answer, tell()).await?;
     let held = access.holder.is_none();
     // `latest` may be another run after the answer.

@@ -8,7 +8,7 @@ use graylane_engine::scheduler::Mode;
 use serde_json::json;
 
 use super::runs::look;
-use super::{Context, EXIT_FAILED, Failure, Output, json as indented, note, print, tell};
+use super::{Context, EXIT_FAILED, Failure, Output, json as indented, needs_store, note, print, tell};
 use crate::access::Access;
 use crate::api::wire::{Anchors, AuditLine};
 use crate::notary::AuditKey;
@@ -53,6 +53,9 @@ pub(crate) struct VerifyArgs {
 }
 
 pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<u8, Failure> {
+    if !matches!(command, AuditCommand::Key) {
+        needs_store(context)?;
+    }
     match command {
         AuditCommand::List(args) => {
             let after = args.after.map(|after| format!("&after={after}")).unwrap_or_default();

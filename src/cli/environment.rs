@@ -8,9 +8,7 @@ use graylane_engine::scheduler::Mode;
 use graylane_tasks::adoption::{Adoption, Stepped};
 use graylane_tasks::readiness::{Finding, Level, Readiness, counts};
 
-use super::{
-    Context, EXIT_FAILED, Failure, Output, actor, bundle_value, json, key, note, operator_files, print, tell,
-};
+use super::{Context, EXIT_FAILED, Failure, Output, actor, json, note, print, sent_files, tell};
 use crate::access::Access;
 use crate::api::wire::{Adopt, Fix, Look};
 
@@ -59,10 +57,9 @@ pub(crate) async fn run(context: &Context, command: EnvironmentCommand) -> Resul
 }
 
 async fn check(context: &Context, args: CheckArgs) -> Result<u8, Failure> {
-    let (bundle, problems) = operator_files(context, &key(context)?);
     let mode = if args.fix { Mode::Answer } else { Mode::Look };
     let access = Access::open(&context.settings, mode, tell()).await?;
-    let (bundle, environment) = (Some(bundle_value(&bundle)?), args.environment);
+    let (bundle, environment) = (sent_files(context)?, args.environment);
     let found: Result<Readiness, _> = if args.fix {
         let asked = Fix { bundle, environment, actor: Some(actor()) };
         access.client.post("/api/v1/environments/fix", &asked).await
@@ -70,7 +67,7 @@ async fn check(context: &Context, args: CheckArgs) -> Result<u8, Failure> {
         access.client.post("/api/v1/environments/check", &Look { bundle, environment }).await
     };
     access.close().await;
-    let found = found.map_err(|error| Failure::from(error).problems(problems))?;
+    let found = found?;
     match context.output {
         Output::Json => print(&json(&found)),
         Output::Text => print(&told(&found, args.quiet)),
@@ -111,10 +108,9 @@ fn word(finding: &Finding) -> &'static str {
 }
 
 async fn adopt(context: &Context, args: AdoptArgs) -> Result<u8, Failure> {
-    let (bundle, _) = operator_files(context, &key(context)?);
     let access = Access::open(&context.settings, Mode::Answer, tell()).await?;
     let asked = Adopt {
-        bundle: Some(bundle_value(&bundle)?),
+        bundle: sent_files(context)?,
         environment: args.environment.clone(),
         service: args.service.clone(),
         actor: Some(actor()),

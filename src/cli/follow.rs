@@ -11,12 +11,12 @@ use super::{Context, EXIT_FAILED, EXIT_SURROUNDINGS, EXIT_WAITS, Failure, Output
 use crate::access::Access;
 use crate::api::wire::{Cancel, Cancelled, Update};
 use crate::client::Client;
-use crate::progress::{Progress, next_steps};
+use crate::progress::{Progress, asked as asked_of};
 
 /// How following ended.
 pub(crate) struct Ended {
     pub(crate) code: u8,
-    /// The run at its end; none where it was left unfinished.
+    /// The run at its end, or as it waits; none where it was left unfinished.
     pub(crate) view: Option<RunView>,
     /// It waits for people, and others may go on.
     pub(crate) waits: bool,
@@ -48,7 +48,7 @@ async fn follow_with_undo(context: &Context, access: &Access, run: &str) -> Resu
     // The run has failed, however well it was taken back; where it was not, that is what counts.
     let code = ended.code.max(taken_back.code);
     match taken_back.view {
-        Some(view) if taken_back.code != 0 => Ok(Ended { code, view: Some(view), waits: false }),
+        Some(view) if taken_back.code != 0 => Ok(Ended { code, view: Some(view), waits: taken_back.waits }),
         Some(_) => Ok(Ended { code, ..ended }),
         None => Ok(Ended { code, view: None, waits: taken_back.waits }),
     }
@@ -59,6 +59,7 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
     let client = &access.client;
     let quiet = context.output == Output::Json;
     let mut progress = Progress::new(quiet, context.colours);
+    let mut ctrl_c = CtrlC::watch();
     let mut updates = client.follow(run).await?;
     let mut interrupts = 0;
     let mut asked = false;
@@ -73,15 +74,12 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
                         let view: RunView = client.get(&format!("/api/v1/runs/{run}")).await?;
                         if view.summary.status == "waiting" {
                             asked = false;
-                            for line in next_steps(&view) {
+                            for line in asked_of(&view) {
                                 progress.note(&line);
                             }
                             if !std::io::stdin().is_terminal() {
                                 progress.end();
-                                if quiet {
-                                    print(&super::json(&view));
-                                }
-                                return Ok(Ended { waits: true, ..Ended::left() });
+                                return Ok(Ended { waits: true, view: Some(view), ..Ended::left() });
                             }
                         }
                     }
@@ -97,7 +95,7 @@ pub(crate) async fn follow_open(context: &Context, access: &Access, run: &str) -
                     return Ok(Ended::left());
                 }
             },
-            _ = tokio::signal::ctrl_c() => {
+            () = ctrl_c.pressed() => {
                 interrupts += 1;
                 if interrupts > 1 {
                     progress.end();
@@ -141,6 +139,24 @@ async fn broken(access: &Access) {
     }
 }
 
+/// Ctrl-C, listened for from one moment on: one that comes while something else is looked at is not lost.
+struct CtrlC(Option<tokio::signal::unix::Signal>);
+
+impl CtrlC {
+    fn watch() -> CtrlC {
+        let interrupt = tokio::signal::unix::SignalKind::interrupt();
+        CtrlC(tokio::signal::unix::signal(interrupt).ok())
+    }
+
+    async fn pressed(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            // Without a listener the system's own way holds: the process ends.
+            None => std::future::pending().await,
+        }
+    }
+}
+
 fn code_of(view: &RunView) -> u8 {
     match view.outcome {
         Some(Outcome::Succeeded) => 0,
@@ -151,6 +167,7 @@ fn code_of(view: &RunView) -> u8 {
 
 async fn stay_for_others(access: &Access) {
     let Some(holder) = &access.holder else { return };
+    let mut ctrl_c = CtrlC::watch();
     let mut updates = holder.engine.watch();
     let mut told = false;
     loop {
@@ -168,7 +185,7 @@ async fn stay_for_others(access: &Access) {
         }
         tokio::select! {
             _ = updates.recv() => {}
-            _ = tokio::signal::ctrl_c() => {
+            () = ctrl_c.pressed() => {
                 note("left as it is; `graylane resume` goes on with it");
                 return;
             }
@@ -189,20 +206,30 @@ pub(crate) async fn resume(context: &Context) -> Result<u8, Failure> {
     let runs = unfinished(&access.client).await?;
     if runs.is_empty() {
         access.close().await;
-        print("no run is unfinished");
+        print(if context.output == Output::Json { "[]" } else { "no run is unfinished" });
         return Ok(0);
     }
     let mut code = 0;
+    let (mut views, mut left) = (Vec::new(), false);
     for run in runs {
-        print(&format!("run {} of {}", run.id, run.workflow));
+        if context.output == Output::Text {
+            print(&format!("run {} of {}", run.id, run.workflow));
+        }
         let ended = follow_with_undo(context, &access, &run.id.to_string()).await?;
         code = code.max(ended.code);
-        if ended.view.is_none() && !ended.waits {
-            access.close().await;
-            return Ok(code);
-        }
+        let Some(view) = ended.view else {
+            // Somebody has left it as it is, and the others with it.
+            left = true;
+            break;
+        };
+        views.push(view);
     }
-    stay_for_others(&access).await;
+    if !left {
+        stay_for_others(&access).await;
+    }
     access.close().await;
+    if context.output == Output::Json {
+        print(&super::json(&views));
+    }
     Ok(code)
 }

@@ -6,9 +6,9 @@ use graylane_engine::scheduler::Mode;
 use graylane_tasks::inventory::{Chain, Hop, Lane, Version};
 use graylane_tasks::renewal::Renewed;
 
-use super::{Context, Failure, Output, actor, bundle_value, json, key, operator_files, print, tell};
+use super::{Context, Failure, Output, actor, json, note, print, sent_files, tell};
 use crate::access::Access;
-use crate::api::wire::{Look, OneLane, Renew};
+use crate::api::wire::{Frozen, Look, OneLane, Renew};
 
 /// What `lanes` takes.
 #[derive(Debug, Args)]
@@ -57,12 +57,15 @@ pub(crate) async fn run(context: &Context, args: LanesArgs) -> Result<u8, Failur
 }
 
 async fn list(context: &Context, environment: String) -> Result<u8, Failure> {
-    let (bundle, _) = operator_files(context, &key(context)?);
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-    let asked = Look { bundle: Some(bundle_value(&bundle)?), environment: environment.clone() };
+    let asked = Look { bundle: sent_files(context)?, environment: environment.clone() };
     let lanes: Result<Vec<Lane>, _> = access.client.post("/api/v1/lanes", &asked).await;
+    let frozen: Result<Vec<Frozen>, _> = access.client.get("/api/v1/freezes").await;
     access.close().await;
     let lanes = lanes?;
+    for frozen in frozen?.iter().filter(|frozen| frozen.environment == environment) {
+        note(&frozen.words());
+    }
     match context.output {
         Output::Json => print(&json(&lanes)),
         Output::Text if lanes.is_empty() => print(&format!("{environment} has no lanes")),
@@ -72,10 +75,8 @@ async fn list(context: &Context, environment: String) -> Result<u8, Failure> {
 }
 
 async fn show(context: &Context, lane: OneArgs) -> Result<u8, Failure> {
-    let (bundle, _) = operator_files(context, &key(context)?);
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-    let asked =
-        OneLane { bundle: Some(bundle_value(&bundle)?), environment: lane.environment, tag: lane.tag };
+    let asked = OneLane { bundle: sent_files(context)?, environment: lane.environment, tag: lane.tag };
     let chain: Result<Chain, _> = access.client.post("/api/v1/lanes/chain", &asked).await;
     access.close().await;
     let chain = chain?;
@@ -87,10 +88,9 @@ async fn show(context: &Context, lane: OneArgs) -> Result<u8, Failure> {
 }
 
 async fn renew(context: &Context, args: RenewArgs) -> Result<u8, Failure> {
-    let (bundle, _) = operator_files(context, &key(context)?);
     let access = Access::open(&context.settings, Mode::Answer, tell()).await?;
     let OneArgs { tag, environment } = args.lane;
-    let bundle = Some(bundle_value(&bundle)?);
+    let bundle = sent_files(context)?;
     let asked = Renew { bundle, environment, tag, length: args.length, actor: Some(actor()) };
     let renewed: Result<Renewed, _> = access.client.post("/api/v1/lanes/renew", &asked).await;
     access.close().await;

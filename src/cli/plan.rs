@@ -19,7 +19,7 @@ pub(crate) struct PlanArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: PlanArgs) -> Result<u8, Failure> {
-    let asked = submission(context, &args.workflow)?;
+    let asked = submission(context, &args.workflow, Mode::Look)?;
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
     let previews: Result<Vec<Preview>, _> = access.client.post("/api/v1/preview", &asked).await;
     access.close().await;

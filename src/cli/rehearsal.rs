@@ -23,7 +23,7 @@ pub(crate) async fn run(context: &Context, args: &RehearsalArgs) -> Result<u8, F
     if !args.listen.ip().is_loopback() || !args.gateway.ip().is_loopback() {
         return Err(Failure::refused("the rehearsal asks nobody who they are: it listens on loopback only"));
     }
-    let (bundle, problems) = operator_files(context, &key(context)?);
+    let (bundle, problems) = operator_files(context, &key(context, graylane_engine::scheduler::Mode::Begin)?);
     for problem in &problems {
         note(&problem.to_string());
     }

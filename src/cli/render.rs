@@ -9,7 +9,7 @@ use graylane_tasks::manifest::{diff, kind, name, yaml};
 use graylane_tasks::mse_gray_deploy::RenderRequest;
 use serde_json::{Map, Value};
 
-use super::{Context, Failure, Output, bundle_value, json, key, note, operator_files, print, tell};
+use super::{Context, Failure, Output, json, key, note, operator_files, print, sent_files, tell};
 use crate::access::Access;
 use crate::api::wire::Render;
 
@@ -51,7 +51,6 @@ pub(crate) struct RenderArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failure> {
-    let (bundle, _) = operator_files(context, &key(context)?);
     let entry = entry(&args)?;
     let patches = args.patch.iter().map(|text| patch(text)).collect::<Result<_, _>>()?;
     let request = RenderRequest {
@@ -63,10 +62,9 @@ pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failu
         entry,
         patches,
     };
-    let site = Site::load(&bundle, &request.environment).map_err(Failure::refused)?;
-    let baseline = site.service(&request.service).map_err(Failure::refused)?.to_vec();
+    let baseline = baseline(context, &request, args.diff)?;
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-    let asked = Render { bundle: Some(bundle_value(&bundle)?), request };
+    let asked = Render { bundle: sent_files(context)?, request };
     let rendered: Result<Vec<Value>, _> = access.client.post("/api/v1/render", &asked).await;
     access.close().await;
     let rendered = rendered?;
@@ -87,6 +85,22 @@ pub(crate) async fn run(context: &Context, args: RenderArgs) -> Result<u8, Failu
         }
     }
     Ok(0)
+}
+
+/// The manifest that the copy is made of, as this machine has it; a daemon elsewhere has its own.
+fn baseline(context: &Context, request: &RenderRequest, diff: bool) -> Result<Vec<Value>, Failure> {
+    if context.settings.remote.is_some() {
+        return if diff {
+            Err(Failure::refused(
+                "`--diff` compares with the manifests of this machine, not of a daemon elsewhere",
+            ))
+        } else {
+            Ok(Vec::new())
+        };
+    }
+    let (bundle, _) = operator_files(context, &key(context, Mode::Look)?);
+    let site = Site::load(&bundle, &request.environment).map_err(Failure::refused)?;
+    Ok(site.service(&request.service).map_err(Failure::refused)?.to_vec())
 }
 
 /// Who enters, where an option says it.

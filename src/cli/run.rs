@@ -17,7 +17,7 @@ pub(crate) struct RunArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
-    let asked = submission(context, &args.workflow)?;
+    let asked = submission(context, &args.workflow, Mode::Begin)?;
     let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
     let submitted = access.client.post("/api/v1/runs", &asked).await;
     carry_on(context, access, submitted).await

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
-use graylane_engine::clock::show_duration;
+use graylane_engine::clock::{Clock as _, Timestamp, WallClock, parse_duration, show_duration};
 use graylane_engine::id::Digest;
 use graylane_engine::journal::Page;
 use graylane_engine::logs::LogLine;
@@ -13,14 +13,15 @@ use graylane_engine::view::{RunSummary, RunView};
 use super::follow::follow;
 use super::{Context, Failure, Output, json, note, print, tell};
 use crate::access::Access;
-use crate::progress::summary;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RunsCommand {
     /// Runs, newest first; every condition must hold
     List(ListArgs),
-    /// One run: tasks, attempts, errors, what it put out
-    Show(RunArg),
+    /// One run: what made it, tasks, attempts, errors, what it put out, who said what
+    Show(super::show::ShowArgs),
+    /// What made two runs differ: inputs, files, plans, images; and how both ended
+    Diff(super::diff::DiffArgs),
     /// What the tasks of a run logged
     Logs(RunArg),
     /// Follow an unfinished run to its end
@@ -39,7 +40,7 @@ pub(crate) struct PlanArg {
 /// Which runs.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  graylane runs list --workflow release --status failed\n  graylane runs list --environment production --limit 10\n  graylane runs list --after 01JAB3...        the page after this run"
+    after_help = "Examples:\n  graylane runs list --workflow release --status failed\n  graylane runs list --environment production --limit 10\n  graylane runs list --since 24h --actor ann\n  graylane runs list --after 01JAB3...        the page after this run"
 )]
 pub(crate) struct ListArgs {
     /// Of this workflow
@@ -58,12 +59,18 @@ pub(crate) struct ListArgs {
     #[arg(long, value_name = "NAME")]
     actor: Option<String>,
     /// Started by this kind of trigger
-    #[arg(long, value_name = "KIND", value_parser = ["manual", "undo"])]
+    #[arg(long, value_name = "KIND", value_parser = ["manual", "undo", "schedule"])]
     trigger: Option<String>,
+    /// Submitted at this time or later: RFC 3339, a day as 2026-12-24, or how long ago as 90m, 24h or 7d
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Submitted before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// How many at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
-    /// Only runs before this one: the last of the page before
+    /// Only runs before this one: the last of the page before, or the beginning of its id
     #[arg(long, value_name = "RUN")]
     after: Option<String>,
 }
@@ -79,6 +86,8 @@ impl ListArgs {
             ("tag", self.tag),
             ("actor", self.actor),
             ("trigger", self.trigger),
+            ("since", self.since.as_deref().map(moment).transpose()?),
+            ("until", self.until.as_deref().map(moment).transpose()?),
             ("after", after),
         ];
         let mut path = format!("/api/v1/runs?limit={}", self.limit);
@@ -91,8 +100,34 @@ impl ListArgs {
     }
 }
 
+/// A time in the past as people write it, as RFC 3339.
+pub(super) fn moment(text: &str) -> Result<String, Failure> {
+    let now = WallClock::default().now().millis();
+    time(text, "how long ago", |length| now.saturating_sub(length))
+}
+
+/// A time to come as people write it.
+pub(super) fn later(text: &str) -> Result<String, Failure> {
+    let now = WallClock::default().now().millis();
+    time(text, "how long from now", |length| now.saturating_add(length))
+}
+
+fn time(text: &str, words: &str, relative: impl Fn(u64) -> u64) -> Result<String, Failure> {
+    let day = || format!("{text}T00:00:00Z").parse::<Timestamp>().ok();
+    let length = || {
+        let length = parse_duration(text).ok()?;
+        Some(Timestamp::from_millis(relative(u64::try_from(length.as_millis()).ok()?)))
+    };
+    let found = text.parse::<Timestamp>().ok().or_else(day).or_else(length);
+    found.map(|at| at.to_string()).ok_or_else(|| {
+        Failure::refused(format!("`{text}` is no time")).hint(format!(
+            "write it as 2026-12-24T18:00:00+08:00, as 2026-12-24, or {words} as 90m, 24h or 7d"
+        ))
+    })
+}
+
 /// A value as it stands in an address.
-fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     value.bytes().fold(String::new(), |mut text, byte| {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             text.push(char::from(byte));
@@ -123,7 +158,13 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
                     let words = format!("run {} was cut off, and nobody carries it on", view.summary.id);
                     Err(Failure::waits(words).hint("`graylane resume` goes on with what was cut off"))
                 }
-                Ok(view) => Ok(follow(context, access, &view.summary.id.to_string()).await?.code),
+                Ok(view) => {
+                    let ended = follow(context, access, &view.summary.id.to_string()).await?;
+                    if context.output == Output::Json {
+                        ended.view.iter().for_each(|view| print(&json(view)));
+                    }
+                    Ok(ended.code)
+                }
                 Err(error) => {
                     access.close().await;
                     Err(error.into())
@@ -158,40 +199,24 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
             }
             Ok(0)
         }
-        RunsCommand::Show(args) => {
-            let access = Access::open(&context.settings, Mode::Look, tell()).await?;
-            let answer: Result<RunView, _> =
-                access.client.get(&format!("/api/v1/runs/{}", run_path(&args.run)?)).await;
-            let held = access.holder.is_none();
-            access.close().await;
-            let view = answer?;
-            match context.output {
-                Output::Json => print(&json(&view)),
-                Output::Text => {
-                    print(&summary(&view, context.colours));
-                    if view.summary.status == "waiting" && !held {
-                        print("nobody carries it on meanwhile: answer, then `graylane resume` does");
-                    } else if view.outcome.is_none() && !held {
-                        print("it was cut off, and nobody carries it on: `graylane resume` does");
-                    }
-                }
-            }
-            Ok(0)
-        }
+        RunsCommand::Show(args) => super::show::run(context, args).await,
+        RunsCommand::Diff(args) => super::diff::run(context, args).await,
         RunsCommand::Logs(args) => {
             let lines: Vec<LogLine> =
                 look(context, format!("/api/v1/runs/{}/log", run_path(&args.run)?)).await?;
             match context.output {
                 Output::Json => print(&json(&lines)),
                 Output::Text => {
-                    for line in lines {
-                        print(&format!("{}  {} {}  {}", line.at, line.task, line.attempt, line.line));
-                    }
+                    lines.iter().for_each(|line| print(&log_line(line)));
                 }
             }
             Ok(0)
         }
     }
+}
+
+pub(super) fn log_line(line: &LogLine) -> String {
+    format!("{}  {} {}  {}", line.at, line.task, line.attempt, line.line)
 }
 
 pub(crate) async fn look<T: serde::de::DeserializeOwned>(

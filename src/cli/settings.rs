@@ -50,6 +50,7 @@ fn rows(settings: &Settings) -> Vec<Row> {
         ("tls.certificate".into(), settings.tls.as_ref().map(|tls| path(&tls.certificate)).into()),
         ("tls.key".into(), settings.tls.as_ref().map(|tls| path(&tls.key)).into()),
         ("allow_insecure".into(), settings.allow_insecure.into()),
+        ("anonymous".into(), format!("{:?}", settings.anonymous).to_lowercase().into()),
         ("drain".into(), show_duration(settings.drain).into()),
         ("retention.age".into(), settings.retention.age.map(show_duration).into()),
         ("retention.runs".into(), settings.retention.runs.into()),

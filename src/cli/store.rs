@@ -7,7 +7,7 @@ use graylane_engine::journal::{Checked, Counted, DiskJournal, OpenError, Statist
 use graylane_engine::scheduler::Mode;
 use serde_json::json;
 
-use super::{Context, EXIT_SURROUNDINGS, Failure, Output, json as indented, note, print, tell};
+use super::{Context, EXIT_SURROUNDINGS, Failure, Output, json as indented, needs_store, note, print, tell};
 use crate::access::{Access, store_failure};
 use crate::api::wire::Backup;
 
@@ -50,6 +50,9 @@ pub(crate) struct FileArg {
 }
 
 pub(crate) async fn run(context: &Context, command: StoreCommand) -> Result<u8, Failure> {
+    if !matches!(command, StoreCommand::Restore(_)) {
+        needs_store(context)?;
+    }
     match command {
         StoreCommand::Check(args) => check(context, &args).await,
         StoreCommand::Backup(args) => backup(context, &args.file).await,

@@ -42,6 +42,11 @@ impl<T: Default> Family<T> {
         self.values.entry(labels).or_default()
     }
 
+    /// Takes a value away: what is not known is not said.
+    pub(crate) fn forget(&mut self, labels: &[&str]) {
+        self.values.retain(|known, _| known != labels);
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.values.len()
@@ -65,7 +70,8 @@ pub(crate) struct Histogram {
 }
 
 /// Upper bounds for what is waited for: writes, calls.
-pub(crate) const SHORT: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+pub(crate) const SHORT: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 /// Upper bounds for what is followed: attempts, runs.
 pub(crate) const LONG: [f64; 12] =
     [0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0];
@@ -113,7 +119,13 @@ impl Text {
             }
             self.line(&bucket, family.labels, labels, Some("+Inf"), &value.count.to_string());
             self.line(&format!("{}_sum", family.name), family.labels, labels, None, &value.sum.to_string());
-            self.line(&format!("{}_count", family.name), family.labels, labels, None, &value.count.to_string());
+            self.line(
+                &format!("{}_count", family.name),
+                family.labels,
+                labels,
+                None,
+                &value.count.to_string(),
+            );
         }
     }
 
@@ -145,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_text_is_what_the_format_says() {
-        let mut runs = Family::new("runs_total", "Runs.", &["workflow"]);
+        let mut runs = Family::<Counter>::new("runs_total", "Runs.", &["workflow"]);
         runs.with(&["a\"b\\c\nd"]).0 += 2;
         let mut took = Family::<Histogram>::new("took_seconds", "Took.", &[]);
         took.with(&[]).observe(Duration::from_millis(500), &[0.1, 1.0]);

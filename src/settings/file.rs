@@ -39,6 +39,9 @@ pub(crate) struct SettingsFile {
     /// Whether the daemon may listen beyond this machine without TLS or without tokens.
     #[serde(default)]
     pub allow_insecure: Option<bool>,
+    /// What people may do who show no token, beyond asking whether the daemon is well: nothing where nothing is said.
+    #[serde(default)]
+    pub anonymous: Option<Anonymous>,
     /// How long attempts may go on when the daemon is told to stop; what is not at a safe point then is resumed later.
     #[serde(default)]
     #[schemars(regex(pattern = DURATION_PATTERN), extend("x-expected" = "a duration is written as in `30s` or `2m`"))]
@@ -82,6 +85,18 @@ pub(crate) struct SourceFile {
     #[serde(default)]
     #[schemars(regex(pattern = DURATION_PATTERN), extend("x-expected" = "a duration is written as in `30s` or `2m`"))]
     pub timeout: Option<String>,
+}
+
+/// What people may do who show no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Anonymous {
+    /// Nothing.
+    None,
+    /// Look.
+    Viewer,
+    /// Look, and start, cancel and answer runs.
+    Operator,
 }
 
 /// The certificate and the key of the daemon's API, in PEM files.

@@ -55,13 +55,14 @@ const fn key(pointer: &'static str, variable: &'static str, flag: Option<&'stati
 }
 
 /// Every setting that is one word.
-pub(super) const KEYS: [Key; 12] = [
+pub(super) const KEYS: [Key; 13] = [
     key("/data", "GRAYLANE_DATA", Some("--data"), Kind::Text),
     key("/environments", "GRAYLANE_ENVIRONMENTS", Some("--environments"), Kind::Text),
     key("/listen", "GRAYLANE_LISTEN", Some("--listen"), Kind::Text),
     key("/tls/certificate", "GRAYLANE_TLS_CERTIFICATE", Some("--tls-certificate"), Kind::Text),
     key("/tls/key", "GRAYLANE_TLS_KEY", Some("--tls-key"), Kind::Text),
     key("/allow_insecure", "GRAYLANE_ALLOW_INSECURE", Some("--allow-insecure"), Kind::Truth),
+    key("/anonymous", "GRAYLANE_ANONYMOUS", Some("--anonymous"), Kind::Text),
     key("/drain", "GRAYLANE_DRAIN", Some("--drain"), Kind::Text),
     key("/retention/age", "GRAYLANE_RETENTION_AGE", None, Kind::Text),
     key("/retention/runs", "GRAYLANE_RETENTION_RUNS", None, Kind::Number),

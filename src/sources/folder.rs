@@ -14,8 +14,8 @@ use graylane_engine::document::file_problem;
 
 use super::files::{Found, MAX_DEPTH, MAX_FILE, MAX_FILES, Trouble, is_workflow_file};
 
-/// How often a folder is looked at.
-pub(crate) const EVERY: Duration = Duration::from_secs(1);
+/// How often a folder is looked at; tests have no second to lose.
+pub(crate) const EVERY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 
 /// When each file was changed, and how long it is.
 type Stamps = BTreeMap<String, (Option<SystemTime>, u64)>;
@@ -56,7 +56,9 @@ fn stamps(folder: &Path) -> Result<Stamps, Trouble> {
         trouble.hint("make it, or name another one under `sources` in the settings")
     };
     if !fs::metadata(folder).map_err(gone)?.is_dir() {
-        return Err(Trouble::new(format!("{shown} is no folder")).hint("`sources` names folders and repositories"));
+        return Err(
+            Trouble::new(format!("{shown} is no folder")).hint("`sources` names folders and repositories")
+        );
     }
     let mut stamps = Stamps::new();
     let mut open = vec![(PathBuf::new(), 0)];
@@ -84,8 +86,10 @@ fn stamps(folder: &Path) -> Result<Stamps, Trouble> {
             }
         }
         if stamps.len() > MAX_FILES {
-            return Err(Trouble::new(format!("the folder {shown} holds more than {MAX_FILES} workflow files"))
-                .hint("name the folder that holds workflows alone"));
+            return Err(Trouble::new(format!(
+                "the folder {shown} holds more than {MAX_FILES} workflow files"
+            ))
+            .hint("name the folder that holds workflows alone"));
         }
     }
     Ok(stamps)

@@ -26,9 +26,29 @@ const MAX_WORDS: u64 = 64 * 1024;
 
 /// What Git may see of the environment: where programs, keys, helpers and proxies are.
 const PASSED_ON: [&str; 24] = [
-    "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK", "GIT_SSH",
-    "GIT_SSH_COMMAND", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY", "SSL_CERT_FILE",
-    "SSL_CERT_DIR", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+    "SSH_AUTH_SOCK",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_NO_VERIFY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
     "GIT_EXEC_PATH",
 ];
 
@@ -81,8 +101,16 @@ impl Git {
         let reference = format!("+refs/heads/{branch}:{kept}");
         let depth = format!("--depth={DEPTH}");
         let fetch = [
-            "fetch", "--quiet", "--force", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", &depth,
-            "--", &self.at.url, &reference,
+            "fetch",
+            "--quiet",
+            "--force",
+            "--no-tags",
+            "--no-recurse-submodules",
+            "--no-write-fetch-head",
+            &depth,
+            "--",
+            &self.at.url,
+            &reference,
         ];
         self.git(&fetch, &[]).await?;
         let commit = text(self.git(&["rev-parse", "--verify", "--quiet", kept], &[]).await?);
@@ -125,7 +153,9 @@ impl Git {
                 continue;
             }
             if mode == "120000" {
-                found.problems.push(file_problem(path, "is a symbolic link, which is not followed in a repository"));
+                found
+                    .problems
+                    .push(file_problem(path, "is a symbolic link, which is not followed in a repository"));
             } else if size.parse::<u64>().is_ok_and(|size| size > MAX_FILE) {
                 let words = format!("the file is larger than {} KiB", MAX_FILE / 1024);
                 found.problems.push(file_problem(path, words));
@@ -138,8 +168,11 @@ impl Git {
                 .hint("`folder` of the source names the folder of workflow files in the repository"));
         }
         if wanted.len() > MAX_FILES {
-            return Err(Trouble::new(format!("commit {} has more than {MAX_FILES} workflow files", short(commit)))
-                .hint("`folder` of the source names the folder that holds workflows alone"));
+            return Err(Trouble::new(format!(
+                "commit {} has more than {MAX_FILES} workflow files",
+                short(commit)
+            ))
+            .hint("`folder` of the source names the folder that holds workflows alone"));
         }
         let asked: String = wanted.iter().map(|(_, object)| format!("{object}\n")).collect();
         let answered = self.git(&["cat-file", "--batch"], asked.as_bytes()).await?;
@@ -157,7 +190,14 @@ impl Git {
     async fn git(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, Trouble> {
         let mut command = Command::new("git");
         command
-            .args(["-c", "core.hooksPath=/dev/null", "-c", "gc.autoDetach=false", "-c", "maintenance.autoDetach=false"])
+            .args([
+                "-c",
+                "core.hooksPath=/dev/null",
+                "-c",
+                "gc.autoDetach=false",
+                "-c",
+                "maintenance.autoDetach=false",
+            ])
             .args(["-c", "protocol.ext.allow=never", "-c", "core.fsmonitor=false", "-c", "core.askPass="])
             .args(arguments)
             .current_dir(&self.objects)
@@ -176,7 +216,9 @@ impl Git {
             command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
         }
         let mut child = command.spawn().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Trouble::new("the program `git` is not there").hint("install Git"),
+            std::io::ErrorKind::NotFound => {
+                Trouble::new("the program `git` is not there").hint("install Git")
+            }
             _ => Trouble::new(format!("`git` cannot be started: {error}")),
         })?;
         // Helpers as git-remote-https outlive a killed git.
@@ -213,7 +255,12 @@ impl Git {
         let cause = cause.or_else(|| said.last().map(|line| without_users(line))).unwrap_or_default();
         let short: String = cause.chars().take(300).collect();
         let trouble = Trouble::new(format!("{}: {short}", self.whom()));
-        let asks = ["could not read Username", "could not read Password", "Authentication failed", "Permission denied"];
+        let asks = [
+            "could not read Username",
+            "could not read Password",
+            "Authentication failed",
+            "Permission denied",
+        ];
         if asks.iter().any(|words| clean.contains(words)) {
             return trouble.hint("give Git a credential helper, or ssh a key; Graylane asks nobody");
         }
@@ -246,7 +293,11 @@ async fn bounded(from: Option<impl AsyncRead + Unpin>, limit: u64) -> std::io::R
 /// An address that Git names may carry a user or worse.
 fn without_users(line: &str) -> String {
     line.split(' ')
-        .map(|word| if word.contains("://") && word.contains('@') { public_url(word) } else { word.to_owned() })
+        .map(
+            |word| {
+                if word.contains("://") && word.contains('@') { public_url(word) } else { word.to_owned() }
+            },
+        )
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -255,7 +306,8 @@ fn without_users(line: &str) -> String {
 fn object(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let about = std::str::from_utf8(&bytes[..end]).ok()?;
-    let size: usize = about.strip_suffix(char::is_whitespace).unwrap_or(about).split(' ').nth(2)?.parse().ok()?;
+    let size: usize =
+        about.strip_suffix(char::is_whitespace).unwrap_or(about).split(' ').nth(2)?.parse().ok()?;
     let rest = bytes.get(end + 1..)?;
     Some((rest.get(..size)?, rest.get(size + 1..)?))
 }

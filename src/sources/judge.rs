@@ -59,7 +59,8 @@ pub(crate) fn judge(
     check_names(&mut checked);
     let mut verdict = Verdict::default();
     let mut stay = BTreeSet::new();
-    let of_path = |path: &str| taken.iter().find(|(_, known)| known.path == path).map(|(name, _)| name.clone());
+    let of_path =
+        |path: &str| taken.iter().find(|(_, known)| known.path == path).map(|(name, _)| name.clone());
     for ((path, checked), (_, bytes)) in checked.into_iter().zip(&found.files) {
         if let Some(graph) = checked.graph {
             let name = graph.name.clone();
@@ -102,7 +103,8 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = "tasks: { a: { type: mse-gray-offline, with: { environment: production, tag: gray } } }\n";
+    const GOOD: &str =
+        "tasks: { a: { type: mse-gray-offline, with: { environment: production, tag: gray } } }\n";
 
     fn file(name: &str) -> String {
         format!("name: {name}\n{GOOD}")
@@ -151,7 +153,10 @@ mod tests {
         }
         let verdict = step(&mut taken, &[("a.yaml", "name: a\ntsks: {}\n"), ("b.yaml", &file("b"))]);
         let problems: Vec<String> = verdict.problems.into_values().flatten().map(|p| p.to_string()).collect();
-        assert!(problems.iter().any(|text| text.starts_with("a.yaml:2:1: unknown key `tsks`")), "{problems:?}");
+        assert!(
+            problems.iter().any(|text| text.starts_with("a.yaml:2:1: unknown key `tsks`")),
+            "{problems:?}"
+        );
     }
 
     #[test]

@@ -236,8 +236,7 @@ impl Task for GenericVerify {
         for (words, details) in failed.into_iter().skip(1) {
             error = error.details([format!("check failed: {words}")]).details(details);
         }
-        Err(error
-            .hint(format!("the lane is still up: look at it with `graylane lanes {}`", body.environment)))
+        Err(error.hint(format!("`graylane lanes {}` shows whether the lane is still up", body.environment)))
     }
 }
 
@@ -362,7 +361,7 @@ async fn carry_out(
     let client = http::client();
     while looked.taken < check.samples {
         if cx.cancel.is_cancelled() {
-            let hint = "the lane is still up; `graylane lanes` shows it";
+            let hint = "`graylane lanes` shows whether the lane is still up";
             return Err(TaskError::transient(format!("stopped while checking: {}", check.name)).hint(hint));
         }
         let begun = Instant::now();

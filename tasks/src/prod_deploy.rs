@@ -715,9 +715,10 @@ impl Deploy<'_> {
             return Ok(told);
         }
         let first = found.remove(0);
-        Err(TaskError::permanent(format!("refused: {first}"))
-            .details(found)
-            .hint("`graylane undo RUN --force` overwrites it, and shows what it overwrites"))
+        Err(TaskError::permanent(format!("refused: {first}")).details(found).hint(format!(
+            "`graylane undo {} --force` overwrites it, and shows what it overwrites",
+            self.cx.taken_back()
+        )))
     }
 
     /// Writes back what was recorded, last first; tells what became of it.

@@ -34,6 +34,16 @@ impl DigestKey {
         DigestKey(bytes)
     }
 
+    /// A key that nobody has.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn random() -> std::io::Result<DigestKey> {
+        let mut bytes = [0; 32];
+        std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
+        Ok(DigestKey(bytes))
+    }
+
     /// Reads the key of a data folder; makes one, readable by its owner alone, where there is none.
     ///
     /// # Errors
@@ -49,8 +59,7 @@ impl DigestKey {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let mut bytes = [0; 32];
-        std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
+        let DigestKey(bytes) = DigestKey::random()?;
         if let Some(parent) = path.parent() {
             // It may be the first to make the data folder, which is its owner's alone.
             fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;

@@ -49,6 +49,14 @@ pub fn site(cx: &TaskContext, name: &str) -> Result<Site, TaskError> {
 /// A hold, or a freeze that cannot be read.
 pub fn thawed(cx: &TaskContext, site: &Site) -> Result<(), TaskError> {
     let environment = &site.environment;
+    if let Some(freeze) = cx.frozen(&environment.name) {
+        let until = freeze.until.map(|until| format!(" until {until}")).unwrap_or_default();
+        return Err(TaskError::hold(format!(
+            "environment `{}` is frozen{until} by {}, since {}: {}",
+            environment.name, freeze.by, freeze.since, freeze.reason
+        ))
+        .hint(format!("`graylane thaw {}` ends it; then answer `retry`", environment.name)));
+    }
     match environment.frozen(cx.clock.now()) {
         Ok(None) => Ok(()),
         Ok(Some(freeze)) => Err(TaskError::hold(format!(

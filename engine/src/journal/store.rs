@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::thread;
 
@@ -31,7 +31,7 @@ use super::query::{Page, Query};
 use super::record::{self, Stored};
 use super::sealer;
 use super::segment::{Listed, Segment, file_name};
-use super::writer::{AUDIT, BATCH_KEY, End, Job, ROW, SEGMENT, Sentinel, Write, Writer};
+use super::writer::{self, AUDIT, BATCH_KEY, End, Job, ROW, SEGMENT, Sentinel, Write, Writer};
 use super::{Error, Journal, Together};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
 use crate::id::{Digest, RunId, Seq};
@@ -137,8 +137,23 @@ pub struct DiskJournal {
 
 struct Running {
     queue: mpsc::Sender<Job>,
+    /// How many writes are in the queue.
+    queued: Arc<AtomicUsize>,
+    writer: Arc<Mutex<Writer>>,
     stop: Arc<AtomicBool>,
     threads: [thread::JoinHandle<()>; 2],
+}
+
+/// What became of a write that was handed in.
+enum HandedIn {
+    Written(Result<(), Error>),
+    Queued(oneshot::Receiver<Result<(), Error>>),
+}
+
+/// Whether this thread may wait for a disk: others take over what else it has to do.
+fn may_block() -> bool {
+    tokio::runtime::Handle::try_current()
+        .is_ok_and(|here| here.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread)
 }
 
 /// What the threads and the readers of a store share.
@@ -318,15 +333,17 @@ impl DiskJournal {
 
     fn stop(&self) {
         let running = self.running().take();
-        if let Some(Running { queue, stop, threads }) = running {
+        if let Some(Running { queue, writer, stop, threads, .. }) = running {
             stop.store(true, Ordering::Relaxed);
             // A writer that has ended needs no word.
             let _ = queue.send(Job::Close);
             drop(queue);
-            for thread in threads {
-                // One that panicked has already answered everybody.
-                let _ = thread.join();
-            }
+            let [journal, sealer] = threads;
+            // One that panicked has already answered everybody.
+            let _ = journal.join();
+            // With the last use of the writer the sealer has nothing more to come.
+            drop(writer);
+            let _ = sealer.join();
         }
     }
 
@@ -349,6 +366,39 @@ impl Drop for DiskJournal {
     }
 }
 
+impl DiskJournal {
+    /// Writes at once where nobody else does and nobody is in line, so that no other thread has to wake for it; else
+    /// puts the write in line, where it becomes part of the next batch.
+    fn hand_in(&self, write: Write) -> Result<HandedIn, Error> {
+        let closed = || Error::Broken("the writer has stopped".into());
+        let (writer, queue) = {
+            let running = self.running();
+            let running = running.as_ref().ok_or_else(closed)?;
+            if may_block()
+                && running.queued.load(Ordering::SeqCst) == 0
+                && let Ok(guard) = running.writer.try_lock()
+            {
+                drop(guard);
+                (Arc::clone(&running.writer), running.queue.clone())
+            } else {
+                let (done, answer) = oneshot::channel();
+                running.queued.fetch_add(1, Ordering::SeqCst);
+                running.queue.send(Job::Write(write, done)).map_err(|_| closed())?;
+                return Ok(HandedIn::Queued(answer));
+            }
+        };
+        tokio::task::block_in_place(|| {
+            let mut writer = writer::hold(&writer);
+            let answer = writer.write_all(vec![write]).pop().unwrap_or(Ok(()));
+            if writer.has_chores() {
+                // The thread is gone where the store is being closed.
+                let _ = queue.send(Job::KeepHouse);
+            }
+            Ok(HandedIn::Written(answer))
+        })
+    }
+}
+
 #[async_trait]
 impl Journal for DiskJournal {
     async fn write(&self, together: Together) -> Result<(), Error> {
@@ -362,14 +412,13 @@ impl Journal for DiskJournal {
                 .map_err(|error| Error::Broken(error.to_string()))
         };
         let records = records.into_iter().map(json).collect::<Result<_, _>>()?;
-        let (done, answer) = oneshot::channel();
-        let closed = || Error::Broken("the writer has stopped".into());
-        {
-            let running = self.running();
-            let queue = &running.as_ref().ok_or_else(closed)?.queue;
-            queue.send(Job::Write(Write { records, deeds, rows, done })).map_err(|_| closed())?;
+        let write = Write { records, deeds, rows };
+        match self.hand_in(write)? {
+            HandedIn::Written(answer) => answer,
+            HandedIn::Queued(answer) => {
+                answer.await.map_err(|_| Error::Broken("the writer has stopped".into()))?
+            }
         }
-        answer.await.map_err(|_| closed())?
     }
 
     fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, Error> {
@@ -821,7 +870,10 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
     let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
         thread::Builder::new().name(name.into()).spawn(work).map_err(|error| error.to_string())
     };
-    let writer = spawn("journal", Box::new(move || writer.run(&inbox)))?;
+    let writer = Arc::new(Mutex::new(writer));
+    let queued = Arc::new(AtomicUsize::new(0));
+    let (worked, counted) = (Arc::clone(&writer), Arc::clone(&queued));
+    let thread = spawn("journal", Box::new(move || writer::run(&worked, &inbox, &counted)))?;
     let sealer = spawn("sealer", Box::new(move || sealer::run(&folder, &stopped, &orders, &done)))?;
-    Ok(Running { queue, stop, threads: [writer, sealer] })
+    Ok(Running { queue, queued, writer, stop, threads: [thread, sealer] })
 }

@@ -18,7 +18,8 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, PoisonError, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -74,24 +75,31 @@ pub(super) fn audit_value(entry: &Entry, head: &Head) -> Vec<u8> {
 
 /// What the thread is asked for.
 pub(super) enum Job {
-    Write(Write),
+    Write(Write, oneshot::Sender<Result<(), Error>>),
     Made(Box<Made>),
     /// Move to a fresh folder now.
     Compact(oneshot::Sender<Result<(), Error>>),
+    /// There is something to seal or to clear away.
+    KeepHouse,
     Close,
 }
 
-/// Records to write, and who waits for them.
+/// What is written together.
 pub(super) struct Write {
     /// Each with its JSON, which whoever waits has made: this thread is the one that all share.
     pub(super) records: Vec<(Record, Vec<u8>)>,
     pub(super) deeds: Vec<DeedRecord>,
     pub(super) rows: Vec<Row>,
-    pub(super) done: oneshot::Sender<Result<(), Error>>,
 }
 
-/// Records and deeds in their stored form.
-type Encoded = (Vec<Arc<Stored>>, Vec<Arc<Stored>>);
+/// What a batch holds, for the index: readers see it when it is on disk.
+#[derive(Default)]
+struct Done {
+    records: Vec<(Record, Arc<Stored>)>,
+    deeds: Vec<Arc<Stored>>,
+    rows: Vec<Row>,
+    entries: Vec<Entry>,
+}
 
 /// The number of the last acknowledged batch, in a file of its own: sled loses a damaged tail in silence.
 pub(super) struct Sentinel {
@@ -128,7 +136,7 @@ pub(super) struct End {
     pub(super) is_final: bool,
 }
 
-/// Owns everything that writes; runs on its own thread.
+/// Owns everything that writes; one at a time has it.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) limits: Limits,
@@ -160,180 +168,198 @@ pub(super) struct Writer {
     pub(super) synced: Option<tokio::time::Instant>,
 }
 
-impl Writer {
-    pub(super) fn run(mut self, inbox: &mpsc::Receiver<Job>) {
-        loop {
-            self.keep_house();
-            let reclaims = self.broken.is_none() && self.has_doomed();
-            let first = if reclaims {
-                match inbox.try_recv() {
-                    Ok(job) => Some(job),
-                    Err(mpsc::TryRecvError::Empty) => None,
-                    Err(mpsc::TryRecvError::Disconnected) => break,
+/// Waits for whoever uses the writer; one that panicked has said so in `broken`.
+pub(super) fn hold(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Works off the queue, on a thread of its own. `queued` counts the writes in it.
+pub(super) fn run(writer: &Mutex<Writer>, inbox: &mpsc::Receiver<Job>, queued: &AtomicUsize) {
+    loop {
+        let reclaims = {
+            let mut writer = hold(writer);
+            writer.keep_house();
+            writer.broken.is_none() && writer.has_doomed()
+        };
+        let first = if reclaims {
+            match inbox.try_recv() {
+                Ok(job) => Some(job),
+                Err(mpsc::TryRecvError::Empty) => None,
+                Err(mpsc::TryRecvError::Disconnected) => break,
+            }
+        } else {
+            let Ok(job) = inbox.recv() else { break };
+            Some(job)
+        };
+        let mut writer = hold(writer);
+        let (mut writes, mut waiting) = (Vec::new(), Vec::new());
+        let mut records = 0;
+        let mut made = None;
+        let mut compact = None;
+        let mut close = false;
+        let mut next = first;
+        // No waiting for more: what came in during the last flush is the batch.
+        while let Some(job) = next {
+            match job {
+                Job::Write(write, done) => {
+                    records += write.records.len() + write.deeds.len() + write.rows.len();
+                    writes.push(write);
+                    waiting.push(done);
                 }
+                Job::Made(what) => made = Some(what),
+                Job::Compact(done) => compact = Some(done),
+                Job::KeepHouse => {}
+                Job::Close => close = true,
+            }
+            next = if records < BATCH_RECORDS && made.is_none() && compact.is_none() && !close {
+                inbox.try_recv().ok()
             } else {
-                let Ok(job) = inbox.recv() else { break };
-                Some(job)
+                None
             };
-            let mut writes = Vec::new();
-            let mut records = 0;
-            let mut made = None;
-            let mut compact = None;
-            let mut close = false;
-            let mut next = first;
-            // No waiting for more: what came in during the last flush is the batch.
-            while let Some(job) = next {
-                match job {
-                    Job::Write(write) => {
-                        records += write.records.len() + write.deeds.len() + write.rows.len();
-                        writes.push(write);
-                    }
-                    Job::Made(what) => made = Some(what),
-                    Job::Compact(done) => compact = Some(done),
-                    Job::Close => close = true,
-                }
-                next = if records < BATCH_RECORDS && made.is_none() && compact.is_none() && !close {
-                    inbox.try_recv().ok()
-                } else {
-                    None
-                };
-            }
-            let answers = catch_unwind(AssertUnwindSafe(|| self.write(&writes))).unwrap_or_else(|_| {
-                self.break_down("the store panicked".into());
-                vec![Err(Error::Broken("the store panicked".into())); writes.len()]
-            });
-            for (write, answer) in writes.into_iter().zip(answers) {
-                // Whoever does not wait any more has lost nothing: the record is on disk.
-                let _ = write.done.send(answer);
-            }
-            if let Some(made) = made {
-                catch_unwind(AssertUnwindSafe(|| self.take(*made)))
-                    .unwrap_or_else(|_| self.break_down("the store panicked".into()));
-            }
-            if let Some(done) = compact {
-                // Whoever asked may be gone.
-                let _ = done.send(self.compact());
-            }
-            if close {
-                break;
-            }
         }
-        // The last acknowledged number outlives a clean end.
-        if self.broken.is_none() {
-            let _ = self.sentinel.sync();
+        queued.fetch_sub(writes.len(), Ordering::SeqCst);
+        for (done, answer) in waiting.into_iter().zip(writer.write_all(writes)) {
+            // Whoever does not wait any more has lost nothing: the record is on disk.
+            let _ = done.send(answer);
         }
+        if let Some(made) = made {
+            catch_unwind(AssertUnwindSafe(|| writer.take(*made)))
+                .unwrap_or_else(|_| writer.break_down("the store panicked".into()));
+        }
+        if let Some(done) = compact {
+            // Whoever asked may be gone.
+            let _ = done.send(writer.compact());
+        }
+        if close {
+            break;
+        }
+    }
+    // The last acknowledged number outlives a clean end.
+    let writer = hold(writer);
+    if writer.broken.is_none() {
+        let _ = writer.sentinel.sync();
+    }
+}
+
+impl Writer {
+    /// Writes as one batch; an answer for each.
+    pub(super) fn write_all(&mut self, writes: Vec<Write>) -> Vec<Result<(), Error>> {
+        let many = writes.len();
+        catch_unwind(AssertUnwindSafe(|| self.write(writes))).unwrap_or_else(|_| {
+            self.break_down("the store panicked".into());
+            vec![Err(Error::Broken("the store panicked".into())); many]
+        })
+    }
+
+    /// Whether the thread has something to do besides what is queued.
+    pub(super) fn has_chores(&self) -> bool {
+        self.broken.is_none()
+            && (self.has_doomed()
+                || self.written >= self.limits.rotate
+                || (!self.sealing && self.finished.len() >= self.seal_at))
     }
 
     fn break_down(&mut self, why: String) {
         self.broken.get_or_insert(Error::Broken(why));
     }
 
-    fn write(&mut self, writes: &[Write]) -> Vec<Result<(), Error>> {
+    fn write(&mut self, writes: Vec<Write>) -> Vec<Result<(), Error>> {
         if let Some(broken) = &self.broken {
             return vec![Err(broken.clone()); writes.len()];
         }
-        let mut answers = Vec::with_capacity(writes.len());
         let mut batch = Batch::default();
-        let mut accepted: Vec<(&Record, Arc<Stored>)> = Vec::new();
-        let (mut deeds, mut rows) = (Vec::new(), Vec::new());
-        let mut entries = Vec::new();
-        for write in writes {
-            let taken = self.encode(write, &mut batch, &mut entries);
-            answers.push(taken.map(|(stored, done)| {
-                accepted.extend(write.records.iter().map(|(record, _)| record).zip(stored));
-                deeds.extend(done);
-                rows.extend(write.rows.iter().cloned());
-            }));
-        }
+        let mut done = Done::default();
+        let answers: Vec<Result<(), Error>> =
+            writes.into_iter().map(|write| self.encode(write, &mut batch, &mut done)).collect();
         self.reclaim(&mut batch);
         if batch.keys == 0 {
             return answers;
         }
         if let Err(why) = self.commit(batch) {
             self.break_down(why);
-            return vec![Err(self.broken.clone().unwrap_or(Error::Broken(String::new()))); writes.len()];
+            return vec![Err(self.broken.clone().unwrap_or(Error::Broken(String::new()))); answers.len()];
         }
         let mut index = self.shared.index.write().unwrap_or_else(PoisonError::into_inner);
-        for (record, stored) in accepted {
-            index.follow(record, stored);
+        for (record, stored) in done.records {
+            index.follow(&record, stored);
         }
-        index.deeds.extend(deeds);
-        index.change(rows);
-        index.audit.extend(entries);
+        index.deeds.extend(done.deeds);
+        index.change(done.rows);
+        index.audit.extend(done.entries);
         index.head = self.head;
         answers
     }
 
     /// Encodes one write; all or nothing of it moves chains and audit log on.
-    fn encode(
-        &mut self,
-        write: &Write,
-        batch: &mut Batch,
-        entries: &mut Vec<Entry>,
-    ) -> Result<Encoded, Error> {
-        let Write { records, deeds, rows, .. } = write;
-        let mut moved: HashMap<RunId, End> = HashMap::new();
-        let mut head = self.head;
-        let mut finished = Vec::new();
-        let mut logged = Vec::new();
-        let mut stored = Vec::with_capacity(records.len());
-        let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(records.len());
-        for (record, json) in records {
-            let end = match moved.get(&record.run).or_else(|| self.ends.get(&record.run)) {
-                Some(end) => *end,
-                None => self.end_of_unknown(record.run)?,
+    fn encode(&mut self, write: Write, batch: &mut Batch, done: &mut Done) -> Result<(), Error> {
+        let Write { records, deeds, rows } = write;
+        // First whether all of it follows on what there is: then nothing is in the way of the rest.
+        let mut moved: Vec<(RunId, End)> = Vec::with_capacity(1);
+        for (record, _) in &records {
+            let end = match moved.iter_mut().find(|(run, _)| *run == record.run) {
+                Some((_, end)) => end,
+                None => {
+                    let end = match self.ends.get(&record.run) {
+                        Some(end) => *end,
+                        None => self.end_of_unknown(record.run)?,
+                    };
+                    moved.push((record.run, end));
+                    &mut moved.last_mut().ok_or(Error::OutOfOrder(record.run))?.1
+                }
             };
             if record.seq.0 != end.seq + 1 || end.is_final {
                 return Err(Error::OutOfOrder(record.run));
             }
+            end.seq = record.seq.0;
+            end.is_final = matches!(record.event, Event::RunFinished { .. });
+        }
+        if let Some(deed) = deeds.iter().zip(1..).find(|(deed, more)| deed.seq.0 != self.deed.0 + more) {
+            return Err(Error::DeedOutOfOrder(deed.0.seq.0));
+        }
+        let json = deeds.iter().map(serde_json::to_vec).collect::<Result<Vec<_>, _>>();
+        let json = json.map_err(|error| Error::Broken(error.to_string()))?;
+        for (record, json) in records {
+            let end = self.ends.entry(record.run).or_default();
             let key = record::key(record.run, record.seq);
-            let chain = record::link(&end.chain, &key, json);
+            let chain = record::link(&end.chain, &key, &json);
             let is_final = matches!(record.event, Event::RunFinished { .. });
-            moved.insert(record.run, End { seq: record.seq.0, chain, is_final });
-            pairs.push((key.to_vec(), record::value(&chain, json)));
-            stored.push(Arc::new(Stored { format: record::FORMAT, chain, json: json.clone() }));
+            *end = End { seq: record.seq.0, chain, is_final };
+            batch.insert(&key, &record::value(&chain, &json));
             if is_audited(&record.event) {
-                let position = head.position + 1;
+                let position = self.head.position + 1;
                 let entry = Entry { position, at: record.at, run: record.run, seq: record.seq, chain };
-                head = head.after(&entry);
-                pairs.push((audit_key(position).to_vec(), audit_value(&entry, &head)));
-                logged.push(entry);
+                self.log(entry, batch, done);
             }
             if is_final {
-                finished.push((record.run, head.position));
+                self.finished.push_back((record.run, self.head.position));
             }
+            done.records.push((record, Arc::new(Stored { format: record::FORMAT, chain, json })));
         }
-        let mut last = self.deed;
-        let mut done = Vec::with_capacity(deeds.len());
-        for deed in deeds {
-            if deed.seq.0 != last.0 + 1 {
-                return Err(Error::DeedOutOfOrder(deed.seq.0));
-            }
-            let one = Stored::of_deed(&last.1, deed).map_err(Error::Broken)?;
-            last = (deed.seq.0, one.chain);
-            pairs.push((record::deed_key(deed.seq).to_vec(), record::value(&one.chain, &one.json)));
-            let position = head.position + 1;
-            let entry = Entry { position, at: deed.at, run: RunId::LEDGER, seq: deed.seq, chain: one.chain };
-            head = head.after(&entry);
-            pairs.push((audit_key(position).to_vec(), audit_value(&entry, &head)));
-            logged.push(entry);
-            done.push(Arc::new(one));
+        for (deed, json) in deeds.into_iter().zip(json) {
+            let key = record::deed_key(deed.seq);
+            let chain = record::link(&self.deed.1, &key, &json);
+            self.deed = (deed.seq.0, chain);
+            batch.insert(&key, &record::value(&chain, &json));
+            let position = self.head.position + 1;
+            let entry = Entry { position, at: deed.at, run: RunId::LEDGER, seq: deed.seq, chain };
+            self.log(entry, batch, done);
+            done.deeds.push(Arc::new(Stored { format: record::FORMAT, chain, json }));
         }
-        for (key, value) in pairs {
-            batch.insert(&key, &value);
-        }
-        for Row { key, value } in rows {
+        for Row { key, value } in &rows {
             match value {
                 Some(value) => batch.insert(&row_key(key), value),
                 None => batch.remove(&row_key(key)),
             }
         }
-        self.deed = last;
-        self.ends.extend(moved);
-        self.head = head;
-        self.finished.extend(finished);
-        entries.extend(logged);
-        Ok((stored, done))
+        done.rows.extend(rows);
+        Ok(())
+    }
+
+    /// Adds an entry to the audit log.
+    fn log(&mut self, entry: Entry, batch: &mut Batch, done: &mut Done) {
+        self.head = self.head.after(&entry);
+        batch.insert(&audit_key(entry.position), &audit_value(&entry, &self.head));
+        done.entries.push(entry);
     }
 
     /// A run that is not in sled is new, or it is sealed and final.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Event, HoldAnswer, Origin, Record};
 use super::state::RunState;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, rfc3339};
 use crate::id::{RunId, TaskName, WorkflowName};
 
 /// A line in a list of runs.
@@ -39,9 +39,12 @@ pub struct RunSummary {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique: Vec<String>,
     /// When it was submitted.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub submitted_at: Timestamp,
     /// When it became final.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub ended_at: Option<Timestamp>,
     /// What is under way; only while the run is followed.
     #[serde(skip)]

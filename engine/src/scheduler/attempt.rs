@@ -2,8 +2,12 @@
 //!
 //! It never decides what a result means: that is the scheduler's.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -72,19 +76,16 @@ pub(super) async fn carry_out(
             kind.run(&context, &plan).await.map(Done::Outputs)
         }
     };
-    // A task of its own, so that a panic is an answer; aborting this attempt aborts it too.
-    let mut inner = Abort(tokio::spawn(tracing::Instrument::in_current_span(inner)));
-    let result = match (&mut inner.0).await {
+    // A panic is an answer: what the task held is dropped with it.
+    let result = match caught(inner).await {
         Ok(result) => result,
-        Err(error) if error.is_panic() => {
-            let panic = error.into_panic();
+        Err(panic) => {
             let words = panic.downcast_ref::<String>().cloned();
             let words =
                 words.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
             Err(TaskError::transient(format!("the task panicked: {words}"))
                 .hint("this is a bug of Graylane: please report it"))
         }
-        Err(_) => Err(TaskError::transient("the attempt was cut off")),
     };
     let Reports { run, task, attempt, inbox, .. } = reports;
     let result = match result {
@@ -98,6 +99,16 @@ pub(super) async fn carry_out(
     .map_err(told_briefly);
     // The loop is gone only when the daemon stops: the attempt is entered again on the next start.
     let _ = inbox.send(Input::AttemptEnded { run, task, attempt, result }).await;
+}
+
+/// Carries out work; a panic ends it, and is given back.
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+    let mut work = Box::pin(work);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
 }
 
 /// The most that a task may put out: it becomes part of the journal.
@@ -191,14 +202,6 @@ async fn plans_of(
         plans.insert(task, digest);
     }
     Ok(plans)
-}
-
-struct Abort<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for Abort<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 async fn stored_plan(journal: Arc<dyn Journal>, digest: Digest) -> Result<Plan, TaskError> {

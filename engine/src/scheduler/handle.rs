@@ -11,6 +11,7 @@ use super::input::Input;
 use super::supervise::supervise;
 use super::{Parts, Scheduler, Shared, Update};
 use crate::bundle::Bundle;
+use crate::clock::Timestamp;
 use crate::concurrency::{ActiveRuns, Blocker};
 use crate::document::Problem;
 use crate::expression::{self, Part};
@@ -230,6 +231,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             updates: broadcast::channel(16 * 1024).0,
             broken: watch::channel(None).0,
+            broken_since: watch::channel(None).0,
             standing: watch::channel(Arc::default()).0,
         });
         let scheduler = scheduler(&parts, &shared, &inbox, mode)?;
@@ -431,19 +433,26 @@ impl Engine {
     /// A journal that cannot be read.
     pub async fn view(&self, run: RunId) -> Result<Option<RunView>, StartError> {
         let (answer, answered) = oneshot::channel();
-        if self.inbox.send(Input::View { run, answer }).await.is_ok()
-            && let Ok(Some(view)) = answered.await
-        {
-            return Ok(Some(view));
-        }
+        let sent = self.inbox.send(Input::View { run, answer }).await;
+        let active = if sent.is_ok() { answered.await.ok().flatten() } else { None };
         let parts = self.parts.clone();
         let folded = tokio::task::spawn_blocking(move || {
-            let Some((run, _)) = load(&parts, run)? else { return Ok(None) };
-            let mut view = view::of(&run, &Waits::default());
-            // A final run cannot name what took it back later.
-            if view.outcome.is_some() && view.undone_by.is_none() {
-                view.undone_by = undone_later(&parts, &run)?;
-            }
+            let mut view = match active {
+                Some(view) => view,
+                None => {
+                    let Some((run, _)) = load(&parts, run)? else { return Ok(None) };
+                    let mut view = view::of(&run, &Waits::default());
+                    // A final run cannot name what took it back later.
+                    if view.outcome.is_some() && view.undone_by.is_none() {
+                        view.undone_by = undone_later(&parts, &run)?;
+                    }
+                    view
+                }
+            };
+            let plan = |digest: &Digest| {
+                parts.journal.get(digest).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            };
+            view.tell(&parts.journal.read(run)?, plan);
             Ok(Some(view))
         });
         folded
@@ -481,6 +490,13 @@ impl Engine {
         self.shared.updates.subscribe()
     }
 
+    /// Whether the loop takes what is asked of it. Where it does not answer, neither does this.
+    pub async fn answers(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.inbox.send(Input::View { run: RunId::LEDGER, answer }).await;
+        asked.is_ok() && answered.await.is_ok()
+    }
+
     /// Ends when the journal cannot be written any more; gives why.
     pub async fn until_broken(&self) -> journal::Error {
         let mut broken = self.shared.broken.subscribe();
@@ -488,8 +504,31 @@ impl Engine {
         why.ok().flatten().unwrap_or_else(|| journal::Error::Broken("unknown".into()))
     }
 
-    fn broken(&self) -> Option<journal::Error> {
+    /// Since when the journal cannot be written, and why; `None` while it can.
+    pub fn trouble(&self) -> Option<(Timestamp, journal::Error)> {
+        let since = *self.shared.broken_since.borrow();
+        self.broken().map(|why| (since.unwrap_or_else(|| self.parts.clock.now()), why))
+    }
+
+    /// Why nothing can be written, while that is so.
+    pub fn broken(&self) -> Option<journal::Error> {
         self.shared.broken.borrow().clone()
+    }
+
+    /// Starts nothing any more; ends when no attempt runs. What runs is not disturbed, and what is asked for is still recorded.
+    pub async fn drain(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.inbox.send(Input::Drain { answer }).await.is_ok() {
+            // The loop may have ended by itself meanwhile.
+            let _ = done.await;
+        }
+    }
+
+    /// Ends when the journal can be written again.
+    pub async fn until_mended(&self) {
+        let mut broken = self.shared.broken.subscribe();
+        // The sender lives as long as this handle.
+        let _ = broken.wait_for(Option::is_none).await;
     }
 
     /// Stops: nothing new starts, attempts are cut off and entered again on the next start.
@@ -539,6 +578,7 @@ pub(super) fn scheduler(
         blocked: BTreeMap::new(),
         wakes: BTreeMap::new(),
         stopping: mode == Mode::Answer,
+        drained: Vec::new(),
     })
 }
 

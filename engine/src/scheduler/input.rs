@@ -68,6 +68,8 @@ pub(super) enum Input {
     },
     /// Somebody wants to see an active run.
     View { run: RunId, answer: oneshot::Sender<Option<RunView>> },
+    /// The daemon is about to stop: nothing new starts, and whoever asked learns when nothing runs any more.
+    Drain { answer: oneshot::Sender<()> },
     /// The daemon stops: what runs is cut off, and entered again on the next start.
     Shutdown { answer: oneshot::Sender<()> },
 }

@@ -108,6 +108,10 @@ fn refuse(input: Input, why: &journal::Error) -> bool {
         }
         // Their attempts were aborted, and are entered again.
         Input::AttemptEnded { .. } | Input::Asked { .. } => {}
+        // Nothing runs.
+        Input::Drain { answer } => {
+            let _ = answer.send(());
+        }
         Input::Shutdown { answer } => {
             let _ = answer.send(());
             return true;

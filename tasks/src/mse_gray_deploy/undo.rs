@@ -57,7 +57,7 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
     {
         return Err(TaskError::permanent(format!("refused: {first}"))
             .details(rest.to_vec())
-            .hint("`graylane undo RUN --force` takes it back all the same"));
+            .hint(format!("`graylane undo {} --force` takes it back all the same", deploy.cx.taken_back())));
     }
     let mut report: Vec<String> =
         work.foreign.iter().map(|words| format!("{words}, and is taken back")).collect();
