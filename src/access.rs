@@ -68,6 +68,9 @@ impl Access {
 
     /// The process that holds the store, where one does; a command asks it before it looks for itself.
     pub(crate) async fn daemon(settings: &Settings) -> Result<Option<Client>, Failure> {
+        if let Some(remote) = &settings.remote {
+            return Ok(Some(elsewhere(remote).await?.client));
+        }
         let client = Client::new(&socket_path(&settings.data));
         Ok(client.health().await.is_ok().then_some(client))
     }

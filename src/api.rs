@@ -21,6 +21,7 @@ pub(crate) mod openapi;
 mod route;
 pub(crate) mod routes;
 mod runs;
+mod schedules;
 pub(crate) mod server;
 mod site;
 mod status;

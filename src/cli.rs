@@ -16,6 +16,7 @@ mod rehearsal;
 mod render;
 mod run;
 mod runs;
+mod schedule;
 mod schema;
 mod serve;
 mod settings;
@@ -58,11 +59,17 @@ pub(crate) const EXIT_SURROUNDINGS: u8 = 3;
 /// It waits for a person.
 pub(crate) const EXIT_WAITS: u8 = 4;
 
+/// The version, and that of the time zones which are compiled in.
+static LONG_VERSION: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+    format!("{}\ntime zones {}", env!("CARGO_PKG_VERSION"), graylane_engine::schedule::TZDATA)
+});
+
 /// Release workflows for Kubernetes: full-chain gray releases that survive kill -9
 #[derive(Debug, Parser)]
 #[command(
     name = "graylane",
     version,
+    long_version = LONG_VERSION.as_str(),
     about,
     long_about = "Release workflows for Kubernetes: gray lane up, verified with real requests, promoted, taken down again.\n\nEvery step is on disk before it happens: a run that was cut off goes on with `graylane resume`.",
     after_help = "Begin with:\n  graylane run workflows/release.yaml        the whole story, on a cluster that graylane carries\n  graylane validate workflows/               every mistake at once, with its line\n  graylane plan workflows/release.yaml       what a run would do; changes nothing\n\nExit codes: 0 succeeded, 1 failed or cancelled (validate: problems found), 2 refused before it started,\n3 store, cluster or other surroundings failed, 4 unfinished: a person says how it goes on."
@@ -152,6 +159,9 @@ enum Command {
     /// Who did what, and proof that the history is the one that was written
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// When schedules are due, and what became of their slots
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// What stands still, what failed, what is frozen: each with the command for it
     #[command(
         long_about = "Shows what whoever is woken must know: runs that wait for people or were cut off, the last failures, paused workflows, frozen environments, lanes, and whether the journal can be written; each with the exact command. A cluster that does not answer within 3 s is a line, not a failure.\n\nExit codes: 0 nothing waits for anybody, 3 the journal cannot be written or the store cannot be opened, 4 a run stands still until somebody does something."
@@ -317,6 +327,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Workflows(command) => workflows::run(&context, command).await,
         Command::Store(command) => store::run(&context, command).await,
         Command::Audit(command) => audit::run(&context, command).await,
+        Command::Schedule(command) => schedule::run(&context, command).await,
         Command::Status => status::run(&context).await,
         Command::Freeze(args) => freeze::freeze(&context, args).await,
         Command::Thaw(args) => freeze::thaw(&context, args).await,
@@ -507,7 +518,7 @@ pub(crate) fn actor() -> String {
 /// A workflow file and what a run of it is given.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct WorkflowArgs {
-    /// The workflow file
+    /// The workflow file; for `run` also the name of a workflow that the daemon knows
     file: PathBuf,
     /// An input, by its declared type; entries of a map as NAME.KEY=VALUE
     #[arg(short, long = "input", value_name = "NAME=VALUE")]
@@ -527,6 +538,24 @@ pub(crate) struct WorkflowArgs {
 }
 
 impl WorkflowArgs {
+    /// The name of a workflow, or SOURCE/NAME, where no such file is there.
+    fn by_name(&self) -> Option<String> {
+        let text = self.file.to_str()?;
+        let name = text.split('/').all(graylane_engine::id::is_name) && text.split('/').count() <= 2;
+        (name && !self.file.exists() && self.from.is_none()).then(|| text.to_owned())
+    }
+
+    /// What a run by name is given.
+    fn request(&self) -> crate::api::workflows::RunRequest {
+        crate::api::workflows::RunRequest {
+            inputs: self.given.clone(),
+            set: self.input.clone(),
+            only: self.only.clone(),
+            skip: self.skip.clone(),
+            actor: Some(actor()),
+        }
+    }
+
     /// All of a file, with these inputs.
     pub(crate) fn of(file: PathBuf, given: serde_json::Map<String, Value>) -> WorkflowArgs {
         WorkflowArgs { file, input: Vec::new(), only: Vec::new(), skip: Vec::new(), from: None, given }

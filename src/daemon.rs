@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use graylane_engine::trigger::{Driver, Options};
+use graylane_tasks::environment::frozen;
 use graylane_tasks::environment::{ClusterAt, Site, gather, names};
 use graylane_tasks::inventory;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,14 @@ impl Daemon {
         tasks.spawn(async move {
             // A panic in it is told by the runtime.
             let _ = reader.await;
+        });
+        let options = Options { frozen: Arc::new(frozen), ..Options::default() };
+        let driver = Driver::start(state.engine.clone(), state.catalogue.clone(), options);
+        let draining = state.draining.clone();
+        // Nothing new starts once the end has begun: what is due then is decided at the next start.
+        tasks.spawn(async move {
+            draining.cancelled().await;
+            driver.stop().await;
         });
         tasks.spawn(stoppable(measure(state.clone(), holder.stage.clone()), &stop));
         let systemd = Systemd::of_process();

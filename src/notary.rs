@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use crate::notify::{Notice, Notifier};
+use crate::notify::{Notice, Notifier, SlotNotice, Told};
 
 /// The target of the line with the head that a run's end leaves in the log.
 const AUDIT_LOG: &str = "graylane::audit";
@@ -212,18 +212,23 @@ pub(crate) async fn watch(
                     let head = journal.head();
                     let signed = key.as_ref().map(|key| key.sign(head));
                     tell(record.run, *outcome, head, signed.as_ref());
-                    notifier.send(Notice::of(
+                    notifier.send(Told::Run(Notice::of(
                         record.run,
                         workflow,
                         *outcome,
                         record.at,
                         head,
                         signed.as_ref(),
-                    ));
+                    )));
                     unkept = signed.or(unkept);
                 }
                 _ => {}
             },
+            Ok(Update::Slot(news)) => {
+                if let Some(notice) = SlotNotice::of(&news) {
+                    notifier.send(Told::Slot(notice));
+                }
+            }
             Ok(_) => {}
             // Ends that were missed are covered by the head of the next one.
             Err(RecvError::Lagged(_)) => unkept = key.as_ref().map(|key| key.sign(journal.head())),

@@ -1,4 +1,4 @@
-//! Tells others that a run has ended: a POST of JSON to each address of the settings, tried a few times.
+//! Tells others that a run has ended, or that slots of a schedule were skipped: a POST of JSON to each address of the settings, tried a few times.
 //!
 //! Nothing waits for it but the end of the process, and that only for a moment; what could not be told is in the log.
 
@@ -9,6 +9,8 @@ use graylane_engine::audit::Head;
 use graylane_engine::clock::Timestamp;
 use graylane_engine::id::RunId;
 use graylane_engine::run::Outcome;
+use graylane_engine::schedule::{Skip, Skipped, SlotOutcome};
+use graylane_engine::scheduler::SlotNews;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -61,9 +63,55 @@ impl Notice {
     }
 }
 
+/// What is told of slots that were skipped: the first of those that follow for the same reason.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SlotNotice {
+    /// Source, workflow and trigger.
+    schedule: String,
+    slot: String,
+    until: String,
+    count: u64,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+impl SlotNotice {
+    /// None for what somebody has asked for: a pause.
+    pub(crate) fn of(news: &SlotNews) -> Option<SlotNotice> {
+        let Skipped { from, to, count, skip, why } = &news.skipped;
+        (*skip != Skip::Paused).then(|| SlotNotice {
+            schedule: news.key.to_string(),
+            slot: from.to_string(),
+            until: to.to_string(),
+            count: *count,
+            outcome: SlotOutcome::Skipped(*skip).word(),
+            why: why.clone(),
+        })
+    }
+}
+
+/// Anything that is told.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Told {
+    Run(Notice),
+    Slot(SlotNotice),
+}
+
+impl Told {
+    /// What it is about, for the log.
+    fn about(&self) -> String {
+        match self {
+            Told::Run(notice) => notice.run.to_string(),
+            Told::Slot(notice) => notice.schedule.clone(),
+        }
+    }
+}
+
 /// Sends notices to every address, each in its own time.
 pub(crate) struct Notifier {
-    queues: Vec<(String, mpsc::Sender<Notice>, tokio::task::JoinHandle<()>)>,
+    queues: Vec<(String, mpsc::Sender<Told>, tokio::task::JoinHandle<()>)>,
 }
 
 impl Notifier {
@@ -76,10 +124,14 @@ impl Notifier {
     }
 
     /// Queues a notice; never waits.
-    pub(crate) fn send(&self, notice: Notice) {
+    pub(crate) fn send(&self, notice: Told) {
         for (address, queue, _) in &self.queues {
             if queue.try_send(notice.clone()).is_err() {
-                tracing::warn!(address, run = %notice.run, "a notification was dropped: the address does not keep up");
+                tracing::warn!(
+                    address,
+                    about = notice.about(),
+                    "a notification was dropped: the address does not keep up"
+                );
             }
         }
     }
@@ -96,7 +148,7 @@ impl Notifier {
     }
 }
 
-async fn post_all(address: String, mut notices: mpsc::Receiver<Notice>) {
+async fn post_all(address: String, mut notices: mpsc::Receiver<Told>) {
     let connector =
         hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
@@ -125,7 +177,7 @@ async fn post_all(address: String, mut notices: mpsc::Receiver<Notice>) {
                 Err(_) => "no answer in time".to_owned(),
             };
             if attempt == TRIES {
-                tracing::warn!(address, run = %notice.run, why, "a notification could not be sent");
+                tracing::warn!(address, about = notice.about(), why, "a notification could not be sent");
             } else {
                 tokio::time::sleep(wait).await;
                 wait *= 4;

@@ -17,7 +17,7 @@ mod judge;
 mod operator;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use graylane_engine::run::Sourced;
 use graylane_engine::scheduler::Engine;
 use graylane_engine::task::{Registry, Site};
 use graylane_engine::trigger::{Catalogue, Good, Known, Source as Shown};
+use graylane_tasks::attached::attach;
 use graylane_tasks::secret::DigestKey;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -58,6 +59,8 @@ enum Look {
 /// What is known of one source.
 struct State {
     name: SourceName,
+    /// Where files that workflows name beside themselves are read: the folder itself, or what was fetched, laid out.
+    laid_out: Option<PathBuf>,
     place: String,
     read_at: Option<Timestamp>,
     trouble: Option<Trouble>,
@@ -136,6 +139,24 @@ impl Look {
     fn of(looked: Result<Found, Trouble>) -> Look {
         looked.map_or_else(Look::Trouble, Look::Found)
     }
+}
+
+/// Writes the files of a commit, for those that workflows name beside themselves.
+fn lay_out(folder: &Path, found: &Found) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    for (path, bytes) in &found.files {
+        // Whoever wrote the repository wrote the names too.
+        if Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
+            let path = folder.join(path);
+            std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
+            std::fs::write(path, bytes)?;
+        }
+    }
+    Ok(())
 }
 
 /// Tells what becomes of a source, until nobody listens.
@@ -252,6 +273,12 @@ impl Reader {
             Some(State {
                 // The settings have checked it.
                 name: source.name.parse().ok()?,
+                laid_out: match &source.at {
+                    SourceAt::Folder(_) => None,
+                    SourceAt::Git(_) => {
+                        Some(settings.data.join("sources").join(format!("{}.files", source.name)))
+                    }
+                },
                 place: source.place(),
                 read_at: None,
                 trouble: None,
@@ -351,6 +378,11 @@ impl Reader {
                 }
                 state.trouble = None;
                 state.read_at = Some(now);
+                if let Some(folder) = &state.laid_out
+                    && let Err(error) = lay_out(folder, &found)
+                {
+                    tracing::warn!(source = %state.name, %error, "what was fetched cannot be laid out");
+                }
                 state.found = Some(found);
             }
             Look::Trouble(trouble) => {
@@ -463,6 +495,9 @@ impl Reader {
             catalogue.sources.insert(state.name.clone(), shown);
             for (name, taken) in &state.taken {
                 let mut bundle = self.operator.bundle().clone();
+                let whole = state.laid_out.clone().unwrap_or_default().join(&taken.path);
+                let folder = whole.parent().unwrap_or(Path::new(""));
+                let unread = attach(&mut bundle, &taken.path, &taken.bytes, folder);
                 bundle.add(WORKFLOW_FILE, taken.bytes.to_vec());
                 let sourced = Sourced {
                     name: state.name.clone(),
@@ -476,7 +511,8 @@ impl Reader {
                     graph: Arc::clone(&taken.graph),
                     bundle: Arc::new(bundle),
                 };
-                let problems = state.verdict.problems.get(name).cloned().unwrap_or_default();
+                let mut problems = state.verdict.problems.get(name).cloned().unwrap_or_default();
+                problems.extend(unread);
                 let known = Known { path: taken.path.clone(), good: Some(good), problems };
                 let uid = WorkflowUid { source: state.name.clone(), name: name.clone() };
                 catalogue.workflows.insert(uid, known);

@@ -4,6 +4,7 @@
 
 mod api;
 mod audit;
+mod checks;
 mod cluster;
 mod commands;
 mod control;
@@ -18,8 +19,10 @@ mod refused;
 mod render;
 mod roles;
 mod rollouts;
+mod schedules;
 mod serve;
 mod status;
 mod story;
 mod support;
 mod tidy;
+mod workflows;

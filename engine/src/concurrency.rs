@@ -135,7 +135,9 @@ pub fn holder(runs: &ActiveRuns, run: &Run, claims: &[Claim]) -> Option<Blocker>
 pub enum Arrival {
     /// It takes its place; these runs, which waited, make way for it.
     Enter {
-        /// Queued runs that it supersedes.
+        /// By which policy.
+        policy: PolicyFile,
+        /// Queued runs that it supersedes, or under `replace` replaces.
         supersedes: Vec<RunId>,
         /// Active runs that it cancels.
         replaces: Vec<RunId>,
@@ -144,11 +146,12 @@ pub enum Arrival {
     Refused(Blocker),
 }
 
-/// What follows from submitting `new` beside `runs`.
-pub fn arrive(runs: &ActiveRuns, new: &Run, default: PolicyFile) -> Arrival {
+/// What follows from submitting `new` beside `runs`. The policy of what asks for it is before the file's, and `default`
+/// holds where neither says anything.
+pub fn arrive(runs: &ActiveRuns, new: &Run, own: Option<PolicyFile>, default: PolicyFile) -> Arrival {
     let written = new.graph.concurrency.as_ref().and_then(|concurrency| concurrency.policy);
     // What takes a run back waits its turn, whatever the file says of runs that go forward.
-    let policy = if new.is_undo() { default } else { written.unwrap_or(default) };
+    let policy = if new.is_undo() { default } else { own.or(written).unwrap_or(default) };
     let rivals: Vec<&Run> = runs.values().filter(|other| rivals(new, other)).collect();
     let ids = |queued: bool| {
         // Nothing pushes aside what takes a run back.
@@ -157,19 +160,19 @@ pub fn arrive(runs: &ActiveRuns, new: &Run, default: PolicyFile) -> Arrival {
         of.map(|run| run.id).collect::<Vec<_>>()
     };
     match policy {
-        PolicyFile::Allow => Arrival::Enter { supersedes: Vec::new(), replaces: Vec::new() },
-        PolicyFile::Latest => Arrival::Enter { supersedes: ids(true), replaces: Vec::new() },
-        PolicyFile::Replace => Arrival::Enter { supersedes: ids(true), replaces: ids(false) },
+        PolicyFile::Allow => Arrival::Enter { policy, supersedes: Vec::new(), replaces: Vec::new() },
+        PolicyFile::Latest => Arrival::Enter { policy, supersedes: ids(true), replaces: Vec::new() },
+        PolicyFile::Replace => Arrival::Enter { policy, supersedes: ids(true), replaces: ids(false) },
         PolicyFile::Reject => match rivals.first() {
             Some(run) => Arrival::Refused(blocker(run, format!("the workflow `{}`", run.graph.name))),
-            None => Arrival::Enter { supersedes: Vec::new(), replaces: Vec::new() },
+            None => Arrival::Enter { policy, supersedes: Vec::new(), replaces: Vec::new() },
         },
         PolicyFile::Queue => {
             match rivals.iter().filter(|run| matches!(run.state, RunState::Queued)).nth(QUEUE_LIMIT - 1) {
                 Some(run) => {
                     Arrival::Refused(blocker(run, format!("the last of {QUEUE_LIMIT} places in line")))
                 }
-                None => Arrival::Enter { supersedes: Vec::new(), replaces: Vec::new() },
+                None => Arrival::Enter { policy, supersedes: Vec::new(), replaces: Vec::new() },
             }
         }
     }

@@ -177,7 +177,7 @@ const UNDO_ATTEMPTS: u32 = 3;
 /// A schedule of a workflow.
 #[derive(Debug, Clone)]
 pub struct Trigger {
-    /// Its name, `cron-1` and so on where none is written.
+    /// Its name; where none is written, one that follows from expression, zone and inputs.
     pub name: String,
     /// Five fields.
     pub cron: String,
@@ -193,8 +193,14 @@ pub struct Trigger {
     pub policy: Option<PolicyFile>,
     /// What happens to missed moments.
     pub missed: MissedFile,
-    /// How late a run may start.
+    /// How late a run may start and still be on time.
     pub start_deadline: Duration,
+    /// How old a moment that is made up for may be.
+    pub catchup_window: Duration,
+    /// How many missed moments are made up for at most.
+    pub max_catchup: usize,
+    /// Whether the last moment of a freeze is made up for.
+    pub defer: bool,
     /// How far starts are spread.
     pub jitter: Duration,
 }
@@ -344,7 +350,7 @@ impl Graph {
             group: group.unwrap_or_else(|| name.to_string()),
             policy,
         });
-        let triggers = file.triggers.iter().enumerate().map(|(at, trigger)| Trigger::new(at, trigger));
+        let triggers = file.triggers.iter().map(Trigger::new);
         Some(Graph {
             name,
             revision,
@@ -465,11 +471,14 @@ impl When {
 }
 
 impl Trigger {
-    fn new(at: usize, file: &crate::workflow::TriggerFile) -> Option<Trigger> {
+    fn new(file: &crate::workflow::TriggerFile) -> Option<Trigger> {
         let names =
             |names: &[String]| names.iter().map(|name| name.parse().ok()).collect::<Option<Vec<TaskName>>>();
         Some(Trigger {
-            name: file.name.clone().unwrap_or_else(|| format!("cron-{}", at + 1)),
+            name: match &file.name {
+                Some(name) => name.clone(),
+                None => unnamed(&file.cron, file.timezone.as_deref(), &file.inputs),
+            },
             cron: file.cron.clone(),
             timezone: match &file.timezone {
                 Some(name) => name.parse().ok()?,
@@ -481,9 +490,20 @@ impl Trigger {
             policy: file.policy,
             missed: file.missed.unwrap_or(MissedFile::Skip),
             start_deadline: duration_or(file.start_deadline.as_deref(), Duration::from_secs(300))?,
+            catchup_window: duration_or(file.catchup_window.as_deref(), Duration::from_secs(24 * 3600))?,
+            max_catchup: file.max_catchup.unwrap_or(10) as usize,
+            defer: file.defer,
             jitter: duration_or(file.jitter.as_deref(), Duration::ZERO)?,
         })
     }
+}
+
+/// The name of a trigger that has none: the same as long as its slots and inputs are.
+fn unnamed(cron: &str, timezone: Option<&str>, inputs: &Map<String, Value>) -> String {
+    // The order in which inputs are written says nothing.
+    let inputs: BTreeMap<&String, &Value> = inputs.iter().collect();
+    let text = format!("{cron}\n{}\n{}", timezone.unwrap_or("UTC"), serde_json::json!(inputs));
+    format!("cron-{}", &Digest::of(text.as_bytes()).short()[..8])
 }
 
 fn duration_or(text: Option<&str>, default: Duration) -> Option<Duration> {

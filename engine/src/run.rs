@@ -22,7 +22,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 pub use self::decide::{ABANDON_AFTER, Command, LOOK_AGAIN, decide};
-pub use self::event::{Consent, Event, HoldAnswer, Kept, Key, Origin, Outcome, Record, Sourced, Trigger};
+pub use self::event::{
+    Consent, Event, HoldAnswer, Kept, Key, Origin, Outcome, Record, Slot, Sourced, Trigger,
+};
 pub use self::follow::FollowError;
 pub use self::state::{Ending, RunState, Skipped, TaskState, WaitingFor};
 pub use self::summary::RunSummary;
@@ -571,7 +573,11 @@ impl Run {
             self.submitted.vars.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         scope.variables.insert("inputs".into(), Value::Object(inputs));
         scope.variables.insert("vars".into(), Value::Object(vars));
+        let slot = self.submitted.trigger.slot();
         let run = json!({
+            "trigger": self.submitted.trigger.kind(),
+            "nominal": slot.map(|slot| slot.nominal.to_string()),
+            "actual": slot.map(|slot| slot.actual.to_string()),
             "id": self.id.to_string(),
             "workflow": self.graph.name.as_str(),
             "revision": self.graph.revision.as_str(),

@@ -1,14 +1,25 @@
 //! Five-field POSIX cron, checked and translated for the `cron` crate, which is Quartz-like.
 //!
-//! It says whether an expression is valid, what is odd about it, and which local times it matches.
-//! It never looks at a clock, and never maps local times to instants: the crate loses and doubles
-//! times when it is given a zone with daylight saving.
+//! It says whether an expression is valid, what is odd about it, and which local times it matches. Which instants
+//! these are is said in `schedule/calendar.rs`: the crate loses and doubles times when it is given a zone with
+//! daylight saving. What becomes of a slot is decided in `schedule/slot.rs`. Nothing here looks at a clock.
+
+mod calendar;
+#[cfg(test)]
+mod oracle;
+mod slot;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::str::FromStr;
 
 use chrono::{NaiveDateTime, TimeZone, Utc};
+
+pub use self::calendar::{Change, Slots, change_between, local};
+pub use self::slot::{
+    Change as RowChange, Last, Missed, Pausing, Pending, Rule, ScheduleKey, Skip, Skipped, SlotOutcome,
+    State, Verdict, decide,
+};
 
 /// A cron expression that is valid.
 #[derive(Debug, Clone)]
@@ -17,6 +28,9 @@ pub struct Schedule {
     parts: Vec<cron::Schedule>,
     /// What is allowed but probably not meant.
     pub warnings: Vec<String>,
+    /// Whether its hour field covers the whole day: then it follows the clock through a change of daylight saving, and
+    /// else it names times of the day, of which each happens once.
+    pub interval_like: bool,
 }
 
 struct Field {
@@ -101,7 +115,7 @@ impl FromStr for Schedule {
             );
             parts.push(cron::Schedule::from_str(&quartz).map_err(|error| format!("`{text}`: {error}"))?);
         }
-        let schedule = Schedule { parts, warnings };
+        let schedule = Schedule { parts, warnings, interval_like: sets[1].len() == 24 };
         let probe = NaiveDateTime::default();
         if schedule.next_local(probe).is_none() {
             return Err("this date never occurs".into());
@@ -125,7 +139,15 @@ impl Schedule {
         let dressed = Utc.from_utc_datetime(&after);
         self.parts.iter().filter_map(|part| part.after(&dressed).next()).map(|at| at.naive_utc()).min()
     }
+
+    /// Whether day of month and day of week are both restricted, so that either one is enough.
+    pub fn either_day(&self) -> bool {
+        self.parts.len() > 1
+    }
 }
+
+/// The version of the time zones that are compiled in.
+pub const TZDATA: &str = chrono_tz::IANA_TZDB_VERSION;
 
 fn list(values: impl Iterator<Item = u32>) -> String {
     values.map(|value| value.to_string()).collect::<Vec<_>>().join(",")

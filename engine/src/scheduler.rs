@@ -10,6 +10,7 @@
 mod attempt;
 mod handle;
 mod input;
+mod slots;
 mod supervise;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,19 +28,22 @@ pub use self::handle::{
 };
 pub(crate) use self::handle::{seal, supplied};
 use self::input::{Input, Report};
+pub use self::slots::SlotNews;
+pub(crate) use self::slots::{Fire, SlotAnswer, SlotWork};
 use crate::approval::ROLE;
 use crate::bundle::Bundle;
 use crate::clock::{Clock, Timestamp, show_duration};
 use crate::concurrency::{ActiveRuns, Arrival, Blocker, admit, arrive, holder, waits_for};
 use crate::graph::{Graphs, OnFailure, TaskNode};
 use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
-use crate::journal::{self, Journal, Together};
+use crate::journal::{self, Journal, Row, Together};
 use crate::ledger::{Deed, DeedRecord, Standing};
 use crate::logs::{LogLine, Logs, bounded};
 use crate::run::{
     Command, Consent, Event, HoldAnswer, LOOK_AGAIN, Origin, Outcome, Record, Run, RunState, TaskState,
     Trigger, WaitingFor, decide,
 };
+use crate::schedule::{ScheduleKey, Skip, State};
 use crate::task::{Ask, ErrorKind, Outputs, Progress, Registry, SecretSource, TaskContext, TaskError};
 use crate::view::{self, RunView, Waits};
 use crate::workflow::PolicyFile;
@@ -91,6 +95,8 @@ pub enum Update {
     },
     /// A deed that is on disk.
     Deed(Arc<DeedRecord>),
+    /// Slots that were skipped.
+    Slot(Arc<SlotNews>),
     /// A line of a run's log.
     Log {
         /// The run.
@@ -122,6 +128,7 @@ struct Scheduler {
     shared: Arc<Shared>,
     sender: mpsc::Sender<Input>,
     standing: Standing,
+    schedules: BTreeMap<ScheduleKey, State>,
     runs: ActiveRuns,
     bundles: HashMap<RunId, Arc<Bundle>>,
     live: HashMap<(RunId, TaskName), Live>,
@@ -144,6 +151,10 @@ type Answer = Box<dyn FnOnce(Result<(), &journal::Error>) + Send>;
 struct Turn {
     records: Vec<Record>,
     deeds: Vec<DeedRecord>,
+    rows: Vec<Row>,
+    /// Schedules whose state has changed.
+    touched: BTreeSet<ScheduleKey>,
+    news: Vec<SlotNews>,
     effects: Vec<Effect>,
     answers: Vec<Answer>,
 }
@@ -255,6 +266,7 @@ impl Scheduler {
                 self.submit(*run, *record, bundle, default, answer, turn);
             }
             Input::Deed { deed, answer } => self.deed(*deed, answer, turn),
+            Input::Slots { work, answer } => self.slots(*work, answer, turn),
             Input::AttemptEnded { run, task, attempt, result } => {
                 self.attempt_ended(run, &task, attempt, result, turn)
             }
@@ -361,15 +373,31 @@ impl Scheduler {
         turn: &mut Turn,
     ) {
         let id = run.id;
-        let (supersedes, replaces) = match arrive(&self.runs, &run, default) {
-            Arrival::Refused(blocker) => {
-                let _ = answer.send(Err(SubmitError::Busy(blocker)));
-                return;
-            }
-            Arrival::Enter { supersedes, replaces } => (supersedes, replaces),
-        };
+        let arrival = arrive(&self.runs, &run, None, default);
+        if let Arrival::Refused(blocker) = arrival {
+            let _ = answer.send(Err(SubmitError::Busy(blocker)));
+            return;
+        }
+        self.place(run, record, bundle, arrival, turn);
+        turn.answers.push(Box::new(move |written| {
+            let answered = written.map(|()| id).map_err(|error| SubmitError::Journal(error.clone()));
+            let _ = answer.send(answered);
+        }));
+    }
+
+    /// Gives a new run its place: others make way as it was said.
+    fn place(&mut self, run: Run, record: Record, bundle: Arc<Bundle>, arrival: Arrival, turn: &mut Turn) {
+        let id = run.id;
+        let Arrival::Enter { policy, supersedes, replaces } = arrival else { return };
         for old in supersedes {
-            let reason = Some(format!("superseded by run {id}"));
+            let (skip, words) = match policy {
+                PolicyFile::Replace => (Skip::Replaced, "replaced"),
+                _ => (Skip::Superseded, "superseded"),
+            };
+            let reason = Some(format!("{words} by run {id}"));
+            if self.slot_is_open(old) {
+                self.count_slot(old, Some(skip), turn);
+            }
             self.record(old, Event::CancelRequested { actor: "graylane".into(), reason, now: true }, turn);
         }
         for old in replaces {
@@ -386,10 +414,6 @@ impl Scheduler {
         self.runs.insert(id, run);
         self.changed.insert(id);
         turn.records.push(record);
-        turn.answers.push(Box::new(move |written| {
-            let answered = written.map(|()| id).map_err(|error| SubmitError::Journal(error.clone()));
-            let _ = answer.send(answered);
-        }));
     }
 
     fn cancel(
@@ -411,6 +435,10 @@ impl Scheduler {
             Some(_) => CancelAnswer::Cancelling,
         };
         if verdict == CancelAnswer::Cancelling {
+            if self.slot_is_open(id) {
+                // It had its run, and a person ended it.
+                self.count_slot(id, None, turn);
+            }
             self.record(id, Event::CancelRequested { actor, reason, now }, turn);
         }
         turn.answers.push(Box::new(move |written| {
@@ -608,6 +636,9 @@ impl Scheduler {
                 break;
             }
             for id in admitted {
+                if self.slot_is_open(id) {
+                    self.count_slot(id, None, turn);
+                }
                 self.record(id, Event::RunAdmitted, turn);
             }
         }
@@ -763,9 +794,10 @@ impl Scheduler {
     }
 
     /// Writes what the turn decided, then does it. `false` when it could not be written.
-    async fn finish(&mut self, turn: Turn) -> bool {
-        let Turn { records, deeds, effects, answers } = turn;
-        let together = Together { records: records.clone(), deeds: deeds.clone(), rows: Vec::new() };
+    async fn finish(&mut self, mut turn: Turn) -> bool {
+        self.touched_rows(&mut turn);
+        let Turn { records, deeds, rows, news, effects, answers, .. } = turn;
+        let together = Together { records: records.clone(), deeds: deeds.clone(), rows };
         let written = if together.is_empty() { Ok(()) } else { self.parts.journal.write(together).await };
         if let Err(error) = written {
             tracing::error!(%error, "the journal cannot be written: nothing new starts");
@@ -784,6 +816,7 @@ impl Scheduler {
             // Nobody may be watching.
             let _ = self.shared.updates.send(Update::Deed(Arc::new(deed)));
         }
+        self.tell_slots(news);
         for answer in answers {
             answer(Ok(()));
         }

@@ -196,6 +196,9 @@ pub struct TaskError {
     /// What to do about it.
     #[serde(default)]
     pub hint: Option<String>,
+    /// What it had found out before that, by the names of its outputs. It is shown; no expression sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Box<Map<String, Value>>>,
 }
 
 /// Whether another attempt may mend an error.
@@ -211,19 +214,23 @@ pub enum ErrorKind {
 }
 
 impl TaskError {
+    fn new(kind: ErrorKind, message: String) -> Self {
+        TaskError { kind, message, details: Vec::new(), hint: None, values: None }
+    }
+
     /// An error that a later attempt may mend.
     pub fn transient(message: impl Into<String>) -> Self {
-        TaskError { kind: ErrorKind::Transient, message: message.into(), details: Vec::new(), hint: None }
+        TaskError::new(ErrorKind::Transient, message.into())
     }
 
     /// An error that no later attempt will mend.
     pub fn permanent(message: impl Into<String>) -> Self {
-        TaskError { kind: ErrorKind::Permanent, message: message.into(), details: Vec::new(), hint: None }
+        TaskError::new(ErrorKind::Permanent, message.into())
     }
 
     /// An error on which a person is to say how it goes on.
     pub fn hold(message: impl Into<String>) -> Self {
-        TaskError { kind: ErrorKind::Hold, message: message.into(), details: Vec::new(), hint: None }
+        TaskError::new(ErrorKind::Hold, message.into())
     }
 
     /// The same, with more lines.
@@ -235,6 +242,12 @@ impl TaskError {
     /// The same, with what to do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same, with what was found out before it.
+    pub fn values(mut self, values: Map<String, Value>) -> Self {
+        self.values = Some(Box::new(values));
         self
     }
 }

@@ -3,7 +3,13 @@
 //! ```text
 //! sources (the program's side) --watch--> Catalogue --> here: which slots are due --> the scheduler's loop
 //! ```
-//! The catalogue is plain data: whoever reads files fills it and publishes it whole. Nothing here reads a file.
+//! `trigger/driver.rs` decides slots when they are due, `trigger/history.rs` tells what became of them. The catalogue is
+//! plain data: whoever reads files fills it and publishes it whole. Nothing here reads a file.
+
+mod driver;
+mod history;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,6 +22,9 @@ use crate::document::Problem;
 use crate::graph::Graph;
 use crate::id::{Digest, SourceName, WorkflowUid};
 use crate::run::Sourced;
+
+pub use self::driver::{Driver, Frozen, Options};
+pub use self::history::{Figures, ScheduleLine, SlotLine, SlotQuery, figures, schedules, slots};
 
 /// All that is known of workflows, from every source. A new one replaces the old one as a whole.
 #[derive(Debug, Clone, Default)]

@@ -18,7 +18,8 @@ use crate::clock::{Timestamp, rfc3339};
 use crate::id::{Digest, RunId, TaskName};
 pub use crate::run::RunSummary;
 use crate::run::{
-    Consent, Ending, Origin, Outcome, Record, Run, RunState, Sourced, TaskRun, TaskState, Trigger, WaitingFor,
+    Consent, Ending, Origin, Outcome, Record, Run, RunState, Slot, Sourced, TaskRun, TaskState, Trigger,
+    WaitingFor,
 };
 use crate::task::{Action, Outputs, Plan, TaskError};
 
@@ -48,6 +49,9 @@ pub struct RunView {
     /// The run that it follows on, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// The slot that it is the run of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
     /// The run that takes it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undone_by: Option<RunId>,
@@ -231,6 +235,7 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
         outcome,
         reason,
         origin: run.submitted.origin.clone(),
+        slot: run.submitted.trigger.slot().cloned(),
         undone_by: run.undone_by,
         inputs: run.submitted.inputs.clone(),
         tasks: run

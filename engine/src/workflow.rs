@@ -117,10 +117,21 @@ pub struct TriggerFile {
     /// What happens to moments that were missed.
     #[serde(default)]
     pub missed: Option<MissedFile>,
-    /// How late a run may start.
+    /// How late a run may start and still be on time; five minutes where nothing is said.
     #[serde(default)]
     #[schemars(regex(pattern = crate::clock::DURATION_PATTERN), extend("x-expected" = "a duration is a number and a unit, as in `90s`, `10m` or `1h30m`"))]
     pub start_deadline: Option<String>,
+    /// How old a moment that is made up for may be; a day where nothing is said.
+    #[serde(default)]
+    #[schemars(regex(pattern = crate::clock::DURATION_PATTERN), extend("x-expected" = "a duration is a number and a unit, as in `90s`, `10m` or `1h30m`"))]
+    pub catchup_window: Option<String>,
+    /// How many missed moments are made up for at most, the newest; ten where nothing is said.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_catchup: Option<u32>,
+    /// Whether the last moment that fell into a freeze of an environment is made up for when the freeze ends.
+    #[serde(default)]
+    pub defer: bool,
     /// How far starts are spread.
     #[serde(default)]
     #[schemars(regex(pattern = crate::clock::DURATION_PATTERN), extend("x-expected" = "a duration is a number and a unit, as in `90s`, `10m` or `1h30m`"))]

@@ -15,6 +15,7 @@ mod job;
 mod life;
 mod pod;
 mod replicaset;
+mod script;
 
 use std::time::Duration;
 

@@ -4,8 +4,8 @@
 use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
 use super::route::{Route, get, post};
 use super::{
-    audit, diff, environment, freezes, lanes, observe, runs, site, status, store, stream, system, tokens,
-    workflows,
+    audit, diff, environment, freezes, lanes, observe, runs, schedules, site, status, store, stream, system,
+    tokens, workflows,
 };
 
 /// Every route: who may, its name, what it is for, the handler.
@@ -137,6 +137,8 @@ pub(crate) fn table() -> Vec<Route> {
         get("/api/v1/audit", Viewer, "listAudit", "Who did what, oldest first", audit::entries),
         get("/api/v1/audit/head", Viewer, "getAuditHead", "The end of the audit log", audit::head),
         post("/api/v1/audit/verify", Viewer, "verifyAudit", "Follow the whole history", audit::verify).long(),
+        get("/api/v1/schedules", Viewer, "listSchedules", "How schedules stand", schedules::list),
+        get("/api/v1/slots", Viewer, "listSlots", "What became of slots, newest first", schedules::slots),
         get("/api/v1/store", Viewer, "getStore", "What the store holds", store::statistics),
         post("/api/v1/store/check", Admin, "checkStore", "Read every byte that is kept", store::check).long(),
         post("/api/v1/store/backup", Owner, "backUpStore", "Write everything to a file here", store::backup)

@@ -134,6 +134,23 @@ pub(crate) struct AuditPart {
     pub(crate) limit: Option<usize>,
 }
 
+/// Which slots.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SlotPart {
+    /// Of this schedule or workflow, or of the schedule `SOURCE/WORKFLOW/SCHEDULE`.
+    #[serde(default)]
+    pub(crate) schedule: Option<String>,
+    /// With this in its outcome.
+    #[serde(default)]
+    pub(crate) outcome: Option<String>,
+    /// Not older than this moment, in RFC 3339.
+    #[serde(default)]
+    pub(crate) since: Option<String>,
+    #[serde(default)]
+    pub(crate) limit: Option<usize>,
+}
+
 /// An entry of the audit log, told.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct AuditLine {

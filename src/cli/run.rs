@@ -17,9 +17,29 @@ pub(crate) struct RunArgs {
 }
 
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
+    if let Some(name) = args.workflow.by_name() {
+        return by_name(context, &name, &args.workflow).await;
+    }
     let asked = submission(context, &args.workflow, Mode::Begin)?;
     let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
     let submitted = access.client.post("/api/v1/runs", &asked).await;
+    carry_on(context, access, submitted).await
+}
+
+/// A workflow of the daemon's sources: its last good revision, as the daemon has it.
+async fn by_name(context: &Context, name: &str, args: &WorkflowArgs) -> Result<u8, Failure> {
+    let (known, daemon) = super::workflows::known(context).await?;
+    let workflow = super::workflows::one(&known, name)?;
+    if !daemon {
+        return Err(Failure::refused(format!(
+            "`{name}` is no file, and no daemon answers that knows workflows by name"
+        ))
+        .hint(format!("start `graylane serve`, or name the file: {}", workflow.path)));
+    }
+    let path = format!("/api/v1/workflows/{}/{}/runs", workflow.source, workflow.name);
+    let asked = args.request();
+    let access = Access::open(&context.settings, Mode::Begin, tell()).await?;
+    let submitted = access.client.post(&path, &asked).await;
     carry_on(context, access, submitted).await
 }
 

@@ -14,6 +14,7 @@ use super::runs::run_path;
 use super::{Context, Failure, Output, json, print, tell};
 use crate::access::Access;
 use crate::progress::summary;
+use crate::samples;
 
 /// Which run, and how much of it.
 #[derive(Debug, Args)]
@@ -68,6 +69,10 @@ pub(crate) async fn run(context: &Context, args: ShowArgs) -> Result<u8, Failure
                 log.iter().for_each(|line| print(&super::runs::log_line(line)));
             }
             print(&summary(&view, context.colours));
+            let samples = samples::tables(&view);
+            if !samples.is_empty() {
+                print(&samples);
+            }
         }
     }
     Ok(0)
@@ -141,10 +146,6 @@ fn attempts(view: &RunView) -> String {
                 lines.push(format!("  {}  {:<10} {}", step.at, step.kind, step.what));
             }
             lines.extend(attempt.error.iter().map(|error| format!("  {}", error.message)));
-        }
-        let checks = task.outputs.as_ref().and_then(|outputs| outputs.values.get("checks"));
-        for check in checks.and_then(Value::as_array).into_iter().flatten() {
-            lines.push(format!("  check  {check}"));
         }
     }
     lines.join("\n")

@@ -58,6 +58,7 @@ fn every_variable_reaches_its_setting() {
             .variable("GRAYLANE_TLS_CERTIFICATE", "c.pem")
             .variable("GRAYLANE_TLS_KEY", "k.pem")
             .variable("GRAYLANE_ALLOW_INSECURE", "true")
+            .variable("GRAYLANE_ANONYMOUS", "viewer")
             .variable("GRAYLANE_DRAIN", "5s")
             .variable("GRAYLANE_RETENTION_AGE", "90d")
             .variable("GRAYLANE_RETENTION_RUNS", "7")

@@ -4,6 +4,7 @@
 //! its workflow along. Two files of one name are wrong both, and what was good of that name stays.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use graylane_engine::clock::Timestamp;
@@ -54,14 +55,17 @@ pub(crate) fn judge(
     taken: &BTreeMap<WorkflowName, Taken>,
     check: impl Fn(&str, &[u8]) -> Checked,
 ) -> Verdict {
+    let attached = attached(found);
+    let files: Vec<&(String, Vec<u8>)> =
+        found.files.iter().filter(|(path, _)| !attached.contains(path)).collect();
     let mut checked: Vec<(String, Checked)> =
-        found.files.iter().map(|(path, bytes)| (path.clone(), check(path, bytes))).collect();
+        files.iter().map(|(path, bytes)| (path.clone(), check(path, bytes))).collect();
     check_names(&mut checked);
     let mut verdict = Verdict::default();
     let mut stay = BTreeSet::new();
     let of_path =
         |path: &str| taken.iter().find(|(_, known)| known.path == path).map(|(name, _)| name.clone());
-    for ((path, checked), (_, bytes)) in checked.into_iter().zip(&found.files) {
+    for ((path, checked), (_, bytes)) in checked.into_iter().zip(files) {
         if let Some(graph) = checked.graph {
             let name = graph.name.clone();
             verdict.problems.entry(name.clone()).or_default().extend(checked.problems);
@@ -93,6 +97,15 @@ pub(crate) fn judge(
     verdict.gone = gone.cloned().collect();
     verdict.problems.retain(|_, problems| !problems.is_empty());
     verdict
+}
+
+/// The files that others name as patches or manifests: they are no workflows, even where they lie among them.
+fn attached(found: &Found) -> BTreeSet<String> {
+    let named = found.files.iter().flat_map(|(path, bytes)| {
+        let folder = Path::new(path).parent().unwrap_or(Path::new("")).to_owned();
+        graylane_tasks::attached::paths(bytes).into_iter().map(move |named| folder.join(named))
+    });
+    named.map(|path| path.components().collect::<PathBuf>().display().to_string()).collect()
 }
 
 #[cfg(test)]

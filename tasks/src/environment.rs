@@ -3,6 +3,8 @@
 //! Files are gathered into a bundle once, with the data of Secrets replaced; everything later reads the
 //! bundle. Nothing here talks to a cluster.
 
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::checks::{Basic, Checks, Prometheus, Verified};
 use crate::manifest::{self, kind, map_at};
 use crate::rollout::{Patience, RolloutFile};
 use crate::secret::{DigestKey, redact};
@@ -69,6 +72,15 @@ pub struct Environment {
     /// Field managers whose fields prod-deploy takes over without being told.
     #[serde(default = "default_take_over")]
     pub take_over: Vec<String>,
+    /// What checks may reach and run besides the gateway and the cluster.
+    #[serde(default, skip_serializing_if = "Checks::is_empty")]
+    pub checks: Checks,
+    /// Where prometheus checks ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<Prometheus>,
+    /// Whether prod-deploy takes only images that were verified in a lane.
+    #[serde(default)]
+    pub verified: Verified,
 }
 
 /// A time in which nothing is deployed.
@@ -101,6 +113,13 @@ impl Environment {
         }
         Ok(None)
     }
+}
+
+/// Why an environment of a bundle is frozen at this moment, in words; `None` where it is not, or is not known.
+pub fn frozen(bundle: &Bundle, name: &str, now: Timestamp) -> Option<String> {
+    let site = Site::load(bundle, name).ok()?;
+    let freeze = site.environment.frozen(now).ok()??;
+    Some(format!("until {}: {}", freeze.until, freeze.reason))
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

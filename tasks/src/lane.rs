@@ -24,7 +24,7 @@ use graylane_engine::schema::{list, nearest};
 use serde_json::{Map, Value, json};
 
 use self::labels::{
-    ANNOTATION_BASELINE_HASH, ANNOTATION_CONFIG_HASH, ANNOTATION_ORIGIN, APP_NAME, GRAY_TYPE, ORIGINAL,
+    ANNOTATION_CONFIG_HASH, ANNOTATION_MANIFEST_HASH, ANNOTATION_ORIGIN, APP_NAME, GRAY_TYPE, ORIGINAL,
     SERVICE_NAME, SERVICE_TAG, TYPE, VERSION,
 };
 use self::patch::{Change, Patch};
@@ -236,7 +236,7 @@ fn copied(copy: &Copy<'_>) -> Result<Rendered, Vec<String>> {
         }
         let annotations = map_at(&mut gray, &["metadata", "annotations"]);
         annotations.insert(ANNOTATION_ORIGIN.into(), name(object).into());
-        annotations.insert(ANNOTATION_BASELINE_HASH.into(), baseline_hash(object).into());
+        annotations.insert(ANNOTATION_MANIFEST_HASH.into(), baseline_hash(object).into());
         objects.push(sorted(&gray));
     }
     if wrong.is_empty() { Ok(Rendered { objects, shared, notes }) } else { Err(wrong) }
@@ -349,7 +349,7 @@ fn edited(copy: &Copy<'_>, file: &[Value]) -> Result<Rendered, Vec<String>> {
         let annotations = map_at(&mut gray, &["metadata", "annotations"]);
         if let Some(baseline) = baseline {
             let now = baseline_hash(baseline);
-            let then = annotations.entry(ANNOTATION_BASELINE_HASH).or_insert_with(|| now.clone().into());
+            let then = annotations.entry(ANNOTATION_MANIFEST_HASH).or_insert_with(|| now.clone().into());
             if then.as_str() != Some(&now) {
                 notes.push(format!("{at} was edited over a baseline that has changed since: render it anew"));
             }

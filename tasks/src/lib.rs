@@ -5,6 +5,7 @@
 //!   attached                           files that a workflow names: patches, edited manifests
 //!   lane (route, patch, leak, around)  a gray copy, rendered from its baseline; what it may stand beside
 //!   cluster, rollout, inventory        what a cluster is asked and told
+//!   verified                           what was verified in a lane, and whether production gets that
 //!   mse_gray_deploy, generic_verify,   the types: a new one is a new file, and a line in `register`
 //!   prod_deploy, mse_gray_offline
 //! ```
@@ -26,6 +27,7 @@ pub mod renewal;
 pub mod rollout;
 pub mod secret;
 pub mod spec;
+pub mod verified;
 
 use std::sync::Arc;
 

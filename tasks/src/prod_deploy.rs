@@ -18,11 +18,12 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ApplyError, Cluster, Clusters, FIELD_MANAGER, full_name};
-use crate::environment::{Site, deployment};
+use crate::environment::{Site, Verified, deployment};
+use crate::generic_verify;
 use crate::inventory;
 use crate::lane::labels::{ANNOTATION_CONFIG_HASH, GRAY_TYPE, TYPE};
 use crate::lane::leak::{Pods, leaks};
-use crate::lane::{config_hash, set_images};
+use crate::lane::{baseline_hash, config_hash, set_images};
 use crate::manifest::{ObjectRef, clean, images, kind, map_at, name, namespace, sorted, texts};
 use crate::mse_gray_deploy::{change, must_exist, refuse, shown_images, unprobed};
 use crate::rollout::{Expect, follow, probed, running_images};
@@ -30,6 +31,7 @@ use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
     self, ServiceWith, check_environment, check_images, check_service, check_services, images_value,
 };
+use crate::verified::{Judged, copies, digest, judge, short};
 
 /// The task type.
 pub struct ProdDeploy {
@@ -65,6 +67,9 @@ struct With {
     /// Field managers whose fields are taken although they conflict.
     #[serde(default)]
     force: Vec<String>,
+    /// Whether only images are taken that were verified in a lane; the environment may ask for it too.
+    #[serde(default)]
+    verified: Verified,
 }
 
 /// Whether a failure takes back what was written.
@@ -90,6 +95,9 @@ struct Body {
 struct Planned {
     service: String,
     objects: Vec<Write>,
+    /// The images that were verified, by container: what its pods should run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    verified: BTreeMap<String, String>,
 }
 
 /// One object to write.
@@ -166,7 +174,7 @@ impl Task for ProdDeploy {
         let site = spec::site(cx, &with.environment)?;
         spec::thawed(cx, &site)?;
         let cluster = self.clusters.connect(&site).await?;
-        Planner { with: &with, site: &site, cluster: &cluster, key: &self.key }.plan().await
+        Planner { cx, with: &with, site: &site, cluster: &cluster, key: &self.key }.plan().await
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
@@ -236,7 +244,11 @@ impl TakenBack {
     }
 }
 
+/// A service, and its objects with what stands there now.
+type Found = (String, Vec<(Value, Option<Value>)>);
+
 struct Planner<'p> {
+    cx: &'p TaskContext,
     with: &'p With,
     site: &'p Site,
     cluster: &'p Cluster,
@@ -257,6 +269,7 @@ impl Planner<'_> {
             }
         }
         refuse(wrong)?;
+        let mut verified = self.verified(&mut services, &mut plan).await?;
         let all: Vec<&Value> =
             services.iter().flat_map(|(_, objects)| objects).map(|(object, _)| object).collect();
         self.leak_test(&all).await?;
@@ -276,7 +289,8 @@ impl Planner<'_> {
                 let before = live.as_ref().and_then(|live| before(live, &object, &dry, self.key));
                 writes.push(Write { object, before, force });
             }
-            planned.push(Planned { service, objects: writes });
+            let verified = verified.remove(&service).unwrap_or_default();
+            planned.push(Planned { service, objects: writes, verified });
         }
         if plan.changes.iter().all(|change| change.action == Action::Keep) {
             plan.warnings.push("nothing changes: production is as it should be".into());
@@ -347,6 +361,72 @@ impl Planner<'_> {
             objects.push((object, live));
         }
         Ok(if wrong.is_empty() { Ok(objects) } else { Err(wrong) })
+    }
+
+    /// Whether production is about to get what was verified in a lane: gives these images by service and container.
+    /// Where it must be, a tag becomes the digest that was verified, and everything else is refused.
+    async fn verified(
+        &self,
+        services: &mut [Found],
+        plan: &mut Plan,
+    ) -> Result<BTreeMap<String, BTreeMap<String, String>>, TaskError> {
+        let required = self.with.verified.max(self.site.environment.verified) == Verified::Required;
+        let copies = copies(self.cluster, &format!("{TYPE}={GRAY_TYPE}")).await?;
+        let mut found: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for (service, objects) in services {
+            let baseline =
+                self.site.service(service).ok().and_then(|manifest| deployment(service, manifest).ok());
+            let baseline = baseline.map(baseline_hash).unwrap_or_default();
+            let in_lanes = copies.iter().any(|copy| copy.service == *service);
+            for (object, live) in objects.iter_mut().filter(|(object, _)| kind(object) == "Deployment") {
+                let before = live.as_ref().map(images).unwrap_or_default();
+                let mut pinned = BTreeMap::new();
+                for (container, image) in images(object) {
+                    // What production runs already is not on its way there.
+                    if before.get(&container) == Some(&image) {
+                        continue;
+                    }
+                    match judge(service, &container, &image, &baseline, &copies) {
+                        Judged::Verified { image: exact, tag } => {
+                            if required && digest(&image).is_none() {
+                                plan.warnings.push(format!(
+                                    "{service}: `{image}` becomes {}, which was verified in lane `{tag}`",
+                                    short(&exact)
+                                ));
+                                pinned.insert(container.clone(), exact.clone());
+                            }
+                            found.entry(service.clone()).or_default().insert(container, exact);
+                        }
+                        Judged::Not(why) => {
+                            let shown = short(&image);
+                            let words =
+                                format!("service `{service}`: image `{shown}` was not verified: {why}");
+                            if required && !self.will_be_verified() {
+                                wrong.push(words);
+                            } else if required || in_lanes {
+                                plan.warnings.push(words);
+                            }
+                        }
+                    }
+                }
+                if let Some(template) = object.pointer_mut("/spec/template") {
+                    set_images(template, &pinned, &BTreeMap::new());
+                }
+            }
+        }
+        refuse(wrong).map_err(|error| {
+            error.hint("deploy it to a lane, verify it there, and promote it before the lane is taken down")
+        })?;
+        Ok(found)
+    }
+
+    /// In a plan that is only shown: whether a task before this one would verify a lane here.
+    fn will_be_verified(&self) -> bool {
+        self.cx.assumed.iter().any(|plan| {
+            serde_json::from_value::<generic_verify::Body>(plan.body.clone())
+                .is_ok_and(|body| body.environment == self.with.environment)
+        })
     }
 
     /// No Service, as it will be, may send production's requests to a lane, or a lane's to production.
@@ -477,6 +557,22 @@ pub(crate) fn without_nulls(mut value: Value) -> Value {
     value
 }
 
+/// What production runs in the place of what was verified: a tag that was pushed again in between.
+fn pushed_again(planned: &Planned, running: &BTreeMap<String, String>) -> Vec<String> {
+    let other = planned.verified.iter().filter_map(|(container, verified)| {
+        let runs = running.get(container)?;
+        (digest(runs).is_some() && digest(runs) != digest(verified)).then(|| {
+            format!(
+                "production {}: its image was pushed again since it was verified: it runs {}, and {} was verified",
+                planned.service,
+                short(runs),
+                short(verified)
+            )
+        })
+    });
+    other.collect()
+}
+
 /// The part of an object that a rollback writes back: a pod template, or the content.
 fn part(kind: &str) -> Option<&'static str> {
     match kind {
@@ -544,7 +640,9 @@ impl Deploy<'_> {
             let Some(deployment) = deployment else { continue };
             let seen = self.follow(&deployment, &self.cx.cancel).await?;
             report.push(format!("production {}: {}", planned.service, shown_images(&images(&deployment))));
-            values.insert(planned.service.clone(), images_value(&running_images(&seen)));
+            let running = running_images(&seen);
+            report.extend(pushed_again(planned, &running));
+            values.insert(planned.service.clone(), images_value(&running));
         }
         let mut outputs = Outputs { values: Map::new(), report };
         outputs.values.insert("images".into(), Value::Object(values));

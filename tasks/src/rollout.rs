@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::judge::{Expect, Failure, Seen, Signals, Verdict, has_agent, judge, running_images};
+pub(crate) use self::judge::{PodSigns, by_digest, pod_signs};
 pub use self::patience::{Patience, RolloutFile};
 use crate::cluster::Cluster;
 use crate::manifest::{name, texts, uid};

@@ -58,6 +58,10 @@ fn long() -> Done {
     cargo("the crash matrix", &[&matrix[..], &["--", "--nocapture"]].concat(), &all)?;
     let model = ["test", "--release", "--locked", "--package", "graylane-engine", "scheduler::tests::model"];
     cargo("the reference model", &model, &[("GRAYLANE_MODEL_CASES", "5000")])?;
+    let soak = ["test", "--release", "--locked", "--package", "graylane-engine", "trigger::tests::soak"];
+    for seed in ["1", "2", "3", "4", "5"] {
+        cargo("a year of schedules", &soak, &[("GRAYLANE_SOAK_SEED", seed)])?;
+    }
     torture("release", &["--kills", "100", "--cuts", "20", "--write", "docs/reports/durability.md"])
 }
 

@@ -316,15 +316,25 @@ impl<'c> Check<'c> {
             let pointer = format!("/triggers/{index}");
             let name = match trigger.get("name").and_then(Value::as_str) {
                 Some(name) => name.to_owned(),
-                None => format!("cron-{}", index + 1),
+                None => {
+                    let none = serde_json::Map::new();
+                    super::unnamed(
+                        trigger.get("cron").and_then(Value::as_str).unwrap_or_default(),
+                        trigger.get("timezone").and_then(Value::as_str),
+                        trigger.get("inputs").and_then(Value::as_object).unwrap_or(&none),
+                    )
+                }
             };
             if names.contains(&name) {
-                let message = format!("two triggers are called `{name}`");
+                let message = match trigger.get("name") {
+                    Some(_) => format!("two triggers are called `{name}`"),
+                    None => "two triggers without a name are the same: give each a name".to_owned(),
+                };
                 let finding = Finding::at(format!("{pointer}/name"), message);
                 self.findings.push(finding.label("another trigger has this name already"));
             }
             names.insert(name);
-            for key in ["start_deadline", "jitter"] {
+            for key in ["start_deadline", "jitter", "catchup_window"] {
                 self.duration(&format!("{pointer}/{key}"));
             }
             if let Some(cron) = trigger.get("cron").and_then(Value::as_str) {
@@ -862,7 +872,8 @@ enum Place {
 }
 
 /// What an expression sees of the run.
-pub(crate) const RUN_KEYS: [&str; 5] = ["id", "workflow", "revision", "submitted_at", "actor"];
+pub(crate) const RUN_KEYS: [&str; 8] =
+    ["id", "workflow", "revision", "submitted_at", "actor", "trigger", "nominal", "actual"];
 
 const FUNCTIONS: [&str; 31] = [
     "size",

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::state::Skipped;
 use crate::clock::Timestamp;
-use crate::id::{Attempt, Digest, RunId, Seq, SourceName, TaskName, WorkflowName};
+use crate::id::{Attempt, Digest, RunId, Seq, SourceName, TaskName, WorkflowName, WorkflowUid};
+use crate::schedule::ScheduleKey;
 use crate::task::{Ask, Outputs, TaskError};
 
 /// One entry of the journal.
@@ -294,10 +295,13 @@ impl Event {
         }
     }
 
-    /// What no other run may have: the name of the wish.
+    /// What no other run may have: the name of the wish, the slot.
     pub fn unique(&self) -> Vec<String> {
         match self {
-            Event::RunSubmitted { key: Some(key), .. } => vec![key.unique()],
+            Event::RunSubmitted { key, trigger, workflow, .. } => {
+                let slot = trigger.slot().map(|slot| slot.key(workflow).slot(slot.nominal));
+                key.iter().map(Key::unique).chain(slot).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -390,6 +394,34 @@ pub enum Trigger {
     Manual,
     /// The end of a run whose workflow says that a failure is taken back, or an answer that says so.
     Undo,
+    /// A slot of a schedule.
+    Schedule(Box<Slot>),
+}
+
+/// A slot of a schedule, and how its run came about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Slot {
+    /// The source of the workflow.
+    pub source: SourceName,
+    /// The trigger's name.
+    pub schedule: String,
+    /// The moment that the schedule names.
+    pub nominal: Timestamp,
+    /// When the run was really submitted.
+    pub actual: Timestamp,
+    /// Whether it starts late because `missed` or `defer` says so.
+    #[serde(default)]
+    pub catchup: bool,
+    /// The version of the time zones that the moment follows from.
+    pub tzdata: String,
+}
+
+impl Slot {
+    /// The schedule that it is of.
+    pub fn key(&self, workflow: &WorkflowName) -> ScheduleKey {
+        let workflow = WorkflowUid { source: self.source.clone(), name: workflow.clone() };
+        ScheduleKey { workflow, schedule: self.schedule.clone() }
+    }
 }
 
 /// How a run follows on another one, which is final.
@@ -489,11 +521,21 @@ pub struct Consent {
 }
 
 impl Trigger {
+    /// The slot, where it is one.
+    pub fn slot(&self) -> Option<&Slot> {
+        match self {
+            Trigger::Schedule(slot) => Some(slot),
+            Trigger::Manual | Trigger::Undo => None,
+        }
+    }
+
     /// One word.
     pub fn kind(&self) -> &'static str {
         match self {
             Trigger::Manual => "manual",
             Trigger::Undo => "undo",
+            Trigger::Schedule(slot) if slot.catchup => "catchup",
+            Trigger::Schedule(_) => "schedule",
         }
     }
 }

@@ -129,7 +129,9 @@ fn within_bounds(outputs: Outputs) -> Result<Outputs, TaskError> {
 }
 
 fn told_briefly(error: TaskError) -> TaskError {
+    let fits = |values: &Box<_>| serde_json::to_string(values).is_ok_and(|text| text.len() <= OUTPUT_BYTES);
     TaskError {
+        values: error.values.filter(fits),
         message: bounded(error.message, LINE_BYTES),
         details: few(error.details),
         hint: error.hint.map(|hint| bounded(hint, LINE_BYTES)),

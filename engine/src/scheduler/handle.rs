@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::input::Input;
+use super::slots::{self, SlotAnswer, SlotWork};
 use super::supervise::supervise;
 use super::{Parts, Scheduler, Shared, Update};
 use crate::bundle::Bundle;
@@ -280,6 +281,26 @@ impl Engine {
         let stopping = || self.broken().map_or(DeedError::Stopping, DeedError::Journal);
         self.inbox.send(Input::Deed { deed: Box::new(deed), answer }).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())?
+    }
+
+    /// Carries out what was decided of a schedule's slots.
+    pub(crate) async fn slots(&self, work: SlotWork) -> SlotAnswer {
+        let (answer, answered) = oneshot::channel();
+        let input = Input::Slots { work: Box::new(work), answer };
+        let broken = || {
+            let why =
+                self.broken().unwrap_or_else(|| journal::Error::Broken("the engine is stopping".into()));
+            SlotAnswer::Broken(why)
+        };
+        if self.inbox.send(input).await.is_err() {
+            return broken();
+        }
+        answered.await.unwrap_or_else(|_| broken())
+    }
+
+    /// What the engine is made of.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// How things stand: what is paused and frozen, and who has a token.
@@ -564,10 +585,12 @@ pub(super) fn scheduler(
     let deeds = parts.journal.deeds()?;
     let standing = Standing::fold(deeds.iter().map(|(deed, _)| deed))
         .map_err(|why| journal::Error::Damaged(format!("the ledger: {why}")))?;
+    let schedules = slots::states(&*parts.journal)?;
     shared.standing.send_replace(Arc::new(standing.clone()));
     Ok(Scheduler {
         parts: parts.clone(),
         standing,
+        schedules,
         shared: Arc::clone(shared),
         sender: sender.clone(),
         runs,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::handle::{Actor, CancelAnswer, DeedError, PersonAnswer, SubmitError};
+use super::slots::{SlotAnswer, SlotWork};
 use crate::bundle::Bundle;
 use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
 use crate::ledger::Deed;
@@ -28,6 +29,8 @@ pub(super) enum Input {
     },
     /// Something is done that belongs to no run.
     Deed { deed: Box<Deed>, answer: oneshot::Sender<Result<Seq, DeedError>> },
+    /// What was decided of a schedule's slots.
+    Slots { work: Box<SlotWork>, answer: oneshot::Sender<SlotAnswer> },
     /// An attempt is over.
     AttemptEnded { run: RunId, task: TaskName, attempt: Attempt, result: Result<Outputs, TaskError> },
     /// A running attempt wants something on disk.

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::handle::{CancelAnswer, DeedError, Mode, PersonAnswer, SubmitError, scheduler};
 use super::input::Input;
+use super::slots::SlotAnswer;
 use super::{Parts, Scheduler, Shared};
 use crate::journal;
 use crate::task::TaskError;
@@ -92,6 +93,9 @@ fn refuse(input: Input, why: &journal::Error) -> bool {
         }
         Input::Deed { answer, .. } => {
             let _ = answer.send(Err(DeedError::Journal(why.clone())));
+        }
+        Input::Slots { answer, .. } => {
+            let _ = answer.send(SlotAnswer::Broken(why.clone()));
         }
         Input::Cancel { answer, .. } => {
             let _ = answer.send(CancelAnswer::Broken(why.clone()));

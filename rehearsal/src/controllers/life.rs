@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Memory;
 use super::events::{Weight, emit};
 use super::image::{self, Image, NoImage};
+use super::script::{self, Script};
 use crate::kinds;
 use crate::object::{self, int, list, text};
 use crate::store::State;
@@ -31,6 +32,8 @@ pub(super) struct Container {
     last: Option<Value>,
     image: Option<Image>,
     started_at: String,
+    /// Lines of its log that come later in this run.
+    says: Vec<(Instant, String)>,
 }
 
 #[derive(Debug)]
@@ -81,6 +84,7 @@ impl Container {
             last: None,
             image: None,
             started_at: String::new(),
+            says: Vec::new(),
         };
         let Some(status) = status else { return container };
         container.restarts = int(status, "/restartCount").unwrap_or_default();
@@ -174,12 +178,18 @@ impl Container {
             Stage::Resumed => {
                 self.image = image::pull(state, &reference).ok().or(self.image.take());
                 let tag = self.image.as_ref().map(|image| image.tag.clone()).unwrap_or_default();
-                let exit = self.exit_plan(state, memory, pod, &tag).map(|(after, code)| (now + after, code));
+                let played = script::of(spec);
+                let exit = self.exit_plan(state, memory, pod, &tag, played.as_ref());
+                let exit = exit.map(|(after, code)| (now + after, code));
                 let ready_at = (!self.ready && !self.never_ready(pod, &tag)).then_some(now);
                 Some(Stage::Running { ready_at, exit })
             }
             Stage::Running { ready_at, exit } => {
                 let (ready_at, exit) = (*ready_at, *exit);
+                while let Some((_, line)) = self.says.first().filter(|(at, _)| due(memory, *at)) {
+                    add_log(state, pod, &self.name, line);
+                    self.says.remove(0);
+                }
                 if !self.ready && ready_at.is_some_and(|at| due(memory, at)) {
                     self.ready = true;
                 }
@@ -303,10 +313,14 @@ impl Container {
         let said = annotation(pod, "log", &self.name).map(str::to_owned);
         let line = said.unwrap_or_else(|| format!("{} started, run {}", self.name, self.restarts + 1));
         begin_log(state, pod, &self.name, &line);
+        let played = script::of(spec);
+        let later = played.iter().flat_map(|script| &script.lines);
+        self.says = later.map(|(after, line)| (now + *after, line.clone())).collect();
         // Looked up at every start, because a restarted process knows only the digest.
         self.image = image::pull(state, text(spec, "/image")).ok().or(self.image.take());
         let tag = self.image.as_ref().map(|image| image.tag.clone()).unwrap_or_default();
-        let exit = self.exit_plan(state, memory, pod, &tag).map(|(after, code)| (now + after, code));
+        let exit = self.exit_plan(state, memory, pod, &tag, played.as_ref());
+        let exit = exit.map(|(after, code)| (now + after, code));
         let never = self.never_ready(pod, &tag);
         let probe =
             int(spec, "/readinessProbe/initialDelaySeconds").unwrap_or_default().clamp(0, 3600) as f64;
@@ -333,6 +347,7 @@ impl Container {
         memory: &Memory,
         pod: &Value,
         tag: &str,
+        played: Option<&Script>,
     ) -> Option<(Duration, i64)> {
         let span = if self.init { memory.delays.init } else { memory.delays.run };
         let run =
@@ -349,6 +364,9 @@ impl Container {
         let code = annotation(pod, "exit-code", &self.name).and_then(|code| code.parse().ok());
         if let Some(code) = code.or_else(|| fault_code(tag)) {
             return Some((run, code));
+        }
+        if let Some(script) = played {
+            return Some((script.ends + run, script.code));
         }
         let forever = annotation(pod, "run-seconds", &self.name) == Some("forever");
         (pod["spec"]["restartPolicy"] != "Always" && !forever).then_some((run, 0))

@@ -21,6 +21,8 @@ pub const TAG_HEADER: &str = "x-mse-tag";
 pub const ANNOTATION_ORIGIN: &str = "graylane.dev/origin";
 /// The hash of what that object was on the cluster when the copy was made.
 pub const ANNOTATION_BASELINE_HASH: &str = "graylane.dev/baseline-hash";
+/// The hash of that object as its manifest had it: what a promotion compares with.
+pub const ANNOTATION_MANIFEST_HASH: &str = "graylane.dev/manifest-hash";
 /// The run that wrote the object last; also says that it is ours.
 pub const ANNOTATION_RUN: &str = "graylane.dev/run";
 /// When the lane object was first made.
@@ -31,6 +33,9 @@ pub const ANNOTATION_EXPIRES: &str = "graylane.dev/expires";
 pub const ANNOTATION_OBJECTS: &str = "graylane.dev/objects";
 /// The hash of the configuration that pods read: when it changes, they are rolled.
 pub const ANNOTATION_CONFIG_HASH: &str = "graylane.dev/config-hash";
+
+/// What was verified of a gray Deployment, as JSON: it counts while the template is the one that it names.
+pub const ANNOTATION_VERIFIED: &str = "graylane.dev/verified";
 
 /// The selector of everything in a lane.
 pub fn selector(tag: &str) -> String {

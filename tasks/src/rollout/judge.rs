@@ -213,6 +213,25 @@ pub fn has_agent(pod: &Value) -> bool {
     })
 }
 
+/// What a pod that belongs to no Deployment says of itself.
+pub(crate) enum PodSigns {
+    /// Nothing stands in its way.
+    Fine,
+    /// Something does, and may pass.
+    Waits(String),
+    /// It will not run.
+    Fails(Failure),
+}
+
+/// What a pod says of itself; signals that may pass are remembered from one look to the next.
+pub(crate) fn pod_signs(pod: &Value, patience: Patience, signals: &mut Signals, now: Instant) -> PodSigns {
+    match (Pod { pod, events: &[], patience }).judge(signals, now) {
+        PodVerdict::Fine => PodSigns::Fine,
+        PodVerdict::Waits(note) => PodSigns::Waits(note),
+        PodVerdict::Fails(failure) => PodSigns::Fails(*failure),
+    }
+}
+
 enum PodVerdict {
     Fine,
     Waits(String),
@@ -432,7 +451,7 @@ pub fn running_images(seen: &Seen) -> BTreeMap<String, String> {
 }
 
 /// `repo:tag` as written, and the image id that the kubelet reports, give `repo@sha256:...`.
-fn by_digest(written: &str, id: &str) -> String {
+pub(crate) fn by_digest(written: &str, id: &str) -> String {
     let Some((_, digest)) = id.rsplit_once("@sha256:") else { return written.to_owned() };
     if digest.len() != 64 || written.contains("@sha256:") {
         return written.to_owned();

@@ -264,7 +264,7 @@ tasks:
       checks:
         - { name: a, http: { path: /a, expect: { body_match: A } } }
 ",
-        &["22:50 `body_match`: unknown key `body_match` (did you mean `body_matches`?) [`expect` knows `body_excludes`, `body_matches` and `status`]"]),
+        &["22:50 `body_match`: unknown key `body_match` (did you mean `body_matches`?) [`expect` knows `body_excludes`, `body_matches`, `json`, `latency` and `status`]"]),
     row(Structure, "a key that stands twice", Task, r"  s-twice:
     type: mse-gray-offline
     with: { environment: production, tag: gray }
@@ -298,7 +298,7 @@ tasks:
     type: generic-verify
     with: { environment: production, tag: gray, checks: [{ name: nothing }] }
 ",
-        &["18:66 `nothing`: the check does not say what it looks at (add `http` or `rollout`)"]),
+        &["18:66 `nothing`: the check does not say what it looks at (add one of `http`, `job`, `prometheus`, `rollout` and `command`)"]),
     row(Structure, "a check that says two things", Task, r"  s-checks:
     type: generic-verify
     with: { environment: production, tag: gray, checks: [{ name: two, rollout: {}, http: { path: /a } }] }

@@ -1,0 +1,293 @@
+//! `command`: a program of the operator's list, as an argument list, with an empty environment.
+//!
+//! No shell, no expression among the arguments, nothing on standard input. Its process group ends with the check.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use graylane_engine::clock::{DURATION_PATTERN, parse_duration, show_duration};
+use graylane_engine::document::{Finding, step};
+use graylane_engine::task::{TaskContext, TaskError};
+use rustix::process::{Pid, Signal, kill_process_group};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+
+use super::samples::Sample;
+use super::{is_variable, tail};
+use crate::environment::Checks;
+use crate::spec::check_duration;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How much of what it prints is kept; the rest is read and dropped, so that it is not held up.
+const KEPT: usize = 64 * 1024;
+const KEPT_LINES: usize = 500;
+
+/// Runs a program that the environment lists.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CommandWith {
+    /// The program, by its whole path, and its arguments. No shell reads them.
+    #[schemars(extend("minItems" = 1))]
+    pub run: Vec<String>,
+    /// Its environment: nothing but this.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// How long it may take; 1m where nothing is said.
+    #[serde(default)]
+    #[schemars(regex(pattern = DURATION_PATTERN), extend("x-expected" = "a duration is a number and a unit, as in `90s`, `10m` or `1h30m`"))]
+    pub deadline: Option<String>,
+    /// The exit codes that are right; 0 where nothing is said.
+    #[serde(default)]
+    #[schemars(extend("minItems" = 1))]
+    pub exit_codes: Option<Vec<u8>>,
+}
+
+/// A command, ready to be run; secrets in its environment are still marks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Planned {
+    run: Vec<String>,
+    env: BTreeMap<String, String>,
+    deadline_ms: u64,
+    exit_codes: Vec<u8>,
+}
+
+/// What no schema can say.
+pub(super) fn check(command: &Value, listed: Option<&Checks>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(finding) = super::written_out(command, "", "a command") {
+        return vec![finding];
+    }
+    if let Some(run) = command.get("run") {
+        findings.extend(super::written_out(run, "/run", "a command"));
+        for (index, argument) in run.as_array().into_iter().flatten().enumerate() {
+            findings.extend(super::written_out(argument, &format!("/run/{index}"), "a command"));
+        }
+        if let (Some(program), Some(checks)) = (run.pointer("/0").and_then(Value::as_str), listed)
+            && !program.contains("${{")
+            && let Err((why, hint)) = listed_program(program, checks)
+        {
+            findings.push(Finding::at("/run/0", why).hint(hint));
+        }
+    }
+    for name in command.get("env").and_then(Value::as_object).into_iter().flat_map(serde_json::Map::keys) {
+        if !is_variable(name) {
+            let at = step("/env", name);
+            findings.push(Finding::at(at, format!("`{name}` cannot be the name of a variable")).on_key());
+        }
+    }
+    check_duration(command.get("deadline"), "/deadline", &mut findings);
+    findings
+}
+
+/// Whether a program may be run, with what to do where it may not.
+fn listed_program(program: &str, checks: &Checks) -> Result<(), (String, String)> {
+    if !Path::new(program).is_absolute() {
+        return Err((format!("`{program}` is not a whole path"), "write `/usr/local/bin/NAME`".into()));
+    }
+    if checks.commands.iter().any(|listed| listed == program) {
+        return Ok(());
+    }
+    let why = if checks.commands.is_empty() {
+        "the environment lists no program for command checks".to_owned()
+    } else {
+        format!("the environment does not let checks run `{program}`")
+    };
+    Err((why, format!("the operator adds `{program}` to `checks.commands`")))
+}
+
+impl CommandWith {
+    pub(super) fn plan(&self, checks: &Checks) -> Result<Planned, String> {
+        let program = self.run.first().ok_or("a command names a program")?;
+        listed_program(program, checks).map_err(|(why, hint)| format!("{why}: {hint}"))?;
+        if let Some(name) = self.env.keys().find(|name| !is_variable(name)) {
+            return Err(format!("`{name}` cannot be the name of a variable"));
+        }
+        let deadline = self.deadline.as_deref().map(parse_duration).transpose()?.unwrap_or(DEADLINE);
+        Ok(Planned {
+            run: self.run.clone(),
+            env: self.env.clone(),
+            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            exit_codes: self.exit_codes.clone().unwrap_or_else(|| vec![0]),
+        })
+    }
+}
+
+impl Planned {
+    /// In words; values of variables are left out.
+    pub(super) fn words(&self) -> String {
+        self.run.join(" ")
+    }
+}
+
+/// A process group that ends when this is dropped: with the check, with a cancel, and where the attempt is aborted.
+struct Group {
+    child: Child,
+    leader: Option<Pid>,
+}
+
+impl Group {
+    fn kill(&mut self) {
+        if let Some(leader) = self.leader.take() {
+            // It may have ended by itself.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Runs it once.
+pub(super) async fn look(cx: &TaskContext, name: &str, planned: &Planned) -> Result<Sample, TaskError> {
+    let Some((program, arguments)) = planned.run.split_first() else {
+        return Err(TaskError::permanent("a command names a program"));
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().current_dir("/").process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut secrets = Vec::new();
+    for (name, value) in &planned.env {
+        command.env(name, cx.reveal(value)?);
+        secrets.extend(cx.secrets_in(value)?);
+    }
+    secrets.retain(|secret| !secret.is_empty());
+    let child = command.spawn().map_err(|error| {
+        TaskError::permanent(format!("check `{name}`: {program} cannot be started: {error}"))
+            .hint("it must be there, and may be run by the user of this process")
+    })?;
+    let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let mut group = Group { child, leader };
+    let (out, err) = (group.child.stdout.take(), group.child.stderr.take());
+    let deadline = Duration::from_millis(planned.deadline_ms);
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(deadline, async {
+            // Whoever it started may still hold the pipes: its own end counts.
+            let mut read = Box::pin(async { tokio::join!(kept(out), kept(err)) });
+            tokio::select! {
+                (out, err) = &mut read => (group.child.wait().await, out, err),
+                status = group.child.wait() => {
+                    let left = tokio::time::timeout(Duration::from_millis(500), read).await;
+                    let (out, err) = left.unwrap_or_default();
+                    (status, out, err)
+                }
+            }
+        }) => ended,
+        () = cx.cancel.cancelled() => {
+            group.kill();
+            return Err(super::stopped(name));
+        }
+    };
+    group.kill();
+    let Ok((status, out, err)) = ended else {
+        return Ok(Sample::wrong(format!(
+            "it did not end within {}, and was killed",
+            show_duration(deadline)
+        )));
+    };
+    let status = status.map_err(|error| TaskError::transient(format!("check `{name}`: {error}")))?;
+    let hidden = |bytes: Vec<u8>| {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), "[secret]"))
+    };
+    let (out, err) = (hidden(out), hidden(err));
+    let lines: Vec<&str> = out.lines().chain(err.lines()).collect();
+    for line in lines.iter().take(KEPT_LINES) {
+        cx.log(format!("{name}: {line}"));
+    }
+    if lines.len() > KEPT_LINES {
+        cx.log(format!("{name}: ({} more lines are left out)", lines.len() - KEPT_LINES));
+    }
+    let said = tail(if err.trim().is_empty() { &out } else { &err });
+    Ok(match status.code() {
+        Some(code) if u8::try_from(code).is_ok_and(|code| planned.exit_codes.contains(&code)) => {
+            Sample::right(format!("exit code {code}{said}"))
+        }
+        Some(code) => Sample::wrong(format!("exit code {code}{said}")),
+        None => Sample::wrong(format!("{status}{said}")),
+    })
+}
+
+/// All that is printed, as much as is kept.
+async fn kept(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let Some(mut pipe) = pipe else { return kept };
+    let mut piece = [0; 8192];
+    while let Ok(read) = pipe.read(&mut piece).await {
+        if read == 0 {
+            break;
+        }
+        let room = KEPT.saturating_sub(kept.len()).min(read);
+        kept.extend_from_slice(&piece[..room]);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn checks() -> Checks {
+        Checks { commands: vec!["/bin/sh".into()], ..Checks::default() }
+    }
+
+    #[test]
+    fn only_listed_programs_run_and_no_expression_reaches_them() {
+        let hint = "the operator adds `/bin/bash` to `checks.commands`";
+        for (command, checks, expected) in [
+            (json!({ "run": ["/bin/sh", "-c", "true"], "env": { "TAG": "${{ inputs.tag }}" } }), checks(), vec![]),
+            (
+                json!({ "run": ["/bin/bash"] }),
+                checks(),
+                vec![format!("/run/0: the environment does not let checks run `/bin/bash` () {hint}")],
+            ),
+            (
+                json!({ "run": ["/bin/bash"] }),
+                Checks::default(),
+                vec![format!("/run/0: the environment lists no program for command checks () {hint}")],
+            ),
+            (
+                json!({ "run": ["sh"] }),
+                checks(),
+                vec!["/run/0: `sh` is not a whole path () write `/usr/local/bin/NAME`".into()],
+            ),
+            (
+                json!({ "run": ["/bin/sh", "-c", "echo ${{ inputs.tag }}"] }),
+                checks(),
+                vec![
+                    "/run/2: an expression cannot stand in a command (write it out) give its value through `env`".into(),
+                ],
+            ),
+            (
+                json!({ "run": "${{ inputs.run }}" }),
+                checks(),
+                vec!["/run: an expression cannot stand in a command (write it out) give its value through `env`".into()],
+            ),
+            (
+                json!({ "run": ["/bin/sh"], "env": { "A-B": "x" } }),
+                checks(),
+                vec!["/env/A-B: `A-B` cannot be the name of a variable () ".into()],
+            ),
+        ] {
+            let found: Vec<String> = check(&command, Some(&checks))
+                .into_iter()
+                .map(|finding| {
+                    format!("{}: {} ({}) {}", finding.pointer, finding.message, finding.label, finding.hints.join("; "))
+                })
+                .collect();
+            assert_eq!(found, expected, "{command}");
+        }
+        // The list that a run was submitted with is asked again when it is planned.
+        let with: CommandWith = serde_json::from_value(json!({ "run": ["/bin/bash"] })).expect("valid");
+        assert!(with.plan(&checks()).is_err());
+    }
+}
