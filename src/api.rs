@@ -8,10 +8,12 @@
 mod audit;
 mod bundles;
 pub(crate) mod caller;
+mod cursor;
 mod diff;
 mod door;
 mod environment;
 pub(crate) mod error;
+mod events;
 mod extract;
 mod freezes;
 mod gate;

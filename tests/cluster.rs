@@ -68,6 +68,7 @@ impl Server {
 const DEPLOYMENTS: (&str, &str, &str) = ("apps/v1", "Deployment", "deployments");
 const SERVICES: (&str, &str, &str) = ("v1", "Service", "services");
 const INGRESSES: (&str, &str, &str) = ("networking.k8s.io/v1", "Ingress", "ingresses");
+const HTTP_ROUTES: (&str, &str, &str) = ("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes");
 const SECRETS: (&str, &str, &str) = ("v1", "Secret", "secrets");
 const PODS: (&str, &str, &str) = ("v1", "Pod", "pods");
 
@@ -235,4 +236,129 @@ async fn the_lane_story_on_the_rehearsal_and_on_a_real_api_server() {
         assert_eq!(names(rehearsed), names(real), "the rehearsal and the real API server differ");
     }
     say("stories: 1 on the rehearsal, 1 on a real API server, differences 0");
+}
+
+const HTTP_ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: spring-cloud-a }
+spec:
+  parentRefs: [{ name: gateway }]
+  hostnames: [example.com]
+  rules:
+    - matches: [{ path: { type: PathPrefix, value: / } }]
+      backendRefs: [{ name: spring-cloud-a-base, port: 20001 }]
+";
+
+/// HTTPRoutes are a custom kind: what the published definition says of the fields that lanes write, with its bounds.
+#[rustfmt::skip]
+fn http_route_definition() -> Value {
+    let text = || json!({ "type": "string" });
+    let list = |items: &Value, most: u32| json!({ "type": "array", "maxItems": most, "items": items });
+    let object = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "properties": properties });
+    let header = object(&["name", "value"], json!({ "type": { "type": "string", "enum": ["Exact", "RegularExpression"] }, "name": text(),
+        "value": { "type": "string", "minLength": 1, "maxLength": 4096 } }));
+    let pair = object(&["name", "value"], json!({ "name": text(), "value": text() }));
+    let modifier = object(&[], json!({ "set": list(&pair, 16), "add": list(&pair, 16), "remove": list(&text(), 16) }));
+    let path = object(&[], json!({ "type": { "type": "string", "enum": ["Exact", "PathPrefix", "RegularExpression"] }, "value": text() }));
+    let one = object(&[], json!({ "headers": list(&header, 16), "method": text(), "path": path }));
+    let filter = object(&["type"], json!({ "type": { "type": "string", "enum": ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite"] },
+        "requestHeaderModifier": modifier }));
+    let backend = object(&["name"], json!({ "name": text(), "port": { "type": "integer" }, "weight": { "type": "integer" } }));
+    let rule = object(&[], json!({ "matches": list(&one, 64), "filters": list(&filter, 16), "backendRefs": list(&backend, 16) }));
+    let parent = object(&["name"], json!({ "name": text() }));
+    let spec = object(&[], json!({ "parentRefs": list(&parent, 32), "hostnames": list(&text(), 16), "rules": list(&rule, 16) }));
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "httproutes.gateway.networking.k8s.io",
+            "annotations": { "api-approved.kubernetes.io": "unapproved, a part of it for a test" } },
+        "spec": { "group": "gateway.networking.k8s.io", "scope": "Namespaced",
+            "names": { "kind": "HTTPRoute", "plural": "httproutes", "singular": "httproute" },
+            "versions": [{ "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": object(&[], json!({ "spec": spec })) } }] },
+    })
+}
+
+/// A route by each kind of gateway is taken as it was rendered, and goes with its lane; gives the routes as the server has them.
+async fn routes(kubeconfig: &Path, prefix: &str) -> Vec<Value> {
+    let table = [
+        ("mse", "mse", "cookie: { name: lane, value: \"a.b\" }", INGRESSES),
+        ("higress", "higress", "header: { name: x-version, value: \"1.0\" }", INGRESSES),
+        ("ingress-nginx", "nginx", "header: { name: x-mse-tag, value: gray }", INGRESSES),
+        ("gateway-api", "mse", "header: { name: x-user-id, value: \"100\" }", HTTP_ROUTES),
+    ];
+    let mut seen = Vec::new();
+    for (kind, class, entry, door) in table {
+        let namespace = format!("{prefix}-{kind}");
+        let server = Server::new(kubeconfig, &namespace).await;
+        let home = home(kubeconfig, &namespace);
+        home.edit("config/environments/real.yaml", "kind: mse", &format!("kind: {kind}"));
+        home.edit("workflows/lane.yaml", "header: { name: x-user-id, value: \"100\" }", entry);
+        let text = std::fs::read_to_string(home.path("config/services/spring-a.yaml")).expect("there");
+        let documents = text.split("---\n").map(|document| match document.contains("kind: Ingress") {
+            true if kind == "gateway-api" => HTTP_ROUTE.to_owned(),
+            _ => document.replace("ingressClassName: mse", &format!("ingressClassName: {class}")),
+        });
+        home.write("config/services/spring-a.yaml", &documents.collect::<Vec<_>>().join("---\n"));
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(server.client.clone());
+        let made = serde_json::from_value(json!({ "metadata": { "name": namespace } })).expect("a namespace");
+        namespaces.create(&PostParams::default(), &made).await.expect("created");
+        for service in ["spring-a", "spring-b", "spring-c"] {
+            let file = home.path(&format!("config/services/{service}.yaml"));
+            graylane_tasks::cluster::create_all(&server.client, &namespace, &file).await.expect("created");
+        }
+        home.graylane(&["run", "workflows/lane.yaml"]).expect(0);
+        let route = server.get(door, "spring-cloud-a-mse-gray").await.expect("the route is there");
+        let mut look = look(&route, door.1);
+        // Older servers write the status of an Ingress, newer ones do not.
+        if let Some(map) = look.as_object_mut() {
+            map.retain(|key, _| matches!(key.as_str(), "metadata" | "spec"));
+        }
+        seen.push(look);
+        home.graylane(&["run", "workflows/lane.yaml", "-i", "mode=down"]).expect(0);
+        assert!(server.get(door, "spring-cloud-a-mse-gray").await.is_none(), "{kind}: the route is gone");
+        assert!(server.get(door, "spring-cloud-a").await.is_some(), "{kind}: production's stays");
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_by_each_kind_of_gateway_is_taken_by_the_rehearsal_and_by_a_real_api_server() {
+    let stage = Home::new();
+    let rehearsal = stage.rehearsal("fast");
+    until("the rehearsal has written its kubeconfig", || rehearsal.kubeconfig.exists());
+    let rehearsed = routes(&rehearsal.kubeconfig, "routes").await;
+    // Where no cluster is named, the story above says so, and fails in CI.
+    let Some(kubeconfig) = std::env::var_os("GRAYLANE_TEST_KUBECONFIG").map(PathBuf::from) else { return };
+    let prefix = format!("routes-{}", std::process::id());
+    let client = client(&kubeconfig).await;
+    let definitions = ApiResource::from_gvk(&GroupVersionKind::gvk(
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+    ));
+    let definitions: Api<DynamicObject> = Api::all_with(client, &definitions);
+    let definition: DynamicObject = serde_json::from_value(http_route_definition()).expect("valid");
+    match definitions.create(&PostParams::default(), &definition).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        made => drop(made.expect("HTTPRoutes are defined")),
+    }
+    let mut served = false;
+    for _ in 0..100 {
+        let server = Server { client: definitions.clone().into_client(), namespace: "default".into() };
+        served = server
+            .api(HTTP_ROUTES.0, HTTP_ROUTES.1, HTTP_ROUTES.2)
+            .list(&ListParams::default())
+            .await
+            .is_ok();
+        if served {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert!(served, "HTTPRoutes are served");
+    let real = routes(&kubeconfig, &prefix).await;
+    assert_eq!(rehearsed.len(), real.len());
+    for (rehearsed, real) in rehearsed.iter().zip(&real) {
+        assert_eq!(rehearsed.to_string(), real.to_string(), "the rehearsal and the real API server differ");
+    }
 }

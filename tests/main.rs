@@ -10,6 +10,7 @@ mod commands;
 mod control;
 mod crash;
 mod environment;
+mod fuzz;
 mod gateways;
 mod history;
 mod lanes;

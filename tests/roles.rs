@@ -33,6 +33,8 @@ const TABLE: &[(&str, [u16; 6])] = &[
     ("thawEnvironment", [401, 403, 200, 403, 409, 409]),
     ("getRunLog", [401, 200, 200, 200, 200, 200]),
     ("followRun", [401, 200, 200, 200, 200, 200]),
+    ("streamRun", [401, 200, 200, 200, 200, 200]),
+    ("streamEvents", [401, 200, 200, 200, 200, 200]),
     ("getPlan", [401, 200, 200, 200, 200, 200]),
     ("listLanes", [401, 200, 200, 200, 200, 200]),
     ("showLane", [401, 404, 404, 404, 404, 404]),
@@ -91,7 +93,6 @@ fn body(operation: &str, home: &Home, turn: usize) -> Option<Value> {
         "submitRun" | "previewRun" => submission(QUICK),
         "createToken" => json!({ "name": format!("made-{turn}"), "role": "viewer", "expires": "1h" }),
         "backUpStore" => json!({ "path": home.path(&format!("backup-{turn}")) }),
-        "checkStore" | "compactStore" => return None,
         _ => return None,
     })
 }
@@ -151,6 +152,14 @@ fn every_operation_answers_every_caller_as_the_table_says() {
                 };
                 let method = method.to_uppercase();
                 let body = body(id, &home, turn);
+                if id == "streamEvents" {
+                    // It goes on for ever: only its head is waited for.
+                    let status = daemon.head(&home, &path, tokens.get(column).map(Option::as_deref));
+                    if status != *expected {
+                        wrong.push(format!("{id}, column {column}: {status} instead of {expected}"));
+                    }
+                    continue;
+                }
                 let reply = match tokens.get(column) {
                     Some(token) => daemon.ask(&method, &path, token.as_deref(), body.as_ref()),
                     None => daemon.ask_socket(&home, &method, &path, body.as_ref()),

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State as Given;
 use graylane_engine::audit::{Chain, Entry, Head, words};
 use graylane_engine::id::{RunId, hex};
-use graylane_engine::journal::Error;
+use graylane_engine::journal::{Error, Journal};
 use graylane_engine::ledger::DeedRecord;
 use graylane_engine::proof::{self, Verified};
 use graylane_engine::run::Record;
@@ -32,28 +32,30 @@ pub(super) async fn entries(
         return Err(ApiError::bad_request(format!("limit: at most {MAX_ENTRIES} entries")));
     }
     let after = asked.after.unwrap_or_else(|| journal.head().position.saturating_sub(limit as u64));
-    off_thread(move || {
-        let entries = journal.audit(after, limit)?;
-        let mut runs: HashMap<RunId, Vec<Record>> = HashMap::new();
-        let mut lines = Vec::with_capacity(entries.len());
-        let deeds = if entries.iter().any(Entry::is_deed) { journal.deeds()? } else { Vec::new() };
-        for entry in entries {
-            if entry.is_deed() {
-                lines.push(deed(&entry, &deeds)?);
-                continue;
-            }
-            if !runs.contains_key(&entry.run) {
-                // Runs of a page mostly come one after the other.
-                if runs.len() > 256 {
-                    runs.clear();
-                }
-                runs.insert(entry.run, journal.read(entry.run)?);
-            }
-            lines.push(line(&entry, &runs[&entry.run])?);
+    off_thread(move || told(&*journal, after, limit)).await
+}
+
+/// Entries after this position, told in words.
+pub(super) fn told(journal: &dyn Journal, after: u64, limit: usize) -> Result<Vec<AuditLine>, Error> {
+    let entries = journal.audit(after, limit)?;
+    let mut runs: HashMap<RunId, Vec<Record>> = HashMap::new();
+    let mut lines = Vec::with_capacity(entries.len());
+    let deeds = if entries.iter().any(Entry::is_deed) { journal.deeds()? } else { Vec::new() };
+    for entry in entries {
+        if entry.is_deed() {
+            lines.push(deed(&entry, &deeds)?);
+            continue;
         }
-        Ok(lines)
-    })
-    .await
+        if !runs.contains_key(&entry.run) {
+            // Runs of a page mostly come one after the other.
+            if runs.len() > 256 {
+                runs.clear();
+            }
+            runs.insert(entry.run, journal.read(entry.run)?);
+        }
+        lines.push(line(&entry, &runs[&entry.run])?);
+    }
+    Ok(lines)
 }
 
 fn line(entry: &Entry, records: &[Record]) -> Result<AuditLine, Error> {

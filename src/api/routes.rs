@@ -4,8 +4,8 @@
 use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
 use super::route::{Route, get, post};
 use super::{
-    audit, diff, environment, freezes, lanes, observe, runs, schedules, site, status, store, stream, system,
-    tokens, workflows,
+    audit, diff, environment, events, freezes, lanes, observe, runs, schedules, site, status, store, stream,
+    system, tokens, workflows,
 };
 
 /// Every route: who may, its name, what it is for, the handler.
@@ -36,6 +36,14 @@ pub(crate) fn table() -> Vec<Route> {
             "A run as it goes on, to its end",
             stream::follow,
         ),
+        get(
+            "/api/v1/runs/{run}/events",
+            Viewer,
+            "streamRun",
+            "The same as server-sent events",
+            events::of_run,
+        ),
+        get("/api/v1/events", Viewer, "streamEvents", "What is asked for, and how runs end", events::of_all),
         get("/healthz", Anybody, "isAlive", "Whether the process lives", observe::live),
         get("/readyz", Anybody, "isReady", "Whether runs can be taken", observe::ready),
         get("/metrics", Viewer, "getMetrics", "Numbers for Prometheus", observe::metrics),

@@ -87,9 +87,33 @@ pub(crate) struct List {
     pub(crate) unfinished: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<usize>,
-    /// The last run of the page before.
+    /// What the page before gave as `next`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cursor: Option<String>,
+    /// The last run of the page before, by its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) after: Option<String>,
+}
+
+/// Runs, newest first.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct RunPage {
+    pub(crate) runs: Vec<RunSummary>,
+    /// Whether there are more after the last one.
+    pub(crate) more: bool,
+    /// The `cursor` of the next page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<String>,
+}
+
+/// That something happened in a run.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Hint {
+    pub(crate) run: RunId,
+    pub(crate) seq: u64,
+    pub(crate) event: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<TaskName>,
 }
 
 /// The longest page.

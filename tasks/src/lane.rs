@@ -249,7 +249,8 @@ fn patched(gray: &mut Value, patch: &Patch, copy: &Copy<'_>, names: &Names) -> V
     if let Err(why) = patch.apply(gray, copy.tag, names) {
         return vec![format!("{who}: {why}")];
     }
-    let after = ObjectRef::of(gray);
+    // Where it lives is judged with everything else.
+    let after = ObjectRef { namespace: before.namespace.clone(), ..ObjectRef::of(gray) };
     if before != after {
         return vec![format!(
             "{who} would make it {} {} of {}: kind, name and version stay as they are",

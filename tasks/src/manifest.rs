@@ -234,12 +234,44 @@ pub fn diff(before: Option<&Value>, after: Option<&Value>) -> String {
     if before == after {
         return String::new();
     }
+    // A large lane is thousands of new objects: nothing needs to be compared there.
+    match (before.is_empty(), after.is_empty()) {
+        (true, _) => return all_of(&after, '+'),
+        (_, true) => return all_of(&before, '-'),
+        (false, false) => {}
+    }
     similar::TextDiff::from_lines(&before, &after).unified_diff().context_radius(2).to_string()
+}
+
+/// The unified diff of a text that is wholly new, or wholly gone.
+fn all_of(text: &str, sign: char) -> String {
+    let count = text.lines().count();
+    let range = if count == 1 { "1".to_owned() } else { format!("1,{count}") };
+    let mut out = match sign {
+        '+' => format!("@@ -0,0 +{range} @@\n"),
+        _ => format!("@@ -{range} +0,0 @@\n"),
+    };
+    for line in text.lines() {
+        out.push(sign);
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wholly_new_or_gone_is_shown_as_any_difference_is() {
+        for text in ["a: 1\n", "a: 1\nb:\n  c: 2\n"] {
+            for (before, after, sign) in [("", text, '+'), (text, "", '-')] {
+                let compared = similar::TextDiff::from_lines(before, after);
+                assert_eq!(all_of(text, sign), compared.unified_diff().context_radius(2).to_string());
+            }
+        }
+    }
 
     #[test]
     fn manifests_are_read_with_their_oddities() {

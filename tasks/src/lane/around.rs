@@ -131,12 +131,18 @@ impl Around {
                 .or_else(|| written.into_iter().find(|claim| self::name(claim) == name))
                 .cloned()
         };
+        let deployments: BTreeMap<&str, &Value> = baselines
+            .iter()
+            .copied()
+            .filter(|o| kind(o) == "Deployment")
+            .map(|o| (self::name(o), o))
+            .collect();
         let mut new_pods = 0;
         for gray in lane.iter().filter(|object| kind(object) == "Deployment") {
             let origin = texts(gray, "/metadata/annotations")
                 .remove(super::labels::ANNOTATION_ORIGIN)
                 .unwrap_or_default();
-            let baseline = baselines.iter().copied().find(|o| kind(o) == "Deployment" && name(o) == origin);
+            let baseline = deployments.get(origin.as_str()).copied();
             let pods = Pods {
                 at: ObjectRef::of(gray),
                 gray: texts(gray, "/spec/template/metadata/labels"),

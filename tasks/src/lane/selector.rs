@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::manifest::texts;
-
 /// Whether a selector matches labels. An absent one matches nothing, an empty one everything.
 pub fn matches(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
     if !selector.is_object() {
         return false;
     }
-    let wanted = texts(selector, "/matchLabels");
+    let wanted = selector.get("matchLabels").and_then(Value::as_object);
     let expressions = selector.get("matchExpressions").and_then(Value::as_array);
-    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+    wanted.into_iter().flatten().all(|(key, value)| labels.get(key).map(String::as_str) == value.as_str())
         && expressions.into_iter().flatten().all(|expression| holds(expression, labels))
 }
 

@@ -737,7 +737,7 @@ tasks:
     needs: [deploy]
     with: { environment: production, tag: gray, drain: '${{ run.user }}' }
 ",
-        &["19:65 `user`: a run has no `user` [a run has `id`, `workflow`, `revision`, `submitted_at` and `actor`]"]),
+        &["19:65 `user`: a run has no `user` [a run has `id`, `workflow`, `revision`, `submitted_at`, `actor`, `trigger`, `nominal` and `actual`]"]),
     row(Expression, "an expression in a key that takes none", Task, r"  e-type:
     type: ${{ inputs.tag }}
     timeout: ${{ inputs.tag }}
