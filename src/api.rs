@@ -8,9 +8,11 @@
 mod audit;
 mod bundles;
 pub(crate) mod caller;
+mod cursor;
 mod diff;
 mod door;
 pub(crate) mod error;
+mod events;
 mod extract;
 mod freezes;
 mod gate;
@@ -45,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 use self::door::Door;
 use self::error::{ApiError, Code};
 use crate::metrics::Metrics;
+use crate::retention::Keeper;
 use crate::settings::Settings;
 
 /// What handlers work with.
@@ -64,6 +67,18 @@ pub(crate) struct State {
     /// Cancelled when the end has begun.
     pub(crate) draining: CancellationToken,
     pub(crate) door: Arc<Door>,
+}
+
+impl State {
+    /// What retention works with.
+    pub(crate) fn keeper(&self) -> Keeper {
+        Keeper {
+            engine: self.engine.clone(),
+            clusters: Arc::clone(&self.clusters),
+            settings: Arc::clone(&self.settings),
+            digests: self.digests.clone(),
+        }
+    }
 }
 
 /// The router of the table, behind the gate.

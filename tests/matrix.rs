@@ -179,7 +179,7 @@ fn plain(object: &mut Value) {
             .retain(|key, _| matches!(key.as_str(), "name" | "labels" | "annotations" | "ownerReferences"));
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.retain(|key, _| {
-                !matches!(key.as_str(), "graylane.dev/run" | "graylane.dev/created")
+                !matches!(key.as_str(), "graylane.dev/run" | "graylane.dev/created" | "graylane.dev/verified")
                     && !key.starts_with("deployment.kubernetes.io/")
             });
         }

@@ -125,6 +125,21 @@ pub enum Deed {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// Runs were removed, as the operator's settings say. Their entries of the audit log stay.
+    RunsRemoved {
+        /// Who asked for it; `graylane` where it was due.
+        by: String,
+        /// Which runs the settings mean, in words.
+        rule: String,
+        /// How many.
+        runs: u64,
+        /// When the first of them had ended.
+        ended_from: Timestamp,
+        /// When the last of them had ended.
+        ended_to: Timestamp,
+        /// The SHA-256 of their ids and of the hashes of their ends.
+        digest: Digest,
+    },
     /// The clock had been in the future, and a schedule goes on from the present.
     ScheduleReset {
         /// The workflow.
@@ -187,6 +202,7 @@ impl Deed {
             Deed::EnvironmentThawed { .. } => "environment-thawed",
             Deed::TokenCreated { .. } => "token-created",
             Deed::TokenRevoked { .. } => "token-revoked",
+            Deed::RunsRemoved { .. } => "runs-removed",
             Deed::ScheduleReset { .. } => "schedule-reset",
         }
     }
@@ -199,7 +215,8 @@ impl Deed {
             | Deed::EnvironmentFrozen { by, .. }
             | Deed::EnvironmentThawed { by, .. }
             | Deed::TokenCreated { by, .. }
-            | Deed::TokenRevoked { by, .. } => Some(by),
+            | Deed::TokenRevoked { by, .. }
+            | Deed::RunsRemoved { by, .. } => Some(by),
             Deed::WorkflowTaken { .. } | Deed::WorkflowGone { .. } | Deed::ScheduleReset { .. } => None,
         }
     }
@@ -215,7 +232,8 @@ impl Deed {
             Deed::EnvironmentFrozen { .. }
             | Deed::EnvironmentThawed { .. }
             | Deed::TokenCreated { .. }
-            | Deed::TokenRevoked { .. } => None,
+            | Deed::TokenRevoked { .. }
+            | Deed::RunsRemoved { .. } => None,
         }
     }
 
@@ -230,6 +248,7 @@ impl Deed {
             | Deed::EnvironmentThawed { .. }
             | Deed::TokenCreated { .. }
             | Deed::TokenRevoked { .. }
+            | Deed::RunsRemoved { .. }
             | Deed::ScheduleReset { .. } => None,
         }
     }
@@ -257,6 +276,9 @@ impl Deed {
                 format!("created token {id} for {name}, {}", role.word())
             }
             Deed::TokenRevoked { id, reason, .. } => format!("revoked token {id}{}", why(reason)),
+            Deed::RunsRemoved { rule, runs, ended_from, ended_to, .. } => {
+                format!("removed {runs} runs ({rule}), which had ended from {ended_from} to {ended_to}")
+            }
             Deed::ScheduleReset { workflow, schedule, decided } => format!(
                 "the clock had been in the future: schedule {schedule} of {workflow} was decided up to {decided}, and goes on from the present"
             ),
@@ -419,7 +441,10 @@ impl Standing {
             Deed::WorkflowGone { workflow, .. } if !self.revisions.contains_key(workflow) => {
                 no(format!("{workflow} is not known"))
             }
-            Deed::WorkflowTaken { .. } | Deed::WorkflowGone { .. } | Deed::ScheduleReset { .. } => None,
+            Deed::WorkflowTaken { .. }
+            | Deed::WorkflowGone { .. }
+            | Deed::RunsRemoved { .. }
+            | Deed::ScheduleReset { .. } => None,
         }
     }
 
@@ -479,7 +504,7 @@ impl Standing {
                 let known = self.revisions.remove(workflow);
                 known.ok_or_else(|| Refused(format!("{workflow} is not known")))?;
             }
-            Deed::ScheduleReset { .. } => {}
+            Deed::RunsRemoved { .. } | Deed::ScheduleReset { .. } => {}
         }
         self.seq = record.seq.0;
         Ok(())

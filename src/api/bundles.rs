@@ -55,15 +55,26 @@ pub(super) async fn operators(state: &State, caller: &Caller) -> Result<Bundle, 
     if mine.is_empty() {
         return Ok(gathered);
     }
+    Ok(within(&gathered, mine))
+}
+
+/// A bundle with these environments alone.
+pub(super) fn within(whole: &Bundle, environments: &BTreeSet<String>) -> Bundle {
     let mut bundle = Bundle::default();
-    for (path, bytes) in gathered.below("environments/").chain(gathered.below("services/")) {
-        let name = path.split('/').nth(1).unwrap_or_default();
-        let name = name.trim_end_matches(".json").trim_end_matches(".origin");
-        if mine.contains(name) {
+    for (path, bytes) in whole.below("") {
+        let mut parts = path.split('/');
+        let name = match parts.next() {
+            Some("environments" | "services") => parts.next().unwrap_or_default(),
+            _ => {
+                bundle.add(path, bytes);
+                continue;
+            }
+        };
+        if environments.contains(name.trim_end_matches(".json").trim_end_matches(".origin")) {
             bundle.add(path, bytes);
         }
     }
-    Ok(bundle)
+    bundle
 }
 
 /// Inputs as the command line has them, read by the types that the bundle's workflow declares.

@@ -220,6 +220,8 @@ pub(crate) struct Streamed<T, const EVENTS: bool>(Response, std::marker::Phantom
 
 /// One JSON value a line.
 pub(crate) type Lines<T> = Streamed<T, false>;
+/// Server-sent events.
+pub(crate) type Events<T> = Streamed<T, true>;
 
 impl<T, const EVENTS: bool> Streamed<T, EVENTS> {
     pub(crate) fn new(response: Response) -> Self {

@@ -4,7 +4,8 @@
 use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
 use super::route::{Route, get, post};
 use super::{
-    audit, diff, freezes, observe, runs, schedules, site, status, store, stream, system, tokens, workflows,
+    audit, diff, events, freezes, observe, runs, schedules, site, status, store, stream, system, tokens,
+    workflows,
 };
 
 /// Every route: who may, its name, what it is for, the handler.
@@ -35,6 +36,14 @@ pub(crate) fn table() -> Vec<Route> {
             "A run as it goes on, to its end",
             stream::follow,
         ),
+        get(
+            "/api/v1/runs/{run}/events",
+            Viewer,
+            "streamRun",
+            "The same as server-sent events",
+            events::of_run,
+        ),
+        get("/api/v1/events", Viewer, "streamEvents", "What is asked for, and how runs end", events::of_all),
         get("/healthz", Anybody, "isAlive", "Whether the process lives", observe::live),
         get("/readyz", Anybody, "isReady", "Whether runs can be taken", observe::ready),
         get("/metrics", Viewer, "getMetrics", "Numbers for Prometheus", observe::metrics),
@@ -109,6 +118,8 @@ pub(crate) fn table() -> Vec<Route> {
         get("/api/v1/store", Viewer, "getStore", "What the store holds", store::statistics),
         post("/api/v1/store/check", Admin, "checkStore", "Read every byte that is kept", store::check).long(),
         post("/api/v1/store/backup", Owner, "backUpStore", "Write everything to a file here", store::backup)
+            .long(),
+        post("/api/v1/store/prune", Admin, "pruneStore", "Remove what retention does not keep", store::prune)
             .long(),
         post("/api/v1/store/compact", Admin, "compactStore", "Give back room", store::compact).long(),
         get("/api/v1/me", Viewer, "getMe", "Who calls, and what they may", tokens::me),

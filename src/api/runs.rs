@@ -1,11 +1,12 @@
 //! Runs: list, submit, look at one, and what people say to one.
 
 use axum::Json;
-use axum::extract::State as Given;
+use axum::extract::{FromRequestParts, State as Given};
+use axum::http::request::Parts;
 use graylane_engine::id::{Digest, RunId, TaskName};
 use graylane_engine::journal::{Page, Query};
 use graylane_engine::logs::LogLine;
-use graylane_engine::run::Trigger;
+use graylane_engine::run::{Key, Trigger};
 use graylane_engine::scheduler::{CancelAnswer, FollowUp, PersonAnswer, Submission};
 use graylane_engine::task::Plan;
 use graylane_engine::view::{Next, RunSummary, RunView};
@@ -13,13 +14,15 @@ use graylane_engine::view::{Next, RunSummary, RunView};
 use super::caller::Caller;
 use super::error::{ApiError, Code};
 use super::extract::{Asked, Body, In};
-use super::{State, bundles, wire};
+use super::route::{Operation, Part};
+use super::{State, bundles, cursor, wire};
 
 pub(super) async fn list(
     Given(state): Given<State>,
     caller: Caller,
     Asked(asked): Asked<wire::List>,
-) -> Result<Json<Page>, ApiError> {
+) -> Result<Json<wire::RunPage>, ApiError> {
+    let list = cursor::list("runs", &asked);
     let mut page = if asked.unfinished {
         let mut runs = state.engine.unfinished();
         runs.reverse();
@@ -29,20 +32,62 @@ pub(super) async fn list(
         if let Some(after) = asked.after.take() {
             asked.after = Some(one(&state, &caller, &after)?.id.to_string());
         }
-        let query = asked.query().map_err(ApiError::bad_request)?;
+        let after = asked.cursor.as_deref().map(|cursor| cursor::read(&list, cursor)).transpose()?;
+        let mut query = asked.query().map_err(ApiError::bad_request)?;
+        query.after = after.or(query.after);
         state.engine.runs(&query).map_err(|error| ApiError::store(error.to_string()))?
     };
+    let next = page.runs.last().filter(|_| page.more).map(|last| cursor::write(&list, &last.id));
     page.runs.retain(|run| reaches(&caller, run).is_ok());
-    Ok(Json(page))
+    Ok(Json(wire::RunPage { runs: page.runs, more: page.more, next }))
 }
 
 pub(super) async fn submit(
     Given(state): Given<State>,
     caller: Caller,
+    key: IdempotencyKey,
     Body(asked): Body<wire::Submit>,
 ) -> Result<Json<wire::Submitted>, ApiError> {
-    let id = state.engine.submit(submission(&state, &caller, asked).await?).await?;
+    let key = key.of(&caller, &asked);
+    let submission = Submission { key, ..submission(&state, &caller, asked).await? };
+    let id = state.engine.submit(submission).await?;
     Ok(Json(wire::Submitted { id: id.to_string() }))
+}
+
+/// What the caller calls this wish, so that asking twice gives one run, also after a crash.
+pub(super) struct IdempotencyKey(Option<String>);
+
+impl Part for IdempotencyKey {
+    fn describe(operation: &mut Operation<'_>) {
+        operation.key = true;
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<IdempotencyKey, ApiError> {
+        let Some(value) = parts.headers.get("idempotency-key") else { return Ok(IdempotencyKey(None)) };
+        let text = value.to_str().unwrap_or_default().trim();
+        if text.is_empty() || text.len() > 255 {
+            return Err(ApiError::bad_request("Idempotency-Key: 1 to 255 visible characters"));
+        }
+        Ok(IdempotencyKey(Some(text.to_owned())))
+    }
+}
+
+impl IdempotencyKey {
+    /// The key of this wish; one caller's keys are nothing to another.
+    pub(super) fn of(&self, caller: &Caller, wish: &impl serde::Serialize) -> Option<Key> {
+        let text = self.0.as_ref()?;
+        let whose = match caller {
+            Caller::Owner => "owner".to_owned(),
+            Caller::Token { name, .. } => format!("token {name}"),
+            Caller::Anonymous(_) => "anonymous".to_owned(),
+        };
+        let wish = serde_json::to_vec(wish).unwrap_or_default();
+        Some(Key { name: Digest::of(format!("{whose}\n{text}").as_bytes()), request: Digest::of(&wish) })
+    }
 }
 
 /// What is submitted, as far as the caller may bring it: variables and secrets are the operator's, as environments are.

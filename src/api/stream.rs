@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use axum::body::{Body, Bytes};
 use axum::extract::State as Given;
 use axum::response::Response;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use graylane_engine::id::RunId;
 use graylane_engine::run::{Event, Record};
 use graylane_engine::scheduler::{Engine, Update};
@@ -25,17 +25,7 @@ pub(super) async fn follow(
     In(run): In<String>,
 ) -> Result<Lines<wire::Update>, ApiError> {
     let id = one(&state, &caller, &run)?.id;
-    // First watch, then read: nothing is missed in between, and what comes twice has a seq to be told by.
-    let updates = state.engine.watch();
-    let records = state.engine.records(id).map_err(|error| ApiError::store(error.to_string()))?;
-    let done = records.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
-    let last = records.last().map_or(0, |record| record.seq.0);
-    let past = futures::stream::iter(
-        records.into_iter().map(|record| wire::Update::Record(Box::new(record))).collect::<Vec<_>>(),
-    );
-    let live = Live { id, updates, last, done, ended: false, engine: state.engine.clone() };
-    let live = futures::stream::unfold(live, |mut live| async move { Some((live.next().await?, live)) });
-    let lines = past.chain(live.flat_map(futures::stream::iter)).map(|update| {
+    let lines = updates(&state, id, 0)?.map(|update| {
         let mut line = serde_json::to_vec(&update).unwrap_or_default();
         line.push(b'\n');
         Ok::<Bytes, Infallible>(Bytes::from(line))
@@ -45,6 +35,29 @@ pub(super) async fn follow(
         .body(Body::from_stream(lines))
         .map(Lines::new)
         .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
+}
+
+/// What happened in a run after this record, and then what happens, until it is final.
+pub(super) fn updates(
+    state: &State,
+    id: RunId,
+    after: u64,
+) -> Result<impl Stream<Item = wire::Update> + Send + use<>, ApiError> {
+    // First watch, then read: nothing is missed in between, and what comes twice has a seq to be told by.
+    let updates = state.engine.watch();
+    let records = state.engine.records(id).map_err(|error| ApiError::store(error.to_string()))?;
+    let done = records.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
+    let last = records.last().map_or(0, |record| record.seq.0);
+    let past = futures::stream::iter(
+        records
+            .into_iter()
+            .filter(move |record| record.seq.0 > after)
+            .map(|record| wire::Update::Record(Box::new(record)))
+            .collect::<Vec<_>>(),
+    );
+    let live = Live { id, updates, last, done, ended: false, engine: state.engine.clone() };
+    let live = futures::stream::unfold(live, |mut live| async move { Some((live.next().await?, live)) });
+    Ok(past.chain(live.flat_map(futures::stream::iter)))
 }
 
 /// A follower of one run.

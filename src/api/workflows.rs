@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use super::caller::Caller;
 use super::error::{ApiError, Code};
 use super::extract::{Body, In};
+use super::runs::IdempotencyKey;
 use super::wire::Submitted;
 use super::{State, bundles};
 use crate::problems::WireProblem;
@@ -323,6 +324,7 @@ fn refused(error: DeedError) -> ApiError {
 pub(super) async fn run(
     Given(state): Given<State>,
     caller: Caller,
+    key: IdempotencyKey,
     In(path): In<(String, String)>,
     Body(asked): Body<RunRequest>,
 ) -> Result<Json<Submitted>, ApiError> {
@@ -332,6 +334,7 @@ pub(super) async fn run(
         let first = known.problems.first().map(|problem| format!(": {problem}")).unwrap_or_default();
         ApiError::new(Code::InvalidWorkflow, format!("{uid} has no revision that can run{first}"))
     })?;
+    let key = key.of(&caller, &(uid.to_string(), &asked));
     let mut inputs =
         graylane_engine::input::parse_pairs(&good.graph.inputs, asked.set.iter().map(String::as_str))
             .map_err(|wrong| ApiError::new(Code::InvalidInputs, wrong.join("; ")))?;
@@ -349,7 +352,7 @@ pub(super) async fn run(
         vars: state.settings.vars.clone(),
         secrets: state.settings.secret_names(),
         source: Some(good.sourced),
-        key: None,
+        key,
     };
     let id = state.engine.submit(submission).await?;
     Ok(Json(Submitted { id: id.to_string() }))

@@ -167,6 +167,29 @@ impl Daemon {
         read_reply(&mut stream)
     }
 
+    /// The status of an answer that goes on for ever; without a caller, as the owner of the data folder.
+    pub(crate) fn head(&self, home: &Home, path: &str, caller: Option<Option<&str>>) -> u16 {
+        let status = |line: std::io::Result<String>| {
+            line.ok().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0)
+        };
+        let head = |token: Option<&str>| {
+            let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+            format!("GET {path} HTTP/1.1\r\nhost: x\r\n{token}\r\n")
+        };
+        match caller {
+            Some(token) => {
+                let mut stream = self.connect();
+                stream.write_all(head(token).as_bytes()).expect("sent");
+                BufReader::new(stream).lines().next().map_or(0, status)
+            }
+            None => {
+                let mut stream = UnixStream::connect(home.data().join("api.sock")).expect("connected");
+                stream.write_all(head(None).as_bytes()).expect("sent");
+                BufReader::new(stream).lines().next().map_or(0, status)
+            }
+        }
+    }
+
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
