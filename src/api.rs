@@ -49,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use self::door::Door;
 use self::error::{ApiError, Code};
 use crate::metrics::Metrics;
+use crate::retention::Keeper;
 use crate::settings::Settings;
 
 /// What handlers work with.
@@ -68,6 +69,18 @@ pub(crate) struct State {
     /// Cancelled when the end has begun.
     pub(crate) draining: CancellationToken,
     pub(crate) door: Arc<Door>,
+}
+
+impl State {
+    /// What retention works with.
+    pub(crate) fn keeper(&self) -> Keeper {
+        Keeper {
+            engine: self.engine.clone(),
+            clusters: Arc::clone(&self.clusters),
+            settings: Arc::clone(&self.settings),
+            digests: self.digests.clone(),
+        }
+    }
 }
 
 /// The router of the table, behind the gate.

@@ -219,6 +219,10 @@ impl Holder {
             draining: CancellationToken::new(),
         };
         let router = api::router(state.clone());
+        if working {
+            // Whatever it is at when the store is closed goes on with the next holder.
+            tokio::spawn(state.keeper().watch(stop.clone()));
+        }
         let server = tokio::spawn(api::server::serve(listener, router.clone(), stop.clone()));
         Ok(Holder {
             engine,

@@ -13,6 +13,7 @@ mod notify;
 mod problems;
 mod progress;
 mod rehearse;
+mod retention;
 mod samples;
 mod serve;
 mod settings;

@@ -18,6 +18,7 @@ mod leak;
 mod matrix;
 mod refused;
 mod render;
+mod retention;
 mod roles;
 mod rollouts;
 mod schedules;

@@ -58,6 +58,7 @@ const TABLE: &[(&str, [u16; 6])] = &[
     ("submitRun", [401, 403, 403, 403, 200, 200]),
     ("previewRun", [401, 403, 403, 403, 200, 200]),
     ("checkStore", [401, 403, 403, 403, 200, 200]),
+    ("pruneStore", [401, 403, 403, 403, 422, 422]),
     ("compactStore", [401, 403, 403, 403, 200, 200]),
     ("listTokens", [401, 403, 403, 403, 200, 200]),
     ("createToken", [401, 403, 403, 403, 200, 200]),
@@ -83,7 +84,7 @@ fn body(operation: &str, home: &Home, turn: usize) -> Option<Value> {
             json!({ "request": { "environment": "production", "service": "spring-a", "tag": "gray" } })
         }
         "freezeEnvironment" => json!({ "reason": "for the table" }),
-        "thawEnvironment" => json!({}),
+        "thawEnvironment" | "pruneStore" => json!({}),
         "verifyAudit" => json!({ "heads": [] }),
         "cancelRun" | "revokeToken" => json!({ "reason": "for the table" }),
         "answerRun" => json!({ "answer": "retry" }),

@@ -20,6 +20,7 @@ mod record;
 mod sealer;
 mod segment;
 mod store;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -35,7 +36,7 @@ pub use self::query::{PAGE, Page, Query};
 pub use self::record::FORMAT;
 pub use self::store::{DiskJournal, Limits, OpenError, Statistics};
 use crate::audit::{Chain, Entry, Head};
-use crate::id::{Digest, RunId};
+use crate::id::{Digest, RunId, Seq};
 use crate::ledger::DeedRecord;
 use crate::run::{Record, RunSummary};
 
@@ -92,6 +93,17 @@ pub struct Row {
     pub value: Option<Vec<u8>>,
 }
 
+/// A run whose records retention has removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// The run.
+    pub run: RunId,
+    /// The deed that says so.
+    pub deed: Seq,
+    /// How many records it had.
+    pub records: u64,
+}
+
 /// Where records and the bytes that they name are kept.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
@@ -135,6 +147,16 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The head that the audit log had at this position; `None` where it does not reach so far.
     fn head_at(&self, position: u64) -> Result<Option<Head>, Error>;
+
+    /// Removes the records of finished runs, as a deed that is on disk says; entries of the audit log stay. Runs that are
+    /// gone already are passed over.
+    async fn prune(&self, deed: Seq, runs: Vec<RunId>) -> Result<(), Error>;
+
+    /// The runs that were removed so.
+    fn removed(&self) -> Result<Vec<Removed>, Error>;
+
+    /// Removes bytes that no record and no deed names; tells how many.
+    fn sweep(&self) -> Result<u64, Error>;
 
     /// Keeps bytes under their digest; returns when they are on disk.
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error>;

@@ -145,6 +145,21 @@ pub enum Deed {
         /// Who did it.
         by: String,
     },
+    /// Runs were removed, as the operator's settings say. Their entries of the audit log stay.
+    RunsRemoved {
+        /// Who asked for it; `graylane` where it was due.
+        by: String,
+        /// Which runs the settings mean, in words.
+        rule: String,
+        /// How many.
+        runs: u64,
+        /// When the first of them had ended.
+        ended_from: Timestamp,
+        /// When the last of them had ended.
+        ended_to: Timestamp,
+        /// The SHA-256 of their ids and of the hashes of their ends.
+        digest: Digest,
+    },
     /// The clock had been in the future, and a schedule goes on from the present.
     ScheduleReset {
         /// The workflow.
@@ -209,6 +224,7 @@ impl Deed {
             Deed::TokenRevoked { .. } => "token-revoked",
             Deed::LaneRenewed { .. } => "lane-renewed",
             Deed::EnvironmentChanged { .. } => "environment-changed",
+            Deed::RunsRemoved { .. } => "runs-removed",
             Deed::ScheduleReset { .. } => "schedule-reset",
         }
     }
@@ -223,7 +239,8 @@ impl Deed {
             | Deed::TokenCreated { by, .. }
             | Deed::TokenRevoked { by, .. }
             | Deed::LaneRenewed { by, .. }
-            | Deed::EnvironmentChanged { by, .. } => Some(by),
+            | Deed::EnvironmentChanged { by, .. }
+            | Deed::RunsRemoved { by, .. } => Some(by),
             Deed::WorkflowTaken { .. } | Deed::WorkflowGone { .. } | Deed::ScheduleReset { .. } => None,
         }
     }
@@ -241,7 +258,8 @@ impl Deed {
             | Deed::TokenCreated { .. }
             | Deed::TokenRevoked { .. }
             | Deed::LaneRenewed { .. }
-            | Deed::EnvironmentChanged { .. } => None,
+            | Deed::EnvironmentChanged { .. }
+            | Deed::RunsRemoved { .. } => None,
         }
     }
 
@@ -258,6 +276,7 @@ impl Deed {
             | Deed::TokenRevoked { .. }
             | Deed::LaneRenewed { .. }
             | Deed::EnvironmentChanged { .. }
+            | Deed::RunsRemoved { .. }
             | Deed::ScheduleReset { .. } => None,
         }
     }
@@ -289,6 +308,9 @@ impl Deed {
                 format!("renewed lane {tag} of {environment} until {until}")
             }
             Deed::EnvironmentChanged { environment, what, .. } => format!("{environment}: {what}"),
+            Deed::RunsRemoved { rule, runs, ended_from, ended_to, .. } => {
+                format!("removed {runs} runs ({rule}), which had ended from {ended_from} to {ended_to}")
+            }
             Deed::ScheduleReset { workflow, schedule, decided } => format!(
                 "the clock had been in the future: schedule {schedule} of {workflow} was decided up to {decided}, and goes on from the present"
             ),
@@ -460,7 +482,10 @@ impl Standing {
             Deed::WorkflowGone { workflow, .. } if !self.revisions.contains_key(workflow) => {
                 no(format!("{workflow} is not known"))
             }
-            Deed::WorkflowTaken { .. } | Deed::WorkflowGone { .. } | Deed::ScheduleReset { .. } => None,
+            Deed::WorkflowTaken { .. }
+            | Deed::WorkflowGone { .. }
+            | Deed::RunsRemoved { .. }
+            | Deed::ScheduleReset { .. } => None,
         }
     }
 
@@ -521,7 +546,7 @@ impl Standing {
                 let known = self.revisions.remove(workflow);
                 known.ok_or_else(|| Refused(format!("{workflow} is not known")))?;
             }
-            Deed::ScheduleReset { .. } => {}
+            Deed::RunsRemoved { .. } | Deed::ScheduleReset { .. } => {}
         }
         self.seq = record.seq.0;
         Ok(())

@@ -51,6 +51,8 @@ pub mod lock;
 
 pub mod journal;
 
+pub mod retention;
+
 pub mod proof;
 
 pub mod logs;

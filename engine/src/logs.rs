@@ -52,6 +52,21 @@ pub struct Logs {
 }
 
 impl Logs {
+    /// Removes the log of a run.
+    ///
+    /// # Errors
+    /// What the system said; a run without a log has nothing to remove.
+    pub fn remove(&self, run: RunId) -> io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        for name in [format!("{run}.older.ndjson"), format!("{run}.ndjson")] {
+            match fs::remove_file(folder.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Logs below a data folder.
     pub fn in_folder(data: &Path) -> Logs {
         Logs { folder: Some(data.join("logs")) }

@@ -4,14 +4,16 @@
 //! that fits too. Against a head that was kept elsewhere (signed, in a log, in a notification) it says more: nothing
 //! up to that head was changed, removed, inserted or put in another order, and nothing was cut off before it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{Chain, Entry, Head, is_audited};
-use crate::id::RunId;
-use crate::journal::{Error, Journal, Query};
+use crate::id::{RunId, Seq};
+use crate::journal::{Error, Journal, Query, Removed};
+use crate::ledger::Deed;
+use crate::retention::{self, RemovedRuns};
 use crate::run::Event;
 
 /// How many entries are read at a time.
@@ -31,6 +33,12 @@ pub struct Verified {
     /// Deeds of the ledger that were followed.
     #[serde(default)]
     pub deeds: u64,
+    /// Runs that retention removed: their entries are followed, their records are gone.
+    #[serde(default)]
+    pub removed: u64,
+    /// What says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retention: Vec<RemovedRuns>,
     /// What does not fit, a sentence each; empty where everything does.
     pub problems: Vec<String>,
 }
@@ -49,8 +57,16 @@ impl Verified {
 /// A journal that cannot be read at all.
 pub fn verify(journal: &dyn Journal, anchors: &[Head]) -> Result<Verified, Error> {
     let end = journal.head();
-    let mut verified =
-        Verified { head: end.to_string(), entries: 0, runs: 0, deeds: 0, problems: Vec::new() };
+    let mut verified = Verified {
+        head: end.to_string(),
+        entries: 0,
+        runs: 0,
+        deeds: 0,
+        removed: 0,
+        retention: Vec::new(),
+        problems: Vec::new(),
+    };
+    let mut removals = Removals::of(journal)?;
     let deeds = deeds(journal, &mut verified);
     let mut head = Head::default();
     // Entries of runs whose end has not come yet.
@@ -84,6 +100,12 @@ pub fn verify(journal: &dyn Journal, anchors: &[Head]) -> Result<Verified, Error
                 deed(&entry, &deeds, &mut verified);
                 continue;
             }
+            if removals.take(&entry) {
+                if closed.insert(entry.run) {
+                    verified.removed += 1;
+                }
+                continue;
+            }
             if closed.contains(&entry.run) {
                 verified.problem(format!("entry {}: run {} had ended before", entry.position, entry.run));
                 continue;
@@ -97,6 +119,7 @@ pub fn verify(journal: &dyn Journal, anchors: &[Head]) -> Result<Verified, Error
                 open.remove(&run);
                 closed.insert(run);
                 verified.runs += 1;
+                removals.ended(&entry);
             }
         }
     }
@@ -108,6 +131,7 @@ pub fn verify(journal: &dyn Journal, anchors: &[Head]) -> Result<Verified, Error
         verified.runs += 1;
         all_entries(journal, *run, entries, last, &mut verified);
     }
+    removals.compare(journal, &mut verified)?;
     unlogged(journal, deeds.len() as u64, end, &mut verified)?;
     strangers(journal, &open, &closed, end, &mut verified)?;
     for anchor in anchors {
@@ -125,6 +149,74 @@ pub fn verify(journal: &dyn Journal, anchors: &[Head]) -> Result<Verified, Error
         }
     }
     Ok(verified)
+}
+
+/// What retention removed, as tombstones and rows tell it; deeds say what it should be.
+struct Removals {
+    gone: HashMap<RunId, Removed>,
+    /// Begun and not done: some of these may still be there, by the digest that their deed has.
+    begun: HashMap<RunId, String>,
+    /// The hashes of the ends of what is gone, by the deed.
+    ends: HashMap<Seq, BTreeMap<RunId, Chain>>,
+    /// The same of what is still there, by the digest of the deed.
+    still: HashMap<String, BTreeMap<RunId, Chain>>,
+}
+
+impl Removals {
+    fn of(journal: &dyn Journal) -> Result<Removals, Error> {
+        let begun = retention::begun(journal).into_iter();
+        let begun =
+            begun.flat_map(|(digest, (runs, _))| runs.into_iter().map(move |run| (run, digest.clone())));
+        Ok(Removals {
+            begun: begun.collect(),
+            gone: journal.removed()?.into_iter().map(|removed| (removed.run, removed)).collect(),
+            ends: HashMap::new(),
+            still: HashMap::new(),
+        })
+    }
+
+    /// Takes an entry of a run that is gone; the closing one with its hash.
+    fn take(&mut self, entry: &Entry) -> bool {
+        let Some(removed) = self.gone.get(&entry.run) else { return false };
+        if entry.seq.0 == removed.records {
+            self.ends.entry(removed.deed).or_default().insert(entry.run, entry.chain);
+        }
+        true
+    }
+
+    /// A run that is still there has ended.
+    fn ended(&mut self, entry: &Entry) {
+        if let Some(digest) = self.begun.get(&entry.run) {
+            self.still.entry(digest.clone()).or_default().insert(entry.run, entry.chain);
+        }
+    }
+
+    fn compare(mut self, journal: &dyn Journal, verified: &mut Verified) -> Result<(), Error> {
+        for (record, _) in journal.deeds()? {
+            let Deed::RunsRemoved { by, rule, runs, ended_from, ended_to, digest } = record.deed else {
+                continue;
+            };
+            if record.seq.0 > verified.deeds {
+                continue;
+            }
+            let mut ends = self.ends.remove(&record.seq).unwrap_or_default();
+            ends.extend(self.still.remove(digest.as_str()).unwrap_or_default());
+            if retention::digest(&ends) != digest {
+                verified.problem(format!(
+                    "deed {} removed {runs} runs, and those that are gone are not the same ones",
+                    record.seq
+                ));
+            }
+            let (deed, at) = (record.seq, record.at);
+            verified.retention.push(RemovedRuns { deed, at, by, rule, runs, ended_from, ended_to });
+        }
+        for (deed, ends) in self.ends {
+            let count = ends.len();
+            verified
+                .problem(format!("{count} runs are gone, and deed {deed} does not say that it removed them"));
+        }
+        Ok(())
+    }
 }
 
 /// The hashes of all deeds.

@@ -113,6 +113,8 @@ struct Shared {
     broken: watch::Sender<Option<journal::Error>>,
     /// Since when.
     broken_since: watch::Sender<Option<Timestamp>>,
+    /// Held by whoever removes runs: one at a time.
+    retaining: tokio::sync::Mutex<()>,
     /// How things stand on disk.
     standing: watch::Sender<Arc<Standing>>,
 }
@@ -265,7 +267,7 @@ impl Scheduler {
                 }
                 self.submit(*run, *record, bundle, default, answer, turn);
             }
-            Input::Deed { deed, answer } => self.deed(*deed, answer, turn),
+            Input::Deed { deed, rows, answer } => self.deed(*deed, rows, answer, turn),
             Input::Slots { work, answer } => self.slots(*work, answer, turn),
             Input::AttemptEnded { run, task, attempt, result } => {
                 self.attempt_ended(run, &task, attempt, result, turn)
@@ -344,7 +346,13 @@ impl Scheduler {
         in_turn.or_else(|| handle::granted(&*self.parts.journal, key, seen).transpose())
     }
 
-    fn deed(&mut self, deed: Deed, answer: oneshot::Sender<Result<Seq, DeedError>>, turn: &mut Turn) {
+    fn deed(
+        &mut self,
+        deed: Deed,
+        rows: Vec<journal::Row>,
+        answer: oneshot::Sender<Result<Seq, DeedError>>,
+        turn: &mut Turn,
+    ) {
         let now = self.parts.clock.now();
         if let Some(why) = self.standing.refuses(&deed, now) {
             let _ = answer.send(Err(why.into()));
@@ -356,6 +364,7 @@ impl Scheduler {
             return;
         }
         let seq = record.seq;
+        turn.rows.extend(rows);
         turn.deeds.push(record);
         turn.answers.push(Box::new(move |written| {
             let answered = written.map(|()| seq).map_err(|error| DeedError::Journal(error.clone()));

@@ -1,12 +1,13 @@
 //! The audit log over the API: entries told in words, the head, and whether all of it fits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use axum::Json;
 use axum::extract::State as Given;
 use graylane_engine::audit::{Chain, Entry, Head, words};
+use graylane_engine::clock::Timestamp;
 use graylane_engine::id::{RunId, hex};
-use graylane_engine::journal::{Error, Journal};
+use graylane_engine::journal::{Error, Journal, Removed};
 use graylane_engine::ledger::DeedRecord;
 use graylane_engine::proof::{self, Verified};
 use graylane_engine::run::Record;
@@ -18,6 +19,8 @@ use super::extract::{Asked, Body};
 use super::wire::{Anchors, AuditLine, AuditPart};
 
 const MAX_ENTRIES: usize = 10_000;
+/// How many entries are read at a time where only some are wanted.
+const PART: usize = 4_096;
 
 pub(super) async fn entries(
     Given(state): Given<State>,
@@ -31,68 +34,123 @@ pub(super) async fn entries(
     if limit > MAX_ENTRIES {
         return Err(ApiError::bad_request(format!("limit: at most {MAX_ENTRIES} entries")));
     }
-    let after = asked.after.unwrap_or_else(|| journal.head().position.saturating_sub(limit as u64));
-    off_thread(move || told(&*journal, after, limit)).await
+    let moment = |name: &str, text: &Option<String>| {
+        let parsed = text.as_deref().map(str::parse::<Timestamp>).transpose();
+        parsed.map_err(|why| ApiError::bad_request(format!("{name}: {why}")))
+    };
+    let (since, until) = (moment("since", &asked.since)?, moment("until", &asked.until)?);
+    let all = asked.actor.is_none() && since.is_none() && until.is_none();
+    let (actor, newest) = (asked.actor, asked.after.is_none());
+    let wants = move |line: &AuditLine, at: Timestamp| {
+        actor.as_ref().is_none_or(|actor| line.actor.as_ref() == Some(actor))
+            && since.is_none_or(|since| at >= since)
+            && until.is_none_or(|until| at < until)
+    };
+    let begin = match asked.after {
+        Some(after) => after,
+        None if all => journal.head().position.saturating_sub(limit as u64),
+        None => 0,
+    };
+    off_thread(move || {
+        let mut teller = Teller::new(&*journal, begin)?;
+        let mut lines: VecDeque<AuditLine> = VecDeque::new();
+        let mut after = begin;
+        loop {
+            let entries = journal.audit(after, PART)?;
+            let Some(last) = entries.last() else { break };
+            after = last.position;
+            for entry in entries {
+                let line = teller.line(&entry)?;
+                if !wants(&line, entry.at) {
+                    continue;
+                }
+                if lines.len() >= limit {
+                    if !newest {
+                        return Ok(lines.into());
+                    }
+                    lines.pop_front();
+                }
+                lines.push_back(line);
+            }
+        }
+        Ok(lines.into())
+    })
+    .await
 }
 
 /// Entries after this position, told in words.
 pub(super) fn told(journal: &dyn Journal, after: u64, limit: usize) -> Result<Vec<AuditLine>, Error> {
-    let entries = journal.audit(after, limit)?;
-    let mut runs: HashMap<RunId, Vec<Record>> = HashMap::new();
-    let mut lines = Vec::with_capacity(entries.len());
-    let deeds = if entries.iter().any(Entry::is_deed) { journal.deeds()? } else { Vec::new() };
-    for entry in entries {
-        if entry.is_deed() {
-            lines.push(deed(&entry, &deeds)?);
-            continue;
-        }
-        if !runs.contains_key(&entry.run) {
-            // Runs of a page mostly come one after the other.
-            if runs.len() > 256 {
-                runs.clear();
-            }
-            runs.insert(entry.run, journal.read(entry.run)?);
-        }
-        lines.push(line(&entry, &runs[&entry.run])?);
+    let mut teller = Teller::new(journal, after)?;
+    journal.audit(after, limit)?.iter().map(|entry| teller.line(entry)).collect()
+}
+
+/// Tells entries in their order.
+struct Teller<'j> {
+    journal: &'j dyn Journal,
+    head: Head,
+    deeds: Vec<(DeedRecord, Chain)>,
+    /// Runs of a page mostly come one after the other.
+    runs: HashMap<RunId, Vec<Record>>,
+    removed: HashMap<RunId, Removed>,
+}
+
+impl<'j> Teller<'j> {
+    fn new(journal: &'j dyn Journal, after: u64) -> Result<Teller<'j>, Error> {
+        let head = journal.head_at(after)?.unwrap_or_else(|| journal.head());
+        let removed = journal.removed()?.into_iter().map(|removed| (removed.run, removed)).collect();
+        Ok(Teller { journal, head, deeds: journal.deeds()?, runs: HashMap::new(), removed })
     }
-    Ok(lines)
+
+    fn line(&mut self, entry: &Entry) -> Result<AuditLine, Error> {
+        self.head = self.head.after(entry);
+        let (event, actor, what) = if entry.is_deed() { self.deed(entry)? } else { self.record(entry)? };
+        Ok(AuditLine {
+            position: entry.position,
+            at: entry.at.to_string(),
+            run: (!entry.is_deed()).then(|| entry.run.to_string()),
+            seq: entry.seq.0,
+            event,
+            actor,
+            what,
+            record_hash: hex(&entry.chain),
+            head: self.head.to_string(),
+        })
+    }
+
+    fn record(&mut self, entry: &Entry) -> Result<Told, Error> {
+        if let Some(removed) = self.removed.get(&entry.run) {
+            let what = format!("its records were removed, as deed {} says", removed.deed);
+            return Ok(("removed".into(), None, what));
+        }
+        if !self.runs.contains_key(&entry.run) {
+            if self.runs.len() > 256 {
+                self.runs.clear();
+            }
+            self.runs.insert(entry.run, self.journal.read(entry.run)?);
+        }
+        let record =
+            self.runs[&entry.run].iter().find(|record| record.seq == entry.seq).ok_or_else(|| {
+                Error::Damaged(format!(
+                    "audit entry {}: record {} of run {} is missing",
+                    entry.position, entry.seq, entry.run
+                ))
+            })?;
+        let (actor, what) = words(&record.event);
+        Ok((record.event.name().into(), actor.map(str::to_owned), what))
+    }
+
+    fn deed(&self, entry: &Entry) -> Result<Told, Error> {
+        let found = self.deeds.iter().find(|(record, _)| record.seq == entry.seq);
+        let (record, _) = found.ok_or_else(|| {
+            Error::Damaged(format!("audit entry {}: deed {} is missing", entry.position, entry.seq))
+        })?;
+        let actor = record.deed.actor().map(str::to_owned);
+        Ok((record.deed.name().into(), actor, record.deed.words()))
+    }
 }
 
-fn line(entry: &Entry, records: &[Record]) -> Result<AuditLine, Error> {
-    let record = records.iter().find(|record| record.seq == entry.seq).ok_or_else(|| {
-        Error::Damaged(format!(
-            "audit entry {}: record {} of run {} is missing",
-            entry.position, entry.seq, entry.run
-        ))
-    })?;
-    let (actor, what) = words(&record.event);
-    Ok(AuditLine {
-        position: entry.position,
-        at: entry.at.to_string(),
-        run: Some(entry.run.to_string()),
-        seq: entry.seq.0,
-        event: record.event.name().into(),
-        actor: actor.map(str::to_owned),
-        what,
-        record_hash: hex(&entry.chain),
-    })
-}
-
-fn deed(entry: &Entry, deeds: &[(DeedRecord, Chain)]) -> Result<AuditLine, Error> {
-    let (record, _) = deeds.iter().find(|(record, _)| record.seq == entry.seq).ok_or_else(|| {
-        Error::Damaged(format!("audit entry {}: deed {} is missing", entry.position, entry.seq))
-    })?;
-    Ok(AuditLine {
-        position: entry.position,
-        at: entry.at.to_string(),
-        run: None,
-        seq: entry.seq.0,
-        event: record.deed.name().into(),
-        actor: record.deed.actor().map(str::to_owned),
-        what: record.deed.words(),
-        record_hash: hex(&entry.chain),
-    })
-}
+/// Event, actor, and what it was in words.
+type Told = (String, Option<String>, String);
 
 pub(super) async fn head(Given(state): Given<State>) -> Json<String> {
     Json(state.parts.journal.head().to_string())

@@ -151,6 +151,8 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/store/check", Admin, "checkStore", "Read every byte that is kept", store::check).long(),
         post("/api/v1/store/backup", Owner, "backUpStore", "Write everything to a file here", store::backup)
             .long(),
+        post("/api/v1/store/prune", Admin, "pruneStore", "Remove what retention does not keep", store::prune)
+            .long(),
         post("/api/v1/store/compact", Admin, "compactStore", "Give back room", store::compact).long(),
         get("/api/v1/me", Viewer, "getMe", "Who calls, and what they may", tokens::me),
         get("/api/v1/tokens", Admin, "listTokens", "Who has a token", tokens::list),

@@ -156,6 +156,15 @@ pub(crate) struct AuditPart {
     pub(crate) after: Option<u64>,
     #[serde(default)]
     pub(crate) limit: Option<usize>,
+    /// What this person did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+    /// At this moment or later, in RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<String>,
+    /// Before this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
 }
 
 /// Which slots.
@@ -191,6 +200,10 @@ pub(crate) struct AuditLine {
     pub(crate) what: String,
     /// The hash of the record over everything before it in its run.
     pub(crate) record_hash: String,
+    /// The head of the log after this entry, as POSITION:HASH. HASH is the SHA-256 of the hash before it (32 bytes,
+    /// zeros before the first) and of the entry: position (8), at in milliseconds since 1970 (8), run as the 16 bytes of
+    /// its ULID (zeros for a deed), seq (8), record hash (32); numbers big-endian.
+    pub(crate) head: String,
 }
 
 /// Heads that were kept elsewhere.
@@ -203,6 +216,31 @@ pub(crate) struct Anchors {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Backup {
     pub(crate) path: PathBuf,
+}
+
+/// A wish that what retention does not keep is removed.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Prune {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) actor: Option<String>,
+    /// Only tell which runs it would be.
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+}
+
+/// What was removed, or would be.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Pruned {
+    /// What the settings say, in words.
+    pub(crate) rule: String,
+    /// How many runs.
+    pub(crate) runs: u64,
+    /// How many bundles and plans that nobody names any more; none where nothing was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) objects: Option<u64>,
+    /// The runs that would be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) due: Vec<RunSummary>,
 }
 
 /// A wish that a run ends.

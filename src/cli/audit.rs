@@ -7,7 +7,7 @@ use graylane_engine::proof::Verified;
 use graylane_engine::scheduler::Mode;
 use serde_json::json;
 
-use super::runs::look;
+use super::runs::{escaped, look, moment};
 use super::{Context, EXIT_FAILED, Failure, Output, json as indented, needs_store, note, print, tell};
 use crate::access::Access;
 use crate::api::wire::{Anchors, AuditLine};
@@ -27,8 +27,11 @@ pub(crate) enum AuditCommand {
     Verify(VerifyArgs),
     /// Print the head of the audit log, signed where there is a key
     Head,
-    /// Print the whole audit log, one JSON object a line
-    Export,
+    /// Print the audit log, oldest first, one JSON object a line
+    #[command(
+        long_about = "Prints the audit log, oldest first, one JSON object a line; deeds are in it.\n\nEach line has what an auditor needs to follow the chain without Graylane: `head` is POSITION:HASH, and HASH is the SHA-256 of the HASH of the line before it (32 zero bytes before the first) followed by the entry: position (8 bytes), `at` in milliseconds since 1970 (8), the 16 bytes of the ULID in `run` (zeros for a deed), seq (8), `record_hash` (32); numbers are big-endian. The last head must be the one that was signed or kept."
+    )]
+    Export(Only),
     /// Make the key that signs heads, or print the public key of the one that is there
     Key,
 }
@@ -39,9 +42,38 @@ pub(crate) struct ListArgs {
     /// After this position; the newest where nothing is said
     #[arg(long, value_name = "POSITION")]
     after: Option<u64>,
+    #[command(flatten)]
+    only: Only,
     /// How many at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10000))]
     limit: u16,
+}
+
+/// Which of them; every condition must hold.
+#[derive(Debug, Args)]
+pub(crate) struct Only {
+    /// What this person did
+    #[arg(long, value_name = "NAME")]
+    actor: Option<String>,
+    /// At this time or later: RFC 3339, a day as 2026-12-24, or how long ago as 90m, 24h or 7d
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+}
+
+impl Only {
+    /// As it stands in the address.
+    fn query(&self) -> Result<String, Failure> {
+        let conditions = [
+            ("actor", self.actor.clone()),
+            ("since", self.since.as_deref().map(moment).transpose()?),
+            ("until", self.until.as_deref().map(moment).transpose()?),
+        ];
+        let said = conditions.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        Ok(said.map(|(name, value)| format!("&{name}={}", escaped(&value))).collect())
+    }
 }
 
 /// What to compare with.
@@ -58,7 +90,8 @@ pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<u8, 
     }
     match command {
         AuditCommand::List(args) => {
-            let after = args.after.map(|after| format!("&after={after}")).unwrap_or_default();
+            let after =
+                args.after.map(|after| format!("&after={after}")).unwrap_or_default() + &args.only.query()?;
             let lines: Vec<AuditLine> =
                 look(context, format!("/api/v1/audit?limit={}{after}", args.limit)).await?;
             match context.output {
@@ -86,7 +119,7 @@ pub(crate) async fn run(context: &Context, command: AuditCommand) -> Result<u8, 
             }
             Ok(0)
         }
-        AuditCommand::Export => export(context).await,
+        AuditCommand::Export(only) => export(context, &only).await,
         AuditCommand::Key => key(context),
     }
 }
@@ -122,13 +155,25 @@ async fn verify(context: &Context, args: VerifyArgs) -> Result<u8, Failure> {
     if context.output == Output::Json {
         print(&indented(&json!({
             "verdict": verdict, "head": verified.head, "entries": verified.entries, "runs": verified.runs,
-            "deeds": verified.deeds,
+            "deeds": verified.deeds, "removed": verified.removed, "retention": verified.retention,
             "compared_with": heads, "problems": problems,
         })));
         return Ok(code);
     }
     for problem in &problems {
         print(&format!("problem: {problem}"));
+    }
+    for removed in &verified.retention {
+        print(&format!(
+            "deed {} of {} by {}: {} runs were removed ({}), which had ended from {} to {}",
+            removed.deed,
+            removed.at,
+            removed.by,
+            removed.runs,
+            removed.rule,
+            removed.ended_from,
+            removed.ended_to
+        ));
     }
     print(&format!(
         "{verdict}: {} entries, {} runs, head {}",
@@ -144,11 +189,12 @@ async fn verify(context: &Context, args: VerifyArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-async fn export(context: &Context) -> Result<u8, Failure> {
+async fn export(context: &Context, only: &Only) -> Result<u8, Failure> {
+    let only = only.query()?;
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
     let mut after = 0;
     let done = loop {
-        let path = format!("/api/v1/audit?limit={PAGE}&after={after}");
+        let path = format!("/api/v1/audit?limit={PAGE}&after={after}{only}");
         let lines: Vec<AuditLine> = match access.client.get(&path).await {
             Ok(lines) => lines,
             Err(error) => break Err(error.into()),

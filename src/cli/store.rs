@@ -7,9 +7,11 @@ use graylane_engine::journal::{Checked, Counted, DiskJournal, OpenError, Statist
 use graylane_engine::scheduler::Mode;
 use serde_json::json;
 
-use super::{Context, EXIT_SURROUNDINGS, Failure, Output, json as indented, needs_store, note, print, tell};
+use super::{
+    Context, EXIT_SURROUNDINGS, Failure, Output, actor, json as indented, needs_store, note, print, tell,
+};
 use crate::access::{Access, store_failure};
-use crate::api::wire::Backup;
+use crate::api::wire::{Backup, Prune, Pruned};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
@@ -30,6 +32,11 @@ pub(crate) enum StoreCommand {
         after_help = "Example:\n  graylane --data /var/lib/graylane-restored store restore graylane.backup"
     )]
     Restore(FileArg),
+    /// Remove the finished runs that the settings (`retention`) do not keep; the audit log stays
+    #[command(
+        long_about = "Removes the finished runs that `retention` in the settings does not keep, with their logs, and the bundles and plans that no run names any more. A process that stays does so by itself.\n\nUnfinished runs, those that an unfinished run follows on, and those whose lane is up stay. Entries of the audit log stay, and a deed says what was removed: `graylane audit verify` tells it."
+    )]
+    Prune(PruneArgs),
     /// Give back the room that removed records still take
     Compact,
 }
@@ -40,6 +47,14 @@ pub(crate) struct CheckArgs {
     /// Go on with a store that ends before what was acknowledged; says how much is lost, for good
     #[arg(long)]
     accept_loss: bool,
+}
+
+/// What is removed.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Only tell which runs it would be
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// A backup.
@@ -57,6 +72,7 @@ pub(crate) async fn run(context: &Context, command: StoreCommand) -> Result<u8, 
         StoreCommand::Check(args) => check(context, &args).await,
         StoreCommand::Backup(args) => backup(context, &args.file).await,
         StoreCommand::Restore(args) => restore(context, args.file).await,
+        StoreCommand::Prune(args) => prune(context, &args).await,
         StoreCommand::Compact => {
             let access = Access::open(&context.settings, Mode::Look, tell()).await?;
             let answer: Result<Statistics, _> = access.client.post("/api/v1/store/compact", &()).await;
@@ -110,6 +126,27 @@ async fn check(context: &Context, args: &CheckArgs) -> Result<u8, Failure> {
         "hint: restore a backup into a new folder with `graylane --data NEW store restore FILE`; nothing was changed",
     );
     Ok(EXIT_SURROUNDINGS)
+}
+
+async fn prune(context: &Context, args: &PruneArgs) -> Result<u8, Failure> {
+    let access = Access::open(&context.settings, Mode::Answer, tell()).await?;
+    let asked = Prune { actor: Some(actor()), dry_run: args.dry_run };
+    let answer: Result<Pruned, _> = access.client.post("/api/v1/store/prune", &asked).await;
+    access.close().await;
+    let pruned = answer?;
+    if context.output == Output::Json {
+        print(&indented(&pruned));
+        return Ok(0);
+    }
+    for run in &pruned.due {
+        print(&format!("{} {} {} {}", run.id, run.workflow, run.status, run.submitted_at));
+    }
+    let (verb, objects) = match pruned.objects {
+        Some(objects) => ("removed", format!(", and {objects} objects that nobody names any more")),
+        None => ("to be removed", String::new()),
+    };
+    print(&format!("{verb}: {} runs ({}){objects}", pruned.runs, pruned.rule));
+    Ok(0)
 }
 
 fn told(statistics: &Statistics) -> String {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use graylane_engine::audit::{Chain, Entry, Head};
-use graylane_engine::id::{Digest, RunId};
-use graylane_engine::journal::{Error, Journal, Page, Query, Together};
+use graylane_engine::id::{Digest, RunId, Seq};
+use graylane_engine::journal::{Error, Journal, Page, Query, Removed, Together};
 use graylane_engine::ledger::DeedRecord;
 use graylane_engine::run::{Record, RunSummary};
 use tokio::time::Instant;
@@ -71,6 +71,18 @@ impl<J: Journal> Journal for Timed<J> {
 
     fn head_at(&self, position: u64) -> Result<Option<Head>, Error> {
         self.inner.head_at(position)
+    }
+
+    async fn prune(&self, deed: Seq, runs: Vec<RunId>) -> Result<(), Error> {
+        self.inner.prune(deed, runs).await
+    }
+
+    fn removed(&self) -> Result<Vec<Removed>, Error> {
+        self.inner.removed()
+    }
+
+    fn sweep(&self) -> Result<u64, Error> {
+        self.inner.sweep()
     }
 
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {

@@ -12,9 +12,8 @@ use super::objects::Objects;
 use super::record::Stored;
 use super::store::DiskJournal;
 use super::{Error, Journal as _};
-use crate::id::{Digest, RunId};
-use crate::ledger::Standing;
-use crate::run::Event;
+use crate::id::{Digest, RunId, Seq};
+use crate::ledger::{Deed, Standing};
 
 /// What a check has seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +25,9 @@ pub struct Checked {
     /// Deeds of the ledger, and rows beside them.
     #[serde(default)]
     pub ledger: u64,
+    /// Runs that retention removed.
+    #[serde(default)]
+    pub removed: u64,
     /// Objects whose bytes were read.
     pub objects: u64,
     /// What is wrong, a sentence each.
@@ -54,6 +56,21 @@ impl DiskJournal {
         checked.problems.extend(walked.err());
         match self.deeds() {
             Ok(deeds) => {
+                let by_retention: HashSet<Seq> = deeds
+                    .iter()
+                    .filter(|(record, _)| matches!(record.deed, Deed::RunsRemoved { .. }))
+                    .map(|(record, _)| record.seq)
+                    .collect();
+                match self.removed() {
+                    Ok(removed) => {
+                        checked.removed = removed.len() as u64;
+                        let strange = removed.iter().filter(|removed| !by_retention.contains(&removed.deed));
+                        checked.problems.extend(strange.map(|removed| {
+                            format!("run {} is gone, and no deed says that it was removed", removed.run)
+                        }));
+                    }
+                    Err(error) => checked.problems.push(error.to_string()),
+                }
                 checked.ledger = (deeds.len() + self.rows("").len()) as u64;
                 named.extend(deeds.iter().filter_map(|(record, _)| record.deed.object().cloned()));
                 let folded = Standing::fold(deeds.iter().map(|(deed, _)| deed));
@@ -95,11 +112,7 @@ pub(super) fn objects_named(
 ) -> Result<(), String> {
     for stored in stored {
         let record = stored.record().map_err(|why| format!("run {run}: {why}"))?;
-        match record.event {
-            Event::RunSubmitted { bundle, .. } => named.insert(bundle),
-            Event::PlanMade { plan, .. } => named.insert(plan),
-            _ => continue,
-        };
+        named.extend(record.event.objects());
     }
     Ok(())
 }

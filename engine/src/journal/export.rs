@@ -5,6 +5,7 @@
 //! 'o' object    bytes
 //! 'r' run       length (4) header (JSON), then of each record: format (1) length (4) JSON
 //! 'a' audit     entries of the audit log (audit.rs), which follow on those before
+//! 'x' removed   of each run that retention removed: id (16) deed (8) how many records it had (8)
 //! 's' sealed    the runs and entries since the last one are a segment
 //! 'd' deeds     of each deed of the ledger: format (1) length (4) JSON
 //! 't' rows      of each row: length (4) name length (4) value
@@ -26,10 +27,10 @@ use sha2::{Digest as _, Sha256};
 use super::disk::{Batch, Tree};
 use super::objects::Objects;
 use super::record::{self, FORMAT, Stored};
-use super::segment::{Builder, Listed};
+use super::segment::{Builder, Listed, REMOVED_BYTES};
 use super::store::{DiskJournal, OpenError, complete, make, take, tree_of};
 use super::writer::{BATCH_KEY, audit_key, audit_value, row_key, segment_key};
-use super::{Error, Journal as _};
+use super::{Error, Journal as _, Removed};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
 use crate::id::{Digest, RunId, Seq, hex};
 use crate::run::RunSummary;
@@ -54,6 +55,9 @@ pub struct Counted {
     /// Rows beside records and deeds.
     #[serde(default)]
     pub rows: u64,
+    /// Runs that retention removed.
+    #[serde(default)]
+    pub removed: u64,
     /// Bundles and plans.
     pub objects: u64,
     /// The head of the audit log.
@@ -111,6 +115,11 @@ impl DiskJournal {
             for (_, row) in segment.in_order()? {
                 out.run(row.id, &segment.records(&row)?, &mut counted)?;
             }
+            let removed = segment.removed()?;
+            for part in removed.chunks(ENTRIES_A_FRAME) {
+                out.frame(b'x', &Removed::write(part))?;
+            }
+            counted.removed += removed.len() as u64;
             out.entries(&segment.audit()?, &mut counted)?;
             out.frame(b's', &[])?;
             sealed = segment.listed.audit_to;
@@ -177,6 +186,7 @@ impl DiskJournal {
             batch: Batch::default(),
             batches: 0,
             pending: Vec::new(),
+            removed: Vec::new(),
             entries: Vec::new(),
             head: Head::default(),
             sealed: Head::default(),
@@ -282,6 +292,7 @@ struct Import<'s> {
     batches: u64,
     /// Runs and entries since the last segment.
     pending: Vec<(RunSummary, Vec<Stored>)>,
+    removed: Vec<Removed>,
     entries: Vec<Entry>,
     head: Head,
     sealed: Head,
@@ -324,6 +335,7 @@ impl Import<'_> {
             match head[0] {
                 b'r' => self.run(&payload)?,
                 b'a' => self.audit(&payload)?,
+                b'x' => self.removed(&payload)?,
                 b's' => self.seal()?,
                 b'd' => self.deeds(&payload)?,
                 b't' => self.rows(&payload)?,
@@ -423,12 +435,23 @@ impl Import<'_> {
         Ok(())
     }
 
+    fn removed(&mut self, payload: &[u8]) -> Result<(), String> {
+        if !payload.len().is_multiple_of(REMOVED_BYTES) {
+            return Err("the list of removed runs is cut short".into());
+        }
+        let before = self.removed.len();
+        self.removed.extend(Removed::read(payload));
+        self.counted.removed += (self.removed.len() - before) as u64;
+        Ok(())
+    }
+
     fn seal(&mut self) -> Result<(), String> {
         let number = self.segments + 1;
         let mut builder = Builder::new(self.history, number, self.sealed)?;
         for (summary, stored) in self.pending.drain(..) {
             builder.run(&summary, &stored)?;
         }
+        self.removed.drain(..).for_each(|removed| builder.removed(removed));
         for entry in self.entries.drain(..) {
             builder.entry(&entry);
         }

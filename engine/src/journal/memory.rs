@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use super::history::{Index, list};
 use super::query::{Page, Query};
 use super::record::Stored;
-use super::{Error, Journal, Together};
+use super::{Error, Journal, Removed, Together};
 use crate::audit::{Chain, Entry, Head, is_audited};
-use crate::id::{Digest, RunId};
+use crate::id::{Digest, RunId, Seq};
 use crate::ledger::DeedRecord;
 use crate::run::{Record, RunSummary};
 
@@ -134,6 +134,18 @@ impl Journal for MemoryJournal {
         let entries = inner.index.audit.iter().take_while(|entry| entry.position <= position);
         let head = entries.fold(Head::default(), |head, entry| head.after(entry));
         Ok((head.position == position).then_some(head))
+    }
+
+    async fn prune(&self, _: Seq, _: Vec<RunId>) -> Result<(), Error> {
+        Err(Error::Broken("a journal in memory removes nothing".into()))
+    }
+
+    fn removed(&self) -> Result<Vec<Removed>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn sweep(&self) -> Result<u64, Error> {
+        Ok(0)
     }
 
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {

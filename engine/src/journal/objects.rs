@@ -1,12 +1,16 @@
-//! Bytes by digest: bundles, plans and workflow files, one file each in `<data>/objects`. Nothing here is ever changed or removed.
+//! Bytes by digest: bundles, plans and workflow files, one file each in `<data>/objects`. Nothing here is ever changed.
+//! Removed is only what nobody names any more (`sweep.rs`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Error;
 use crate::id::Digest;
@@ -20,11 +24,16 @@ pub(super) struct Objects {
     folder: PathBuf,
     /// Digests whose bytes this process has put on disk, or found there and made sure of.
     known: Mutex<HashSet<Digest>>,
+    /// When this process last put what it has put: a record that names it may still be on its way.
+    touched: Mutex<HashMap<Digest, Instant>>,
 }
+
+/// How long what was put is left alone without a record that names it.
+const LATELY: Duration = Duration::from_secs(600);
 
 impl Objects {
     pub(super) fn new(folder: PathBuf) -> Objects {
-        Objects { folder, known: Mutex::new(HashSet::new()) }
+        Objects { folder, known: Mutex::default(), touched: Mutex::default() }
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -36,6 +45,8 @@ impl Objects {
     pub(super) fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
         let path = self.path(&digest);
+        // First of all: whoever removes what nobody names sees it, or has removed the file before it is looked for.
+        self.touch(&digest);
         if self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&digest) && path.exists() {
             return Ok(digest);
         }
@@ -46,6 +57,30 @@ impl Objects {
         }
         known.insert(digest.clone());
         Ok(digest)
+    }
+
+    fn touch(&self, digest: &Digest) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if touched.len() >= KNOWN {
+            touched.retain(|_, at| now.duration_since(*at) < LATELY);
+        }
+        touched.insert(digest.clone(), now);
+    }
+
+    /// The moment before which what was put has its record by now.
+    pub(super) fn lately(&self) -> Option<Instant> {
+        Instant::now().checked_sub(LATELY)
+    }
+
+    /// Removes bytes that nobody names, unless they were put after this moment; tells whether it did.
+    pub(super) fn remove(&self, digest: &Digest, before: Option<Instant>) -> io::Result<bool> {
+        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        if touched.get(digest).is_some_and(|at| before.is_none_or(|before| *at >= before)) {
+            return Ok(false);
+        }
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        fs::remove_file(self.path(digest)).map(|()| true)
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Result<Vec<u8>, Error> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 
 use super::disk::Tree;
 use super::record::{Stored, parse_key, run_prefix};
-use super::segment::{Builder, Segment, file_name};
+use super::segment::{Builder, Doomed, Segment, file_name};
 use super::writer::{AUDIT, Job, audit_key};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
 use crate::run::RunSummary;
@@ -17,7 +17,17 @@ use crate::run::RunSummary;
 /// What to make.
 pub(super) enum Order {
     /// A segment of these runs, which ended in this order; its slice of the audit log goes on to `to`.
-    Seal { number: u64, tree: Tree, from: Head, to: u64, runs: Vec<RunSummary> },
+    Seal {
+        number: u64,
+        tree: Tree,
+        from: Head,
+        to: u64,
+        runs: Vec<RunSummary>,
+        /// Of these only that they were there.
+        doomed: Option<Arc<Doomed>>,
+    },
+    /// A segment anew, without some of its runs.
+    Prune { number: u64, segment: Arc<Segment>, doomed: Arc<Doomed> },
     /// One segment of several that follow on each other.
     Merge { number: u64, segments: Vec<Arc<Segment>> },
 }
@@ -44,7 +54,7 @@ pub(super) fn run(
 ) {
     while let Ok(order) = orders.recv() {
         let number = match &order {
-            Order::Seal { number, .. } | Order::Merge { number, .. } => *number,
+            Order::Seal { number, .. } | Order::Prune { number, .. } | Order::Merge { number, .. } => *number,
         };
         let made = catch_unwind(AssertUnwindSafe(|| make(folder, stop, order)))
             .unwrap_or_else(|_| Err("the store panicked".into()));
@@ -66,16 +76,27 @@ fn draft(folder: &Path, number: u64) -> PathBuf {
 fn make(folder: &Path, stop: &AtomicBool, order: Order) -> Result<Made, String> {
     let go_on = || if stop.load(Ordering::Relaxed) { Err("the store is closing".to_owned()) } else { Ok(()) };
     match order {
-        Order::Seal { number, tree, from, to, runs } => {
+        Order::Seal { number, tree, from, to, runs, doomed } => {
             let mut builder = Builder::new(folder, number, from)?;
             for run in &runs {
                 go_on()?;
-                builder.run(run, &stored(&tree, run)?)?;
+                let stored = stored(&tree, run)?;
+                match doomed.as_ref().filter(|doomed| doomed.runs.contains(&run.id)) {
+                    Some(doomed) => builder.removed(doomed.removed(run.id, stored.len() as u64)),
+                    None => builder.run(run, &stored)?,
+                }
             }
             for entry in entries(&tree, from.position, to)? {
                 builder.entry(&entry);
             }
             Ok(Made::Sealed { segment: builder.finish(number)?, runs })
+        }
+        Order::Prune { number, segment, doomed } => {
+            let (from, _) = segment.about.heads()?;
+            let mut builder = Builder::new(folder, number, from)?;
+            builder.segment_without(&segment, &doomed)?;
+            let old = vec![segment.listed.number];
+            Ok(Made::Merged { segment: builder.finish(number)?, old })
         }
         Order::Merge { number, segments } => {
             let from = segments

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! <number>.seg   blocks | directory | footer
-//! block          of one of six streams, with its own checksum; records, summaries and terms are compressed (LZ4)
+//! block          of one of seven streams, with its own checksum; records, summaries and terms are compressed (LZ4)
 //!   records      of each run, as it ended: of each record its format (1), length (4), JSON
 //!   runs         by id: id (16) place in `records` (8) length (4) count (4) hash of the last record (32)
 //!   summaries    in the order of `runs`: length (4), JSON
 //!   terms        sorted: length (2), term, place in `postings` (8), count (4)
 //!   postings     places in `runs` (4), ascending, of the runs that have a term
+//!   removed      of each run that retention removed: id (16) the deed that says so (8) how many records it had (8)
 //!   audit        the slice of the audit log up to the last run's end
 //! directory      what the segment is, as JSON; of each block stream, place, sizes, first position, checksum, first key
 //! footer         place of the directory (8), its length (4), its SHA-256 (32), mark (8)
@@ -15,7 +16,7 @@
 //! The manifest in sled names the SHA-256 of the directory, and the directory those of the blocks: no byte can change
 //! unseen. A run that is looked for costs a few small reads, wherever it is. Nothing here knows which segments there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -24,16 +25,18 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::Removed;
 use super::query::terms_of;
 use super::record::{self, Stored};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
-use crate::id::{RunId, hex};
+use crate::id::{RunId, Seq, hex};
 use crate::run::RunSummary;
 
 const MARK: &[u8; 8] = b"GLSEG\0\0\x01";
 const FOOTER: usize = 52;
 const BLOCK: usize = 64 * 1024;
 const RUN_BYTES: usize = 64;
+pub(super) const REMOVED_BYTES: usize = 32;
 /// How many runs or postings one block holds.
 const RUNS_A_BLOCK: usize = 256;
 const SUMMARIES_A_BLOCK: usize = 32;
@@ -49,18 +52,52 @@ enum Stream {
     Terms,
     Postings,
     Audit,
+    Removed,
 }
 
-const STREAMS: [Stream; 6] =
-    [Stream::Records, Stream::Runs, Stream::Summaries, Stream::Terms, Stream::Postings, Stream::Audit];
+const STREAMS: [Stream; 7] = [
+    Stream::Records,
+    Stream::Runs,
+    Stream::Summaries,
+    Stream::Terms,
+    Stream::Postings,
+    Stream::Audit,
+    Stream::Removed,
+];
 
 impl Stream {
     fn is_compressed(self) -> bool {
         match self {
             Stream::Records | Stream::Summaries | Stream::Terms => true,
             // Ids, hashes and numbers would not become smaller.
-            Stream::Runs | Stream::Postings | Stream::Audit => false,
+            Stream::Runs | Stream::Postings | Stream::Audit | Stream::Removed => false,
         }
+    }
+}
+
+impl Removed {
+    fn to_bytes(self) -> [u8; REMOVED_BYTES] {
+        let mut bytes = [0; REMOVED_BYTES];
+        bytes[..16].copy_from_slice(&self.run.to_bytes());
+        bytes[16..24].copy_from_slice(&self.deed.0.to_be_bytes());
+        bytes[24..].copy_from_slice(&self.records.to_be_bytes());
+        bytes
+    }
+
+    /// Reads as many as there are.
+    pub(super) fn read(bytes: &[u8]) -> impl Iterator<Item = Removed> {
+        bytes.chunks_exact(REMOVED_BYTES).filter_map(|bytes| {
+            Some(Removed {
+                run: RunId::from_bytes(bytes[..16].try_into().ok()?),
+                deed: Seq(u64::from_be_bytes(bytes[16..24].try_into().ok()?)),
+                records: u64::from_be_bytes(bytes[24..].try_into().ok()?),
+            })
+        })
+    }
+
+    /// The stored form of several.
+    pub(super) fn write(removed: &[Removed]) -> Vec<u8> {
+        removed.iter().flat_map(|removed| removed.to_bytes()).collect()
     }
 }
 
@@ -146,7 +183,7 @@ pub(super) struct Segment {
     pub(super) about: About,
     file: File,
     path: PathBuf,
-    blocks: [Vec<Block>; 6],
+    blocks: [Vec<Block>; 7],
 }
 
 impl std::fmt::Debug for Segment {
@@ -369,6 +406,15 @@ impl Segment {
         Ok(entries)
     }
 
+    /// The runs of it that retention removed.
+    pub(super) fn removed(&self) -> Result<Vec<Removed>, String> {
+        let mut removed = Vec::new();
+        for index in 0..self.blocks[Stream::Removed as usize].len() {
+            removed.extend(Removed::read(&self.block(Stream::Removed, index)?));
+        }
+        Ok(removed)
+    }
+
     /// The records of every run as they lie in the file: in the order in which the runs ended.
     pub(super) fn in_order(&self) -> Result<Vec<(u32, Row)>, String> {
         let mut rows = Vec::with_capacity(self.about.runs as usize);
@@ -480,11 +526,11 @@ fn summaries_in(block: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn read_directory(bytes: &[u8]) -> Option<(About, [Vec<Block>; 6])> {
+fn read_directory(bytes: &[u8]) -> Option<(About, [Vec<Block>; 7])> {
     let (length, rest) = bytes.split_at_checked(4)?;
     let (json, mut rest) = rest.split_at_checked(u32::from_be_bytes(length.try_into().ok()?) as usize)?;
     let about: About = serde_json::from_slice(json).ok()?;
-    let mut blocks: [Vec<Block>; 6] = Default::default();
+    let mut blocks: [Vec<Block>; 7] = Default::default();
     while !rest.is_empty() {
         let (head, after) = rest.split_at_checked(43)?;
         let (key, after) = after.split_at_checked(usize::from(u16::from_be_bytes([head[41], head[42]])))?;
@@ -501,7 +547,7 @@ fn read_directory(bytes: &[u8]) -> Option<(About, [Vec<Block>; 6])> {
     Some((about, blocks))
 }
 
-fn write_directory(about: &About, blocks: &[Vec<Block>; 6]) -> Result<Vec<u8>, String> {
+fn write_directory(about: &About, blocks: &[Vec<Block>; 7]) -> Result<Vec<u8>, String> {
     let json = serde_json::to_vec(about).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&u32::try_from(json.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -521,13 +567,26 @@ fn write_directory(about: &About, blocks: &[Vec<Block>; 6]) -> Result<Vec<u8>, S
     Ok(bytes)
 }
 
+/// Runs that are to be removed, and the deed that says so.
+#[derive(Debug)]
+pub(super) struct Doomed {
+    pub(super) deed: Seq,
+    pub(super) runs: HashSet<RunId>,
+}
+
+impl Doomed {
+    pub(super) fn removed(&self, run: RunId, records: u64) -> Removed {
+        Removed { run, deed: self.deed, records }
+    }
+}
+
 /// Writes a segment: runs in the order in which they ended, then the audit log's slice, then the end.
 pub(super) struct Builder {
     folder: PathBuf,
     draft: PathBuf,
     file: BufWriter<File>,
     offset: u64,
-    blocks: [Vec<Block>; 6],
+    blocks: [Vec<Block>; 7],
     /// Records that do not fill a block yet, and the position of the first of them.
     pending: Vec<u8>,
     written: u64,
@@ -539,6 +598,7 @@ pub(super) struct Builder {
     from: Head,
     to: Head,
     audit: Vec<u8>,
+    removed: Vec<Removed>,
 }
 
 impl Builder {
@@ -562,6 +622,7 @@ impl Builder {
             from,
             to: from,
             audit: Vec::new(),
+            removed: Vec::new(),
         })
     }
 
@@ -605,6 +666,28 @@ impl Builder {
         self.to = self.to.after(entry);
     }
 
+    /// Notes that a run was here.
+    pub(super) fn removed(&mut self, removed: Removed) {
+        self.removed.push(removed);
+    }
+
+    /// Adds a segment without some of its runs.
+    pub(super) fn segment_without(&mut self, segment: &Segment, doomed: &Doomed) -> Result<(), String> {
+        let summaries = segment.summaries()?;
+        self.removed.extend(segment.removed()?);
+        for (index, row) in segment.in_order()? {
+            if doomed.runs.contains(&row.id) {
+                self.removed(doomed.removed(row.id, u64::from(row.count)));
+                continue;
+            }
+            let summary =
+                summaries.get(index as usize).ok_or_else(|| segment.wrong("a summary is missing"))?;
+            self.run(summary, &segment.records(&row)?)?;
+        }
+        segment.audit()?.iter().for_each(|entry| self.entry(entry));
+        Ok(())
+    }
+
     /// Adds a whole segment; its records are copied as they lie in its file.
     pub(super) fn segment(&mut self, segment: &Segment) -> Result<(), String> {
         self.flush_records()?;
@@ -622,6 +705,7 @@ impl Builder {
                 summaries.get(index as usize).ok_or_else(|| segment.wrong("a summary is missing"))?;
             self.row(Row { place: base + row.place, ..row }, summary)?;
         }
+        self.removed.extend(segment.removed()?);
         for entry in segment.audit()? {
             self.entry(&entry);
         }
@@ -679,10 +763,10 @@ impl Builder {
             runs.sort_unstable();
         }
         let rows: Vec<&(Row, Vec<u8>)> = order.iter().map(|index| &rows[*index as usize]).collect();
-        let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) else {
-            return Err("a segment without a run".into());
-        };
-        let (first, last) = (first.id, last.id);
+        // Of one whose runs were all removed the audit log stays: no run is looked for in it.
+        let nobody = RunId::LEDGER;
+        let first = rows.first().map_or(nobody, |(row, _)| row.id);
+        let last = rows.last().map_or(nobody, |(row, _)| row.id);
         for (number, rows) in rows.chunks(RUNS_A_BLOCK).enumerate() {
             let bytes: Vec<u8> = rows.iter().flat_map(|(row, _)| row.to_bytes()).collect();
             let key = rows.first().map(|(row, _)| row.id.to_bytes().to_vec()).unwrap_or_default();
@@ -702,6 +786,11 @@ impl Builder {
         let audit = std::mem::take(&mut self.audit);
         for (number, part) in audit.chunks(ENTRY_BYTES * RUNS_A_BLOCK).enumerate() {
             self.block(Stream::Audit, (number * ENTRY_BYTES * RUNS_A_BLOCK) as u64, Vec::new(), part)?;
+        }
+        let removed = std::mem::take(&mut self.removed);
+        for (number, part) in removed.chunks(RUNS_A_BLOCK).enumerate() {
+            let start = (number * RUNS_A_BLOCK * REMOVED_BYTES) as u64;
+            self.block(Stream::Removed, start, Vec::new(), &Removed::write(part))?;
         }
         let about = About {
             runs: u32::try_from(rows.len()).map_err(|_| "too many runs for a segment".to_owned())?,

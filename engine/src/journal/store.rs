@@ -30,9 +30,9 @@ use super::objects::Objects;
 use super::query::{Page, Query};
 use super::record::{self, Stored};
 use super::sealer;
-use super::segment::{Listed, Segment, file_name};
+use super::segment::{Doomed, Listed, Segment, file_name};
 use super::writer::{self, AUDIT, BATCH_KEY, End, Job, ROW, SEGMENT, Sentinel, Write, Writer};
-use super::{Error, Journal, Together};
+use super::{Error, Journal, Removed, Together};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
 use crate::id::{Digest, RunId, Seq};
 use crate::ledger::DeedRecord;
@@ -368,27 +368,24 @@ impl Drop for DiskJournal {
 
 impl DiskJournal {
     /// Writes at once where nobody else does and nobody is in line, so that no other thread has to wake for it; else
-    /// puts the write in line, where it becomes part of the next batch.
+    /// puts the write in line, where it becomes part of the next batch. Whoever writes two things of one run waits for the
+    /// first: between callers there is no order.
     fn hand_in(&self, write: Write) -> Result<HandedIn, Error> {
         let closed = || Error::Broken("the writer has stopped".into());
         let (writer, queue) = {
             let running = self.running();
             let running = running.as_ref().ok_or_else(closed)?;
-            if may_block()
-                && running.queued.load(Ordering::SeqCst) == 0
-                && let Ok(guard) = running.writer.try_lock()
-            {
-                drop(guard);
-                (Arc::clone(&running.writer), running.queue.clone())
-            } else {
-                let (done, answer) = oneshot::channel();
-                running.queued.fetch_add(1, Ordering::SeqCst);
-                running.queue.send(Job::Write(write, done)).map_err(|_| closed())?;
-                return Ok(HandedIn::Queued(answer));
+            if running.queued.load(Ordering::SeqCst) > 0 || !may_block() {
+                return running.line_up(write).map(HandedIn::Queued).ok_or_else(closed);
             }
+            (Arc::clone(&running.writer), running.queue.clone())
+        };
+        let Ok(mut writer) = writer.try_lock() else {
+            let running = self.running();
+            let running = running.as_ref().ok_or_else(closed)?;
+            return running.line_up(write).map(HandedIn::Queued).ok_or_else(closed);
         };
         tokio::task::block_in_place(|| {
-            let mut writer = writer::hold(&writer);
             let answer = writer.write_all(vec![write]).pop().unwrap_or(Ok(()));
             if writer.has_chores() {
                 // The thread is gone where the store is being closed.
@@ -396,6 +393,16 @@ impl DiskJournal {
             }
             Ok(HandedIn::Written(answer))
         })
+    }
+}
+
+impl Running {
+    /// Puts a write in line; none where nobody works it off any more.
+    fn line_up(&self, write: Write) -> Option<oneshot::Receiver<Result<(), Error>>> {
+        let (done, answer) = oneshot::channel();
+        self.queued.fetch_add(1, Ordering::SeqCst);
+        self.queue.send(Job::Write(write, done)).ok()?;
+        Some(answer)
     }
 }
 
@@ -496,6 +503,34 @@ impl Journal for DiskJournal {
         let entries = if count == 0 { Vec::new() } else { self.audit(before.position, count)? };
         let head = entries.iter().fold(before, |head, entry| head.after(entry));
         Ok((head.position == position).then_some(head))
+    }
+
+    async fn prune(&self, deed: Seq, runs: Vec<RunId>) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        let closed = || Error::Broken("the writer has stopped".into());
+        let doomed = Arc::new(Doomed { deed, runs: runs.into_iter().collect() });
+        {
+            let running = self.running();
+            running
+                .as_ref()
+                .ok_or_else(closed)?
+                .queue
+                .send(Job::Prune(doomed, done))
+                .map_err(|_| closed())?;
+        }
+        answer.await.map_err(|_| closed())?
+    }
+
+    fn removed(&self) -> Result<Vec<Removed>, Error> {
+        let mut removed = Vec::new();
+        for segment in self.segments() {
+            removed.extend(segment.removed().map_err(Error::Damaged)?);
+        }
+        Ok(removed)
+    }
+
+    fn sweep(&self) -> Result<u64, Error> {
+        self.sweep_objects()
     }
 
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
@@ -794,6 +829,16 @@ fn sweep_history(folder: &Path, segments: &[Arc<Segment>]) {
     }
 }
 
+/// Whether retention had removed a run, and a crash left its records in sled.
+fn is_removed(segments: &[Arc<Segment>], run: RunId) -> Result<bool, String> {
+    for segment in segments {
+        if segment.removed()?.iter().any(|removed| removed.run == run) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Starts the threads of a store that was opened, and fills what readers share.
 fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running, String> {
     let Opened { tree, generations, generation, sentinel, batch, found, segments } = opened;
@@ -815,6 +860,7 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
         if end.is_final && !ended.contains(run) {
             match history::find(&segments, *run)? {
                 Place::Sealed(_, row) if row.chain == end.chain => doomed.push_back((*run, end.seq)),
+                Place::Nowhere if is_removed(&segments, *run)? => doomed.push_back((*run, end.seq)),
                 _ => return Err(format!("run {run} has ended, and the audit log does not say so")),
             }
         }
@@ -860,6 +906,7 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
         next_segment,
         sealer,
         sealing: false,
+        pruning: VecDeque::new(),
         seal_at: limits.seal,
         written: keys,
         broken: None,

@@ -11,6 +11,7 @@ use crate::id::Seq;
 use crate::run::{Event, Outcome, Trigger};
 
 mod ledger;
+mod retention;
 
 /// Small enough that a test sees everything happen: seven runs a segment, three segments merged, a move every 400 keys.
 const TINY: Limits = Limits { seal: 7, merge: 3, rotate: 400 };

@@ -28,7 +28,7 @@ use super::disk::{Batch, Generations, Tree};
 use super::history::{self, Place};
 use super::record::{self, Stored};
 use super::sealer::{Made, Order};
-use super::segment::{Listed, file_name};
+use super::segment::{Doomed, Listed, file_name};
 use super::store::{Limits, Shared};
 use super::{Error, Row};
 use crate::audit::{Chain, Entry, Head, is_audited};
@@ -77,6 +77,8 @@ pub(super) fn audit_value(entry: &Entry, head: &Head) -> Vec<u8> {
 pub(super) enum Job {
     Write(Write, oneshot::Sender<Result<(), Error>>),
     Made(Box<Made>),
+    /// Remove finished runs, as a deed that is on disk says.
+    Prune(Arc<Doomed>, oneshot::Sender<Result<(), Error>>),
     /// Move to a fresh folder now.
     Compact(oneshot::Sender<Result<(), Error>>),
     /// There is something to seal or to clear away.
@@ -136,6 +138,9 @@ pub(super) struct End {
     pub(super) is_final: bool,
 }
 
+/// What is to be removed, and who waits for it.
+type Pruning = (Arc<Doomed>, oneshot::Sender<Result<(), Error>>);
+
 /// Owns everything that writes; one at a time has it.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -146,9 +151,9 @@ pub(super) struct Writer {
     pub(super) sentinel: Sentinel,
     pub(super) batch: u64,
     pub(super) head: Head,
-    /// The ends of the runs that are in sled.
     /// The last deed and its hash.
     pub(super) deed: (u64, Chain),
+    /// The ends of the runs that are in sled.
     pub(super) ends: HashMap<RunId, End>,
     /// Finished runs that are not sealed, in the order of their ends, with the position of that in the audit log.
     pub(super) finished: VecDeque<(RunId, u64)>,
@@ -160,6 +165,8 @@ pub(super) struct Writer {
     pub(super) sealer: mpsc::Sender<Order>,
     /// What the sealer works on has this many runs; none while it is idle.
     pub(super) sealing: bool,
+    /// What is to be removed, and who waits for it.
+    pub(super) pruning: VecDeque<Pruning>,
     /// How many finished runs start the next sealing.
     pub(super) seal_at: usize,
     /// Keys written since the store moved to this folder.
@@ -178,7 +185,8 @@ pub(super) fn run(writer: &Mutex<Writer>, inbox: &mpsc::Receiver<Job>, queued: &
     loop {
         let reclaims = {
             let mut writer = hold(writer);
-            writer.keep_house();
+            catch_unwind(AssertUnwindSafe(|| writer.keep_house()))
+                .unwrap_or_else(|_| writer.break_down("the store panicked".into()));
             writer.broken.is_none() && writer.has_doomed()
         };
         let first = if reclaims {
@@ -207,6 +215,7 @@ pub(super) fn run(writer: &Mutex<Writer>, inbox: &mpsc::Receiver<Job>, queued: &
                     waiting.push(done);
                 }
                 Job::Made(what) => made = Some(what),
+                Job::Prune(doomed, done) => writer.pruning.push_back((doomed, done)),
                 Job::Compact(done) => compact = Some(done),
                 Job::KeepHouse => {}
                 Job::Close => close = true,
@@ -411,8 +420,15 @@ impl Writer {
 
     /// Starts what is due: sealing, merging, a move to a fresh folder.
     fn keep_house(&mut self) {
-        if self.broken.is_some() {
+        if let Some(broken) = self.broken.clone() {
+            self.pruned(|| Err(broken.clone()), usize::MAX);
             return;
+        }
+        if !self.sealing
+            && let Some((doomed, _)) = self.pruning.front()
+        {
+            let doomed = Arc::clone(doomed);
+            self.prune(&doomed);
         }
         if !self.sealing {
             let segments = self.shared.segments();
@@ -422,7 +438,7 @@ impl Writer {
                 let segments = segments[segments.len() - tail..].to_vec();
                 self.order(|number| Order::Merge { number, segments });
             } else if self.finished.len() >= self.seal_at {
-                self.seal();
+                self.seal(self.limits.seal, None);
             }
         }
         if self.written >= self.limits.rotate && !self.has_doomed() && !self.sealing {
@@ -451,11 +467,42 @@ impl Writer {
         self.sealing = self.sealer.send(make(number)).is_ok();
     }
 
-    fn seal(&mut self) {
+    /// The next step of a removal: what is not sealed is sealed without the runs, then segment by segment is written anew.
+    fn prune(&mut self, doomed: &Arc<Doomed>) {
+        if let Some(last) = self.finished.iter().rposition(|(run, _)| doomed.runs.contains(run)) {
+            return self.seal(last + 1, Some(Arc::clone(doomed)));
+        }
+        for segment in self.shared.segments() {
+            let found = doomed
+                .runs
+                .iter()
+                .try_fold(false, |found, run| Ok::<bool, String>(found || segment.find(*run)?.is_some()));
+            match found {
+                Ok(true) => {
+                    let doomed = Arc::clone(doomed);
+                    return self.order(|number| Order::Prune { number, segment, doomed });
+                }
+                Ok(false) => {}
+                Err(why) => return self.pruned(|| Err(Error::Damaged(why.clone())), 1),
+            }
+        }
+        self.pruned(|| Ok(()), 1);
+    }
+
+    /// Answers those who wait for a removal, as many as these.
+    fn pruned(&mut self, answer: impl Fn() -> Result<(), Error>, count: usize) {
+        for _ in 0..count {
+            let Some((_, done)) = self.pruning.pop_front() else { return };
+            // Whoever asked may be gone.
+            let _ = done.send(answer());
+        }
+    }
+
+    fn seal(&mut self, count: usize, doomed: Option<Arc<Doomed>>) {
         let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
         let mut runs: Vec<RunSummary> = Vec::new();
         let mut to = 0;
-        for (run, position) in self.finished.iter().take(self.limits.seal) {
+        for (run, position) in self.finished.iter().take(count) {
             let Some(line) = index.live.get(run) else { continue };
             runs.push(line.summary.clone());
             to = *position;
@@ -466,7 +513,7 @@ impl Writer {
         let Ok(from) = from else { return };
         if !runs.is_empty() {
             let tree = self.tree.clone();
-            self.order(|number| Order::Seal { number, tree, from, to, runs });
+            self.order(|number| Order::Seal { number, tree, from, to, runs, doomed });
         }
     }
 
@@ -480,6 +527,8 @@ impl Writer {
             Made::Failed(why) => {
                 tracing::warn!(why, "finished runs could not be sealed; this is tried again later");
                 self.seal_at = self.finished.len() + self.limits.seal;
+                let path = self.shared.history.clone();
+                self.pruned(|| Err(Error::Io { path: path.clone(), why: why.clone() }), usize::MAX);
                 return;
             }
             Made::Sealed { segment, runs } => self.list(&segment.listed, &[]).map(|()| {

@@ -198,6 +198,18 @@ impl Journal for Forged {
         self.inner.head_at(position)
     }
 
+    async fn prune(&self, deed: Seq, runs: Vec<RunId>) -> Result<(), Error> {
+        self.inner.prune(deed, runs).await
+    }
+
+    fn removed(&self) -> Result<Vec<crate::journal::Removed>, Error> {
+        self.inner.removed()
+    }
+
+    fn sweep(&self) -> Result<u64, Error> {
+        self.inner.sweep()
+    }
+
     fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         self.inner.put(bytes)
     }

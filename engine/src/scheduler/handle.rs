@@ -22,6 +22,7 @@ use crate::input::complete;
 use crate::journal::{self, Journal, Page, Query};
 use crate::ledger::{Deed, DeedRecord, Refused, Standing};
 use crate::logs::LogLine;
+use crate::retention::{self, Kept as KeptRuns, Policy, Retained};
 use crate::run::{
     Event, FollowError, HoldAnswer, IllegalEvent, Kept, Key, Origin, Record, Run, Sourced, Trigger,
 };
@@ -233,6 +234,7 @@ impl Engine {
             updates: broadcast::channel(16 * 1024).0,
             broken: watch::channel(None).0,
             broken_since: watch::channel(None).0,
+            retaining: tokio::sync::Mutex::default(),
             standing: watch::channel(Arc::default()).0,
         });
         let scheduler = scheduler(&parts, &shared, &inbox, mode)?;
@@ -277,9 +279,72 @@ impl Engine {
     /// # Errors
     /// Why it was not done.
     pub async fn deed(&self, deed: Deed) -> Result<Seq, DeedError> {
+        self.deed_with(deed, Vec::new()).await
+    }
+
+    /// The finished runs that a policy does not keep, the oldest first.
+    ///
+    /// # Errors
+    /// A journal that cannot be read.
+    pub async fn due(&self, policy: Policy, kept: KeptRuns) -> Result<Vec<RunSummary>, journal::Error> {
+        let parts = self.parts.clone();
+        off_thread(move || retention::due(&*parts.journal, &policy, &kept, parts.clock.now())).await
+    }
+
+    /// Removes the finished runs that a policy does not keep, and ends what was begun before.
+    ///
+    /// # Errors
+    /// What stands in the way; what is done is done, and the rest goes on the next time.
+    pub async fn retain(&self, policy: Policy, kept: KeptRuns, by: String) -> Result<Retained, DeedError> {
+        let _alone = self.shared.retaining.lock().await;
+        let mut done = self.remove_begun().await?;
+        for part in self.due(policy, kept).await?.chunks(retention::PART) {
+            let (parts, part, by) = (self.parts.clone(), part.to_vec(), by.clone());
+            let (deed, rows) =
+                off_thread(move || retention::removal(&*parts.journal, &part, &by, &policy)).await?;
+            self.deed_with(deed, rows).await?;
+            let more = self.remove_begun().await?;
+            done = Retained { runs: done.runs + more.runs, objects: done.objects + more.objects };
+        }
+        Ok(done)
+    }
+
+    /// Removes what deeds say is removed. Every step may be done again.
+    async fn remove_begun(&self) -> Result<Retained, DeedError> {
+        let mut done = Retained::default();
+        let journal = &self.parts.journal;
+        let begun = retention::begun(&**journal);
+        if begun.is_empty() {
+            return Ok(done);
+        }
+        let deeds = journal.deeds()?;
+        for (digest, (runs, keys)) in begun {
+            let deed = deeds.iter().find_map(|(record, _)| match &record.deed {
+                Deed::RunsRemoved { digest: theirs, .. } if theirs.as_str() == digest => Some(record.seq),
+                _ => None,
+            });
+            if let Some(deed) = deed {
+                journal.prune(deed, runs.clone()).await?;
+                for run in &runs {
+                    // What cannot be removed is in nobody's way.
+                    if let Err(error) = self.parts.logs.remove(*run) {
+                        tracing::warn!(%run, %error, "the log of a removed run cannot be removed");
+                    }
+                }
+                done.runs += runs.len() as u64;
+                let parts = self.parts.clone();
+                done.objects += off_thread(move || parts.journal.sweep()).await?;
+            }
+            let rows = keys.into_iter().map(|key| journal::Row { key, value: None }).collect();
+            journal.write(journal::Together { rows, ..journal::Together::default() }).await?;
+        }
+        Ok(done)
+    }
+
+    async fn deed_with(&self, deed: Deed, rows: Vec<journal::Row>) -> Result<Seq, DeedError> {
         let (answer, answered) = oneshot::channel();
         let stopping = || self.broken().map_or(DeedError::Stopping, DeedError::Journal);
-        self.inbox.send(Input::Deed { deed: Box::new(deed), answer }).await.map_err(|_| stopping())?;
+        self.inbox.send(Input::Deed { deed: Box::new(deed), rows, answer }).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())?
     }
 
@@ -560,6 +625,14 @@ impl Engine {
             let _ = done.await;
         }
     }
+}
+
+/// Reading much is not for the threads that serve others.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, journal::Error> + Send + 'static,
+) -> Result<T, journal::Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(journal::Error::Damaged(error.to_string())))
 }
 
 /// A loop over the runs that are unfinished, as far as they go on in this mode.

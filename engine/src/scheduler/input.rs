@@ -9,6 +9,7 @@ use super::handle::{Actor, CancelAnswer, DeedError, PersonAnswer, SubmitError};
 use super::slots::{SlotAnswer, SlotWork};
 use crate::bundle::Bundle;
 use crate::id::{Attempt, Digest, RunId, Seq, TaskName};
+use crate::journal::Row;
 use crate::ledger::Deed;
 use crate::run::{HoldAnswer, Record, Run};
 use crate::task::{Ask, Outputs, TaskError};
@@ -28,7 +29,7 @@ pub(super) enum Input {
         answer: oneshot::Sender<Result<RunId, SubmitError>>,
     },
     /// Something is done that belongs to no run.
-    Deed { deed: Box<Deed>, answer: oneshot::Sender<Result<Seq, DeedError>> },
+    Deed { deed: Box<Deed>, rows: Vec<Row>, answer: oneshot::Sender<Result<Seq, DeedError>> },
     /// What was decided of a schedule's slots.
     Slots { work: Box<SlotWork>, answer: oneshot::Sender<SlotAnswer> },
     /// An attempt is over.

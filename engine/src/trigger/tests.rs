@@ -15,8 +15,8 @@ use crate::claim::{self, Claim};
 use crate::clock::{Clock, TestClock};
 use crate::document::Finding;
 use crate::graph::{Graphs, Known as Names, check};
-use crate::id::RunId;
-use crate::journal::{self, Journal, MemoryJournal, Page, Query, Together};
+use crate::id::{RunId, Seq};
+use crate::journal::{self, Journal, MemoryJournal, Page, Query, Removed, Together};
 use crate::ledger::{Deed, DeedRecord};
 use crate::logs::Logs;
 use crate::run::{Record, RunSummary, Sourced};
@@ -153,6 +153,18 @@ impl Journal for Failing {
 
     fn head_at(&self, position: u64) -> Result<Option<Head>, journal::Error> {
         self.inner.head_at(position)
+    }
+
+    async fn prune(&self, deed: Seq, runs: Vec<RunId>) -> Result<(), journal::Error> {
+        self.inner.prune(deed, runs).await
+    }
+
+    fn removed(&self) -> Result<Vec<Removed>, journal::Error> {
+        self.inner.removed()
+    }
+
+    fn sweep(&self) -> Result<u64, journal::Error> {
+        self.inner.sweep()
     }
 
     fn put(&self, bytes: &[u8]) -> Result<Digest, journal::Error> {

@@ -814,6 +814,7 @@ async fn a_late_answer_is_kept_as_ignored_and_changes_nothing() {
         updates: broadcast::channel(8).0,
         broken: tokio::sync::watch::channel(None).0,
         broken_since: tokio::sync::watch::channel(None).0,
+        retaining: tokio::sync::Mutex::default(),
         standing: tokio::sync::watch::channel(Arc::default()).0,
     });
     let mut scheduler = handle::scheduler(&world.parts, &shared, &sender, Mode::Work).expect("folded");

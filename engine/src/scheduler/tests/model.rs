@@ -65,6 +65,18 @@ impl Journal for Tape {
         self.inner.head_at(position)
     }
 
+    async fn prune(&self, deed: crate::id::Seq, runs: Vec<RunId>) -> Result<(), journal::Error> {
+        self.inner.prune(deed, runs).await
+    }
+
+    fn removed(&self) -> Result<Vec<journal::Removed>, journal::Error> {
+        self.inner.removed()
+    }
+
+    fn sweep(&self) -> Result<u64, journal::Error> {
+        self.inner.sweep()
+    }
+
     fn put(&self, bytes: &[u8]) -> Result<Digest, journal::Error> {
         self.inner.put(bytes)
     }
