@@ -143,6 +143,7 @@ async fn measure_in(folder: &Path) -> Result<String, String> {
         let mut objects = 0;
         for (name, baseline) in names.iter().zip(&manifests) {
             let copy = Copy {
+                namespace: None,
                 service: name,
                 baseline,
                 tag: "gray",
