@@ -7,6 +7,7 @@ mod cancel;
 mod completions;
 mod context;
 mod diff;
+mod environment;
 mod follow;
 mod freeze;
 mod lanes;
@@ -126,6 +127,8 @@ pub(crate) enum Output {
 enum Format {
     /// For people
     Text,
+    /// For people, with all there is to tell; only for `lanes`
+    Wide,
     /// For programs
     Json,
     /// For code hosts that mark problems in a change (SARIF 2.1.0); only for `validate`
@@ -144,6 +147,9 @@ enum Command {
     Render(render::RenderArgs),
     /// Show the lanes of an environment, as the cluster has them
     Lanes(lanes::LanesArgs),
+    /// Whether an environment is ready for gray releases, and bringing it there
+    #[command(subcommand)]
+    Environment(environment::EnvironmentCommand),
     /// List runs, or look at one
     #[command(subcommand)]
     Runs(runs::RunsCommand),
@@ -226,6 +232,8 @@ pub(crate) struct Context {
     pub(crate) output: Output,
     /// Whether JSON is SARIF; only for `validate`.
     pub(crate) sarif: bool,
+    /// Whether text is told at its full width; only for `lanes`.
+    pub(crate) wide: bool,
     pub(crate) colours: bool,
 }
 
@@ -281,7 +289,7 @@ pub(crate) async fn run(args: Args) -> u8 {
             let failure = Failure::refused("the settings have errors").problems(found);
             match global.output {
                 Format::Json => print(&json(&failure.wire())),
-                Format::Text | Format::Sarif => complain(&failure),
+                Format::Text | Format::Wide | Format::Sarif => complain(&failure),
             }
             return EXIT_REFUSED;
         }
@@ -296,11 +304,16 @@ pub(crate) async fn run(args: Args) -> u8 {
             }
         }
     }
-    let output = if global.output == Format::Text { Output::Text } else { Output::Json };
+    let wide = global.output == Format::Wide;
+    let output = if wide || global.output == Format::Text { Output::Text } else { Output::Json };
     let sarif = global.output == Format::Sarif;
-    let context = Context { settings, asked, output, sarif, colours };
+    let context = Context { settings, asked, output, sarif, wide, colours };
     if sarif && !matches!(command, Command::Validate(_)) {
         complain(&Failure::refused("`-o sarif` is for `graylane validate` alone").hint("use `-o json`"));
+        return EXIT_REFUSED;
+    }
+    if wide && !matches!(command, Command::Lanes(_)) {
+        complain(&Failure::refused("`-o wide` is for `graylane lanes` alone").hint("use `-o json`"));
         return EXIT_REFUSED;
     }
     let done = match command {
@@ -309,6 +322,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Validate(args) => validate::run(&context, &args),
         Command::Render(args) => render::run(&context, args).await,
         Command::Lanes(args) => lanes::run(&context, args).await,
+        Command::Environment(command) => environment::run(&context, command).await,
         Command::Runs(command) => runs::run(&context, command).await,
         Command::Workflows(command) => workflows::run(&context, command).await,
         Command::Store(command) => store::run(&context, command).await,

@@ -133,7 +133,7 @@ async fn measure(state: State, stage: crate::rehearse::Stage) {
                 }
                 let look = async {
                     let cluster = state.clusters.connect(&site).await.ok()?;
-                    inventory::lanes(&cluster, &site).await.ok()
+                    inventory::lanes(&cluster, &site, state.parts.clock.now()).await.ok()
                 };
                 let lanes = tokio::time::timeout(LANES_WITHIN, look).await.ok().flatten();
                 state.metrics.lanes(&name, lanes.map(|lanes| lanes.len()));

@@ -7,7 +7,7 @@
 //! <data>-rehearsal/gateway     where its gateway answers
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -190,15 +190,23 @@ impl Rehearse for Stage {
 }
 
 async fn furnish(rehearsal: &Rehearsal, site: &Site, tell: &Tell) -> Result<(), String> {
-    let namespace = &site.environment.namespace;
     let mut labels = BTreeMap::new();
     if site.environment.mse.enabled {
         labels.insert("mse-enable".to_owned(), "enabled".to_owned());
     }
-    let new =
-        rehearsal.seed(namespace, &labels, Vec::new(), "kubectl").await.map_err(|error| error.to_string())?;
-    if new {
-        let names: Vec<&str> = site.services.keys().map(String::as_str).collect();
+    let mut namespaces = vec![site.environment.namespace.clone()];
+    namespaces.extend(site.other_namespaces());
+    let mut new = BTreeSet::new();
+    for namespace in &namespaces {
+        let seeded = rehearsal.seed(namespace, &labels, Vec::new(), "kubectl").await;
+        if seeded.map_err(|error| error.to_string())? {
+            new.insert(namespace.as_str());
+        }
+    }
+    let home = |service: &str| site.environment.namespace_of(service).unwrap_or(&site.environment.namespace);
+    if !new.is_empty() {
+        let names = site.services.keys().map(String::as_str);
+        let names: Vec<&str> = names.filter(|service| new.contains(home(service))).collect();
         tell(format!(
             "rehearsal cluster: starting the baseline of {} ({})",
             site.environment.name,
@@ -206,13 +214,14 @@ async fn furnish(rehearsal: &Rehearsal, site: &Site, tell: &Tell) -> Result<(), 
         ));
         for service in &names {
             let Some(source) = site.source(service) else { continue };
-            create_all(&rehearsal.client(), namespace, source).await?;
+            create_all(&rehearsal.client(), home(service), source).await?;
         }
     }
-    let ready = rehearsal.wait_ready(namespace, READY_WITHIN).await;
-    if let Err(error) = ready {
-        // A baseline that is not up is a cluster as clusters are; tasks judge it for themselves.
-        tell(format!("rehearsal cluster: {error}"));
+    for namespace in &namespaces {
+        if let Err(error) = rehearsal.wait_ready(namespace, READY_WITHIN).await {
+            // A baseline that is not up is a cluster as clusters are; tasks judge it for themselves.
+            tell(format!("rehearsal cluster: {error}"));
+        }
     }
     Ok(())
 }

@@ -113,7 +113,12 @@ fn the_plan_complains_exactly_where_the_endpoints_controller_would_leak() {
 async fn judge(selectors: &[BTreeMap<String, String>]) -> (Vec<String>, Vec<String>) {
     let cluster = Cluster::start(Options { delays: Delays::none(), ..Options::default() }).expect("started");
     let client = cluster.client();
-    let told = Told { client: client.clone(), namespace: NAMESPACE.into(), gateway: String::new() };
+    let told = Told {
+        client: client.clone(),
+        namespace: NAMESPACE.into(),
+        others: Vec::new(),
+        gateway: String::new(),
+    };
     let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some(NAMESPACE.to_owned());
@@ -132,6 +137,7 @@ async fn judge(selectors: &[BTreeMap<String, String>]) -> (Vec<String>, Vec<Stri
     let none = BTreeMap::new();
     let copy = Copy {
         service: "spring-a",
+        namespace: None,
         baseline: &baseline,
         tag: "gray",
         images: &none,

@@ -37,6 +37,13 @@ const TABLE: &[(&str, [u16; 6])] = &[
     ("streamEvents", [401, 200, 200, 200, 200, 200]),
     ("getPlan", [401, 200, 200, 200, 200, 200]),
     ("listLanes", [401, 200, 200, 200, 200, 200]),
+    ("showLane", [401, 404, 404, 404, 404, 404]),
+    // Without a `ttl` there is nothing to renew.
+    ("renewLane", [401, 403, 422, 403, 422, 422]),
+    ("checkEnvironment", [401, 200, 200, 200, 200, 200]),
+    ("fixEnvironment", [401, 403, 403, 403, 200, 200]),
+    ("planAdoption", [401, 200, 200, 200, 200, 200]),
+    ("stepAdoption", [401, 403, 403, 403, 200, 200]),
     ("renderCopy", [401, 200, 200, 200, 200, 200]),
     ("listAudit", [401, 200, 200, 200, 200, 200]),
     ("getAuditHead", [401, 200, 200, 200, 200, 200]),
@@ -69,7 +76,10 @@ fn about(operation: &str) -> &'static str {
 
 fn body(operation: &str, home: &Home, turn: usize) -> Option<Value> {
     Some(match operation {
-        "listLanes" => json!({ "environment": "production" }),
+        "listLanes" | "checkEnvironment" | "fixEnvironment" => json!({ "environment": "production" }),
+        "showLane" => json!({ "environment": "production", "tag": "none" }),
+        "renewLane" => json!({ "environment": "production", "tag": "none", "for": "8h" }),
+        "planAdoption" | "stepAdoption" => json!({ "environment": "production", "service": "spring-a" }),
         "renderCopy" => {
             json!({ "request": { "environment": "production", "service": "spring-a", "tag": "gray" } })
         }

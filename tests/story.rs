@@ -233,7 +233,7 @@ fn the_same_lane_again_is_updated_in_place_and_the_plan_says_so() {
         plan.stdout
     );
     assert!(
-        plan.stdout.contains("spring-cloud-a-mse-gray stays in the lane: it is not part of this deploy"),
+        plan.stdout.contains("`spring-a` stays in the lane with 4 objects: it is not part of this deploy"),
         "{}",
         plan.stdout
     );

@@ -15,6 +15,9 @@ pub struct Claim {
     pub held: Held,
 }
 
+/// Stands for every tag: no tag is written so.
+const EVERY: &str = "*";
+
 /// Whether a claim excludes readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
@@ -39,6 +42,12 @@ impl Claim {
         Claim { resource: format!("lane {environment}/{tag}"), mode, held: Held::Run }
     }
 
+    /// The claim on every lane of an environment, held while the task runs: it waits until no run holds one, and while it
+    /// is held no run that needs one is admitted. For tasks that cannot say beforehand which lanes they need.
+    pub fn lanes(environment: &str, mode: Mode) -> Claim {
+        Claim { resource: format!("lane {environment}/{EVERY}"), mode, held: Held::Task }
+    }
+
     /// The claim on a production service, held while the task runs.
     pub fn service(environment: &str, service: &str) -> Claim {
         Claim { resource: format!("service {environment}/{service}"), mode: Mode::Write, held: Held::Task }
@@ -52,12 +61,25 @@ impl Claim {
 
     /// The lane's tag, where a lane is claimed.
     pub fn tag(&self) -> Option<&str> {
-        self.resource.strip_prefix("lane ")?.split_once('/').map(|(_, tag)| tag)
+        let tag = self.resource.strip_prefix("lane ")?.split_once('/').map(|(_, tag)| tag)?;
+        (tag != EVERY).then_some(tag)
+    }
+
+    /// The environment all of whose lanes are claimed.
+    pub fn every_lane_of(&self) -> Option<&str> {
+        self.resource.strip_prefix("lane ")?.strip_suffix(EVERY)?.strip_suffix('/')
+    }
+
+    fn covers(&self, other: &Claim) -> bool {
+        self.resource == other.resource
+            || self.every_lane_of().is_some_and(|environment| {
+                other.resource.starts_with("lane ") && other.environment() == Some(environment)
+            })
     }
 
     /// Whether the two cannot be held at once by two runs.
     pub fn excludes(&self, other: &Claim) -> bool {
-        self.resource == other.resource && (self.mode == Mode::Write || other.mode == Mode::Write)
+        (self.covers(other) || other.covers(self)) && (self.mode == Mode::Write || other.mode == Mode::Write)
     }
 }
 
@@ -79,6 +101,11 @@ mod tests {
         assert!(!read.excludes(&read));
         assert!(read.excludes(&write) && write.excludes(&read) && write.excludes(&write));
         assert!(!write.excludes(&other));
+        let every = Claim::lanes("production", Mode::Write);
+        assert!(every.excludes(&read) && other.excludes(&every) && every.excludes(&every));
+        assert!(!every.excludes(&Claim::lane("staging", "gray", Mode::Write)));
+        assert!(!every.excludes(&Claim::service("production", "spring-a")));
+        assert_eq!((every.environment(), every.tag()), (Some("production"), None));
         let service = Claim::service("production", "spring-a");
         assert_eq!((write.environment(), write.tag()), (Some("production"), Some("gray")));
         assert_eq!((service.environment(), service.tag()), (Some("production"), None));

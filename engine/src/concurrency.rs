@@ -69,6 +69,8 @@ struct Taken<'r> {
     groups: HashMap<&'r str, &'r Run>,
     /// The first that writes and the first that only reads.
     claims: HashMap<&'r str, (Option<&'r Run>, Option<&'r Run>)>,
+    /// Tasks that have every lane of an environment for themselves.
+    every_lane: Vec<(&'r Claim, &'r Run)>,
 }
 
 impl<'r> Taken<'r> {
@@ -83,6 +85,8 @@ impl<'r> Taken<'r> {
                 Mode::Read => read.get_or_insert(run),
             };
         }
+        let every = run.held_claims().into_iter().filter(|claim| claim.every_lane_of().is_some());
+        self.every_lane.extend(every.map(|claim| (claim, run)));
     }
 
     /// Who is in the way of a run that is not among them.
@@ -94,6 +98,9 @@ impl<'r> Taken<'r> {
             return Some(blocker(other, format!("the group `{}`", concurrency.group)));
         }
         run.run_claims().unwrap_or_default().iter().find_map(|claim| {
+            if let Some((_, other)) = self.every_lane.iter().find(|(every, _)| every.excludes(claim)) {
+                return Some(blocker(other, claim.to_string()));
+            }
             let (write, read) = self.claims.get(claim.resource.as_str())?;
             let other = write.or(if claim.mode == Mode::Write { *read } else { None })?;
             Some(blocker(other, claim.to_string()))

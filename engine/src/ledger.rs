@@ -125,6 +125,26 @@ pub enum Deed {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// A lane lives longer than it was meant to.
+    LaneRenewed {
+        /// The environment.
+        environment: String,
+        /// The lane.
+        tag: String,
+        /// When its time is up now.
+        until: Timestamp,
+        /// Who did it.
+        by: String,
+    },
+    /// Something of an environment's cluster is written outside any run: a label, a selector, a baseline made anew.
+    EnvironmentChanged {
+        /// The environment.
+        environment: String,
+        /// What, in words.
+        what: String,
+        /// Who did it.
+        by: String,
+    },
     /// Runs were removed, as the operator's settings say. Their entries of the audit log stay.
     RunsRemoved {
         /// Who asked for it; `graylane` where it was due.
@@ -202,6 +222,8 @@ impl Deed {
             Deed::EnvironmentThawed { .. } => "environment-thawed",
             Deed::TokenCreated { .. } => "token-created",
             Deed::TokenRevoked { .. } => "token-revoked",
+            Deed::LaneRenewed { .. } => "lane-renewed",
+            Deed::EnvironmentChanged { .. } => "environment-changed",
             Deed::RunsRemoved { .. } => "runs-removed",
             Deed::ScheduleReset { .. } => "schedule-reset",
         }
@@ -216,6 +238,8 @@ impl Deed {
             | Deed::EnvironmentThawed { by, .. }
             | Deed::TokenCreated { by, .. }
             | Deed::TokenRevoked { by, .. }
+            | Deed::LaneRenewed { by, .. }
+            | Deed::EnvironmentChanged { by, .. }
             | Deed::RunsRemoved { by, .. } => Some(by),
             Deed::WorkflowTaken { .. } | Deed::WorkflowGone { .. } | Deed::ScheduleReset { .. } => None,
         }
@@ -233,6 +257,8 @@ impl Deed {
             | Deed::EnvironmentThawed { .. }
             | Deed::TokenCreated { .. }
             | Deed::TokenRevoked { .. }
+            | Deed::LaneRenewed { .. }
+            | Deed::EnvironmentChanged { .. }
             | Deed::RunsRemoved { .. } => None,
         }
     }
@@ -248,6 +274,8 @@ impl Deed {
             | Deed::EnvironmentThawed { .. }
             | Deed::TokenCreated { .. }
             | Deed::TokenRevoked { .. }
+            | Deed::LaneRenewed { .. }
+            | Deed::EnvironmentChanged { .. }
             | Deed::RunsRemoved { .. }
             | Deed::ScheduleReset { .. } => None,
         }
@@ -276,6 +304,10 @@ impl Deed {
                 format!("created token {id} for {name}, {}", role.word())
             }
             Deed::TokenRevoked { id, reason, .. } => format!("revoked token {id}{}", why(reason)),
+            Deed::LaneRenewed { environment, tag, until, .. } => {
+                format!("renewed lane {tag} of {environment} until {until}")
+            }
+            Deed::EnvironmentChanged { environment, what, .. } => format!("{environment}: {what}"),
             Deed::RunsRemoved { rule, runs, ended_from, ended_to, .. } => {
                 format!("removed {runs} runs ({rule}), which had ended from {ended_from} to {ended_to}")
             }
@@ -438,6 +470,15 @@ impl Standing {
                 Some(Token { revoked: Some(at), .. }) => no(format!("token {id} was revoked at {at}")),
                 Some(_) => None,
             },
+            Deed::EnvironmentChanged { environment, .. } => {
+                let freeze = self.frozen(environment, now)?;
+                no(format!(
+                    "{environment} is frozen: by {}, since {}: {}",
+                    freeze.by, freeze.since, freeze.reason
+                ))
+            }
+            // A lane that lives longer changes nothing that anybody meets.
+            Deed::LaneRenewed { .. } => None,
             Deed::WorkflowGone { workflow, .. } if !self.revisions.contains_key(workflow) => {
                 no(format!("{workflow} is not known"))
             }
@@ -496,6 +537,7 @@ impl Standing {
                     self.tokens.get_mut(id).ok_or_else(|| Refused(format!("there is no token {id}")))?;
                 token.revoked = Some(at);
             }
+            Deed::LaneRenewed { .. } | Deed::EnvironmentChanged { .. } => {}
             Deed::WorkflowTaken { workflow, path, revision, commit } => {
                 let (path, revision, commit) = (path.clone(), revision.clone(), commit.clone());
                 self.revisions.insert(workflow.clone(), Revision { path, revision, commit, since: at });

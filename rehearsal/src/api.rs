@@ -68,7 +68,7 @@ impl Api {
         if self.cluster.is_out() {
             return Err(Failure::unavailable());
         }
-        if let Some(answer) = discovery::answer(call) {
+        if let Some(answer) = discovery::answer(call, &self.cluster) {
             return answer;
         }
         let target = Target::parse(&call.path).ok_or_else(Failure::no_such_path)?;

@@ -102,10 +102,12 @@ pub(crate) fn note_update(kind: &Kind, live: Option<&Value>, written: &mut Value
     let shape = schema::root(kind);
     let empty = Value::Object(Map::new());
     let live = live.unwrap_or(&empty);
-    // Clients may send an empty list to drop all bookkeeping; otherwise the live one counts, not theirs.
+    // Clients may send an empty list to drop all bookkeeping, or another one that they have made of it (apimachinery,
+    // managedfields: what is sent counts where it can be read); without one the live one counts.
     let dropped =
         written.pointer("/metadata/managedFields").and_then(Value::as_array).is_some_and(Vec::is_empty);
-    let mut owners = if dropped { Vec::new() } else { read(live) };
+    let sent = read(written);
+    let mut owners = if dropped || !sent.is_empty() { sent } else { read(live) };
     let mut changed = changed(&shape, live, written);
     if writer.subresource.is_none() && kind.has("status") {
         changed.retain(|path| !is_status(path));

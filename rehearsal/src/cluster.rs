@@ -277,13 +277,16 @@ impl Cluster {
 
     /// RBAC's answer, where a test forbade the verb.
     pub(crate) fn refusal(&self, verb: &str, target: &Target, user: &str) -> Option<Failure> {
-        let resource = target.resource_with_subresource();
-        let hit = |rule: &(String, String)| {
-            (rule.0 == "*" || rule.0 == verb)
-                && (rule.1 == "*" || rule.1 == resource || rule.1 == target.kind.resource)
-        };
-        let refused = self.ledger().forbidden.iter().any(hit);
+        let refused = self.is_forbidden(verb, target.kind.resource, &target.resource_with_subresource());
         refused.then(|| Failure::denied(target.kind, &target.name, user, verb, &target.namespace))
+    }
+
+    /// Whether a test forbade the verb on a resource; `whole` has its subresource.
+    pub(crate) fn is_forbidden(&self, verb: &str, resource: &str, whole: &str) -> bool {
+        let hit = |rule: &(String, String)| {
+            (rule.0 == "*" || rule.0 == verb) && (rule.1 == "*" || rule.1 == whole || rule.1 == resource)
+        };
+        self.ledger().forbidden.iter().any(hit)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -4,8 +4,8 @@
 use super::caller::Who::{Admin, Anybody, Approver, Operator, Owner, Viewer};
 use super::route::{Route, get, post};
 use super::{
-    audit, diff, events, freezes, observe, runs, schedules, site, status, store, stream, system, tokens,
-    workflows,
+    audit, diff, environment, events, freezes, lanes, observe, runs, schedules, site, status, store, stream,
+    system, tokens, workflows,
 };
 
 /// Every route: who may, its name, what it is for, the handler.
@@ -85,7 +85,39 @@ pub(crate) fn table() -> Vec<Route> {
         ),
         get("/api/v1/plans/{digest}", Viewer, "getPlan", "A plan that is on disk", runs::plan),
         post("/api/v1/preview", Admin, "previewRun", "What a run would do", site::preview_run).with_bundle(),
-        post("/api/v1/lanes", Viewer, "listLanes", "The lanes of an environment", site::lanes).with_bundle(),
+        post("/api/v1/lanes", Viewer, "listLanes", "The lanes of an environment", lanes::list).with_bundle(),
+        post("/api/v1/lanes/chain", Viewer, "showLane", "A lane, hop by hop", lanes::chain).with_bundle(),
+        post("/api/v1/lanes/renew", Operator, "renewLane", "Let a lane live longer", lanes::renew)
+            .with_bundle(),
+        post(
+            "/api/v1/environments/check",
+            Viewer,
+            "checkEnvironment",
+            "Whether an environment is ready",
+            environment::check,
+        )
+        .with_bundle()
+        .long(),
+        post(
+            "/api/v1/environments/fix",
+            Admin,
+            "fixEnvironment",
+            "Mend what can be mended safely",
+            environment::fix,
+        )
+        .with_bundle()
+        .long(),
+        post(
+            "/api/v1/environments/adoption",
+            Viewer,
+            "planAdoption",
+            "What brings a baseline to the version label",
+            environment::plan,
+        )
+        .with_bundle(),
+        post("/api/v1/environments/adopt", Admin, "stepAdoption", "The next step of that", environment::step)
+            .with_bundle()
+            .long(),
         post("/api/v1/render", Viewer, "renderCopy", "The gray copy of a service", site::render)
             .with_bundle(),
         get(

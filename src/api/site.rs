@@ -1,10 +1,9 @@
-//! What would happen in an environment, and what is there: previews, lanes, gray copies. Nothing is written.
+//! What would happen in an environment: previews, gray copies. Nothing is written.
 
 use axum::Json;
 use axum::extract::State as Given;
 use graylane_engine::preview::preview;
 use graylane_tasks::environment::Site;
-use graylane_tasks::inventory::{self, Lane};
 use graylane_tasks::mse_gray_deploy;
 use serde_json::Value;
 
@@ -23,16 +22,6 @@ pub(super) async fn preview_run(
     Ok(Json(previews.into_iter().map(wire::Preview::from).collect()))
 }
 
-pub(super) async fn lanes(
-    Given(state): Given<State>,
-    caller: Caller,
-    Body(asked): Body<wire::Look>,
-) -> Result<Json<Vec<Lane>>, ApiError> {
-    let site = site(&state, &caller, asked.bundle.as_ref(), &asked.environment).await?;
-    let cluster = state.clusters.connect(&site).await?;
-    Ok(Json(inventory::lanes(&cluster, &site).await?))
-}
-
 pub(super) async fn render(
     Given(state): Given<State>,
     caller: Caller,
@@ -43,7 +32,7 @@ pub(super) async fn render(
 }
 
 /// An environment as the caller may see it.
-async fn site(
+pub(super) async fn site(
     state: &State,
     caller: &Caller,
     bundle: Option<&Value>,

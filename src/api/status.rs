@@ -125,7 +125,7 @@ async fn lanes(state: &State, caller: &Caller) -> Result<Vec<LanesOf>, ApiError>
 async fn look(state: &State, site: &Site) -> Result<Vec<inventory::Lane>, String> {
     let looked = async {
         let cluster = state.clusters.connect(site).await?;
-        inventory::lanes(&cluster, site).await
+        inventory::lanes(&cluster, site, state.parts.clock.now()).await
     };
     match tokio::time::timeout(CLUSTER_WITHIN, looked).await {
         Ok(found) => found.map_err(|error| error.message),

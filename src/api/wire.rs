@@ -499,6 +499,54 @@ pub(crate) struct Look {
     pub(crate) environment: String,
 }
 
+/// Which lane of an environment.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct OneLane {
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
+    pub(crate) environment: String,
+    pub(crate) tag: String,
+}
+
+/// A wish that a lane lives longer.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Renew {
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
+    pub(crate) environment: String,
+    pub(crate) tag: String,
+    /// From now on, as in `8h`.
+    #[serde(rename = "for")]
+    pub(crate) length: String,
+    #[serde(default)]
+    pub(crate) actor: Option<String>,
+}
+
+/// An environment that is to be written to.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Fix {
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
+    pub(crate) environment: String,
+    #[serde(default)]
+    pub(crate) actor: Option<String>,
+}
+
+/// A service whose baseline is brought to the version label.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Adopt {
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
+    pub(crate) environment: String,
+    pub(crate) service: String,
+    #[serde(default)]
+    pub(crate) actor: Option<String>,
+}
+
 /// What to render.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Render {

@@ -3,7 +3,7 @@
 //! Every call names its object when it fails, waits a bounded time, and is tried again where the API server
 //! was only busy. Which objects are written, and when, is not decided here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::environment::{ClusterAt, Site};
-use crate::manifest::{ObjectRef, kind, name};
+use crate::manifest::{ObjectRef, kind, name, namespace};
 
 /// The name under which Graylane owns fields (Kubernetes: Server-Side Apply, field manager).
 pub const FIELD_MANAGER: &str = "graylane";
@@ -83,6 +83,7 @@ impl Clusters {
         Ok(Cluster {
             client: found.client,
             namespace: site.environment.namespace.clone(),
+            others: site.other_namespaces(),
             gateway: found.gateway.unwrap_or_else(|| site.environment.gateway.address.clone()),
         })
     }
@@ -137,7 +138,12 @@ pub async fn create_all(client: &Client, namespace: &str, file: &Path) -> Result
     let text = std::fs::read_to_string(file).map_err(|error| format!("{shown}: {error}"))?;
     let objects = crate::manifest::parse(&shown, &text)
         .map_err(|problems| problems.first().map(ToString::to_string).unwrap_or_default())?;
-    let cluster = Cluster { client: client.clone(), namespace: namespace.to_owned(), gateway: String::new() };
+    let cluster = Cluster {
+        client: client.clone(),
+        namespace: namespace.to_owned(),
+        others: Vec::new(),
+        gateway: String::new(),
+    };
     for object in objects {
         let at = ObjectRef::of(&object);
         let wrong = |words: String| format!("{shown}: {words}");
@@ -146,7 +152,7 @@ pub async fn create_all(client: &Client, namespace: &str, file: &Path) -> Result
         let params = PostParams { field_manager: Some(KUBECTL.into()), ..PostParams::default() };
         let object: DynamicObject =
             serde_json::from_value(object).map_err(|error| wrong(format!("{at}: {error}")))?;
-        let api = cluster.api(&resource);
+        let api = cluster.api(&resource, &at);
         match cluster.raw_call(&cluster.named(&at), || api.create(&params, &object)).await {
             Ok(_) => {}
             Err(Failed::Api(status, _)) if status.code == 409 => {}
@@ -161,10 +167,27 @@ pub async fn create_all(client: &Client, namespace: &str, file: &Path) -> Result
 pub struct Cluster {
     /// The client.
     pub client: Client,
-    /// The namespace of everything.
+    /// The environment's namespace: that of every object which names no other.
     pub namespace: String,
+    /// The other namespaces in which services of the environment live.
+    pub others: Vec<String>,
     /// Where the gateway answers.
     pub gateway: String,
+}
+
+/// Something that this identity may or may not do.
+#[derive(Debug, Clone, Copy)]
+pub struct Right<'r> {
+    /// The namespace; none for what belongs to no namespace.
+    pub namespace: Option<&'r str>,
+    /// As in `patch`.
+    pub verb: &'r str,
+    /// The API group; empty for the oldest kinds.
+    pub group: &'r str,
+    /// As in `deployments`.
+    pub resource: &'r str,
+    /// As in `log` of pods.
+    pub subresource: Option<&'r str>,
 }
 
 /// What became of a delete.
@@ -208,8 +231,35 @@ impl From<ApplyError> for TaskError {
 }
 
 impl Cluster {
-    fn api(&self, resource: &ApiResource) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &self.namespace, resource)
+    fn api(&self, resource: &ApiResource, at: &ObjectRef) -> Api<DynamicObject> {
+        let namespace = at.namespace.as_deref().unwrap_or(&self.namespace);
+        Api::namespaced_with(self.client.clone(), namespace, resource)
+    }
+
+    /// Every namespace of the environment, its own first.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.namespace.as_str()).chain(self.others.iter().map(String::as_str))
+    }
+
+    /// The same cluster as whoever lives beside an object sees it.
+    pub fn beside(&self, object: &Value) -> Cluster {
+        match namespace(object) {
+            None => Cluster { others: Vec::new(), ..self.clone() },
+            Some(namespace) => {
+                Cluster { namespace: namespace.to_owned(), others: Vec::new(), ..self.clone() }
+            }
+        }
+    }
+
+    /// An object as the server gave it; it names its namespace only where that is not the environment's.
+    fn typed(&self, object: DynamicObject, at: &ObjectRef) -> Result<Value, TaskError> {
+        let mut value = typed(object, at)?;
+        if namespace(&value) == Some(self.namespace.as_str())
+            && let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            metadata.remove("namespace");
+        }
+        Ok(value)
     }
 
     async fn resource(&self, api_version: &str, kind: &str) -> Result<ApiResource, TaskError> {
@@ -228,39 +278,103 @@ impl Cluster {
     /// # Errors
     /// What the API server said.
     pub async fn get(&self, at: &ObjectRef) -> Result<Option<Value>, TaskError> {
-        let api = self.api(&self.resource(&at.api_version, &at.kind).await?);
+        let api = self.api(&self.resource(&at.api_version, &at.kind).await?, at);
         let found = self.call(&self.named(at), || api.get_opt(&at.name)).await?;
-        found.map(|object| typed(object, at)).transpose()
+        found.map(|object| self.typed(object, at)).transpose()
     }
 
-    /// Whether the namespace is there; where this identity may not ask, it is believed.
+    /// The first of the environment's namespaces that is not there; where this identity may not ask, it is believed.
     ///
     /// # Errors
     /// What the API server said.
-    pub async fn has_namespace(&self) -> Result<bool, TaskError> {
+    pub async fn missing_namespace(&self) -> Result<Option<&str>, TaskError> {
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
-        let what = format!("Namespace {}", self.namespace);
-        match self.raw_call(&what, || namespaces.get_opt(&self.namespace)).await {
-            Ok(found) => Ok(found.is_some()),
-            Err(Failed::Api(status, _)) if status.code == 403 => Ok(true),
-            Err(Failed::Api(_, error) | Failed::Other(error)) => Err(error),
+        for namespace in self.namespaces() {
+            let what = format!("Namespace {namespace}");
+            match self.raw_call(&what, || namespaces.get_opt(namespace)).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(Some(namespace)),
+                Err(Failed::Api(status, _)) if status.code == 403 => {}
+                Err(Failed::Api(_, error) | Failed::Other(error)) => return Err(error),
+            }
         }
+        Ok(None)
     }
 
-    /// All objects of a kind that a label selector selects; an empty one selects all.
+    /// The labels of a namespace; none where it is not there.
+    ///
+    /// # Errors
+    /// What the API server said; among it that this identity may not ask.
+    pub async fn namespace_labels(
+        &self,
+        namespace: &str,
+    ) -> Result<Option<BTreeMap<String, String>>, TaskError> {
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        let found = self.call(&format!("Namespace {namespace}"), || namespaces.get_opt(namespace)).await?;
+        Ok(found.map(|found| found.metadata.labels.unwrap_or_default()))
+    }
+
+    /// Writes a label of a namespace.
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn label_namespace(&self, namespace: &str, key: &str, value: &str) -> Result<(), TaskError> {
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
+        let patch = Patch::Merge(serde_json::json!({ "metadata": { "labels": { key: value } } }));
+        let what = format!("Namespace {namespace}");
+        self.call(&what, || namespaces.patch(namespace, &params, &patch)).await.map(drop)
+    }
+
+    /// Whether this identity may do something: the API server is asked (SelfSubjectAccessReview).
+    ///
+    /// # Errors
+    /// What the API server said.
+    pub async fn may(&self, right: &Right<'_>) -> Result<bool, TaskError> {
+        use k8s_openapi::api::authorization::v1::{
+            ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+        };
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let attributes = ResourceAttributes {
+            group: Some(right.group.to_owned()),
+            resource: Some(right.resource.to_owned()),
+            subresource: right.subresource.map(str::to_owned),
+            verb: Some(right.verb.to_owned()),
+            namespace: right.namespace.map(str::to_owned),
+            ..ResourceAttributes::default()
+        };
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(attributes),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let params = PostParams::default();
+        let answer = self.call("access review", || reviews.create(&params, &review)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    /// All objects of a kind that a label selector selects, in every namespace of the environment; an empty one selects all.
     ///
     /// # Errors
     /// What the API server said.
     pub async fn list(&self, api_version: &str, kind: &str, selector: &str) -> Result<Vec<Value>, TaskError> {
-        let api = self.api(&self.resource(api_version, kind).await?);
-        let what = format!("{kind} objects in {}", self.namespace);
+        let resource = self.resource(api_version, kind).await?;
         let params = ListParams {
             label_selector: Some(selector.to_owned()).filter(|s| !s.is_empty()),
             ..ListParams::default()
         };
-        let found = self.call(&what, || api.list(&params)).await?;
-        let at = ObjectRef { api_version: api_version.into(), kind: kind.into(), name: String::new() };
-        found.items.into_iter().map(|object| typed(object, &at)).collect()
+        let at = some_of(api_version, kind);
+        let mut objects = Vec::new();
+        for namespace in self.namespaces() {
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+            let found = self.call(&format!("{kind} objects in {namespace}"), || api.list(&params)).await?;
+            for object in found.items {
+                objects.push(self.typed(object, &at)?);
+            }
+        }
+        Ok(objects)
     }
 
     /// As [`Cluster::list`], where a kind that is not served, or may not be listed, is an answer.
@@ -274,23 +388,27 @@ impl Cluster {
         selector: &str,
     ) -> Result<Listed, TaskError> {
         let Some(resource) = known_resource(api_version, kind) else { return Ok(Listed::NotServed) };
-        let api = self.api(&resource);
-        let what = format!("{kind} objects in {}", self.namespace);
         let params = ListParams {
             label_selector: Some(selector.to_owned()).filter(|s| !s.is_empty()),
             ..ListParams::default()
         };
-        let at = ObjectRef { api_version: api_version.into(), kind: kind.into(), name: String::new() };
-        match self.raw_call(&what, || api.list(&params)).await {
-            Ok(found) => {
-                let objects: Result<Vec<Value>, TaskError> =
-                    found.items.into_iter().map(|object| typed(object, &at)).collect();
-                Ok(Listed::All(objects?))
+        let at = some_of(api_version, kind);
+        let mut objects = Vec::new();
+        for namespace in self.namespaces() {
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+            let what = format!("{kind} objects in {namespace}");
+            match self.raw_call(&what, || api.list(&params)).await {
+                Ok(found) => {
+                    for object in found.items {
+                        objects.push(self.typed(object, &at)?);
+                    }
+                }
+                Err(Failed::Api(status, _)) if status.code == 404 => return Ok(Listed::NotServed),
+                Err(Failed::Api(status, error)) if status.code == 403 => return Ok(Listed::Forbidden(error)),
+                Err(Failed::Api(_, error) | Failed::Other(error)) => return Err(error),
             }
-            Err(Failed::Api(status, _)) if status.code == 404 => Ok(Listed::NotServed),
-            Err(Failed::Api(status, error)) if status.code == 403 => Ok(Listed::Forbidden(error)),
-            Err(Failed::Api(_, error) | Failed::Other(error)) => Err(error),
         }
+        Ok(Listed::All(objects))
     }
 
     /// Labels and annotations of all objects of a kind, without what they hold.
@@ -298,16 +416,27 @@ impl Cluster {
     /// # Errors
     /// What the API server said.
     pub async fn list_metadata(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, TaskError> {
-        let api = self.api(&self.resource(api_version, kind).await?);
-        let what = format!("{kind} objects in {}", self.namespace);
+        let resource = self.resource(api_version, kind).await?;
         let params = ListParams::default();
-        let found = self.call(&what, || api.list_metadata(&params)).await?;
-        let object = |metadata: &kube::core::ObjectMeta| {
-            let metadata = serde_json::to_value(metadata)
-                .map_err(|error| TaskError::permanent(format!("{what}: {error}")))?;
-            Ok(serde_json::json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata }))
-        };
-        found.items.iter().map(|item| object(&item.metadata)).collect()
+        let mut objects = Vec::new();
+        for namespace in self.namespaces() {
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+            let what = format!("{kind} objects in {namespace}");
+            let found = self.call(&what, || api.list_metadata(&params)).await?;
+            for item in found.items {
+                let mut metadata = serde_json::to_value(&item.metadata)
+                    .map_err(|error| TaskError::permanent(format!("{what}: {error}")))?;
+                if namespace == self.namespace
+                    && let Some(metadata) = metadata.as_object_mut()
+                {
+                    metadata.remove("namespace");
+                }
+                objects.push(
+                    serde_json::json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata }),
+                );
+            }
+        }
+        Ok(objects)
     }
 
     /// Applies an object, server-side.
@@ -317,14 +446,14 @@ impl Cluster {
     pub async fn apply(&self, object: &Value, dry_run: bool, force: bool) -> Result<Value, ApplyError> {
         let at = ObjectRef::of(object);
         let resource = self.resource(&at.api_version, &at.kind).await.map_err(ApplyError::Other)?;
-        let api = self.api(&resource);
+        let api = self.api(&resource, &at);
         let mut params = PatchParams::apply(FIELD_MANAGER);
         params.dry_run = dry_run;
         params.force = force;
         let patch = Patch::Apply(object);
         let applied = self.raw_call(&self.named(&at), || api.patch(&at.name, &params, &patch)).await;
         match applied {
-            Ok(applied) => typed(applied, &at).map_err(ApplyError::Other),
+            Ok(applied) => self.typed(applied, &at).map_err(ApplyError::Other),
             Err(Failed::Api(status, error)) => {
                 let conflicts = conflicts(&status);
                 if conflicts.is_empty() {
@@ -342,13 +471,13 @@ impl Cluster {
     /// # Errors
     /// What the API server said; a failed `test` among it.
     pub async fn patch(&self, at: &ObjectRef, patch: &Value) -> Result<Value, TaskError> {
-        let api = self.api(&self.resource(&at.api_version, &at.kind).await?);
+        let api = self.api(&self.resource(&at.api_version, &at.kind).await?, at);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let patch: Patch<Value> = Patch::Json(
             serde_json::from_value(patch.clone())
                 .map_err(|error| TaskError::permanent(format!("{at}: {error}")))?,
         );
-        typed(self.call(&self.named(at), || api.patch(&at.name, &params, &patch)).await?, at)
+        self.typed(self.call(&self.named(at), || api.patch(&at.name, &params, &patch)).await?, at)
     }
 
     /// Deletes the object that has this uid, and what it owns.
@@ -356,9 +485,26 @@ impl Cluster {
     /// # Errors
     /// What the API server said; an object that is gone or replaced is no error.
     pub async fn delete(&self, at: &ObjectRef, uid: &str) -> Result<Deleted, TaskError> {
-        let api = self.api(&self.resource(&at.api_version, &at.kind).await?);
+        self.delete_as(at, uid, PropagationPolicy::Background).await
+    }
+
+    /// Deletes the object that has this uid, and leaves what it owns to itself.
+    ///
+    /// # Errors
+    /// As [`Cluster::delete`].
+    pub async fn orphan(&self, at: &ObjectRef, uid: &str) -> Result<Deleted, TaskError> {
+        self.delete_as(at, uid, PropagationPolicy::Orphan).await
+    }
+
+    async fn delete_as(
+        &self,
+        at: &ObjectRef,
+        uid: &str,
+        propagation: PropagationPolicy,
+    ) -> Result<Deleted, TaskError> {
+        let api = self.api(&self.resource(&at.api_version, &at.kind).await?, at);
         let params = DeleteParams {
-            propagation_policy: Some(PropagationPolicy::Background),
+            propagation_policy: Some(propagation),
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
@@ -425,13 +571,15 @@ impl Cluster {
         kind: &str,
         selector: &str,
     ) -> Option<impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + Send + use<>> {
-        let api = self.api(&known_resource(api_version, kind)?);
+        let resource = known_resource(api_version, kind)?;
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
         // The server ends a watch when this time is over; a dead connection is noticed not much later.
         Some(watcher(api, watcher::Config::default().labels(selector).timeout(60)))
     }
 
     fn named(&self, at: &ObjectRef) -> String {
-        format!("{} {}/{}", at.kind, self.namespace, at.name)
+        let namespace = at.namespace.as_deref().unwrap_or(&self.namespace);
+        format!("{} {namespace}/{}", at.kind, at.name)
     }
 
     async fn call<T, F>(&self, what: &str, make: impl Fn() -> F) -> Result<T, TaskError>
@@ -607,9 +755,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     words.join(": ")
 }
 
-/// How messages name an object in a namespace.
-pub fn full_name(namespace: &str, object: &Value) -> String {
-    format!("{} {namespace}/{}", kind(object), name(object))
+/// Objects of a kind, none by name.
+fn some_of(api_version: &str, kind: &str) -> ObjectRef {
+    ObjectRef { api_version: api_version.into(), kind: kind.into(), name: String::new(), namespace: None }
+}
+
+/// How messages name an object; it is in `default` where it names no namespace.
+pub fn full_name(default: &str, object: &Value) -> String {
+    format!("{} {}/{}", kind(object), namespace(object).unwrap_or(default), name(object))
 }
 
 #[cfg(test)]

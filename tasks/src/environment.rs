@@ -5,7 +5,7 @@
 
 mod checks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::checks::{Basic, Checks, Prometheus, Verified};
-use crate::manifest::{self, kind};
+use crate::manifest::{self, kind, map_at};
 use crate::rollout::{Patience, RolloutFile};
 use crate::secret::{DigestKey, redact};
 
@@ -57,6 +57,18 @@ pub struct Environment {
     pub protected: bool,
     /// Who may use the environment, and what it may be used for.
     pub allow: Allow,
+    /// The services in the order in which they call each other, where it is one line: what `graylane lanes show` draws.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<String>,
+    /// How long a lane lives after its last deploy or renewal. Where it is written, `mse-gray-offline` with
+    /// `expired: true` takes older ones down; where not, none is ever taken down for its age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = graylane_engine::clock::DURATION_PATTERN), extend("x-expected" = "a duration is a number and a unit, as in `90s`, `10m` or `1h30m`"))]
+    pub ttl: Option<String>,
+    /// The most lanes at once: a deploy of one more is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_lanes: Option<u32>,
     /// Field managers whose fields prod-deploy takes over without being told.
     #[serde(default = "default_take_over")]
     pub take_over: Vec<String>,
@@ -192,6 +204,10 @@ pub struct ServiceOptions {
     /// Whether lanes may hold a copy of it.
     #[serde(default = "yes")]
     pub gray: bool,
+    /// The namespace that it lives in, where that is not the environment's. Its gray copies live beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"), extend("x-expected" = "a namespace has up to 63 small letters, digits and `-`"))]
+    pub namespace: Option<String>,
 }
 
 fn yes() -> bool {
@@ -229,6 +245,12 @@ impl Environment {
     pub fn allows_gray(&self, service: &str) -> bool {
         self.service_options.get(service).is_none_or(|options| options.gray)
     }
+
+    /// The namespace of a service, where it is another one than the environment's.
+    pub fn namespace_of(&self, service: &str) -> Option<&str> {
+        let named = self.service_options.get(service)?.namespace.as_deref()?;
+        (named != self.namespace).then_some(named)
+    }
 }
 
 /// An environment as a run sees it: the file, and its services' objects with redacted Secrets.
@@ -263,11 +285,18 @@ impl Site {
         let mut services = BTreeMap::new();
         for (path, bytes) in bundle.below(&prefix) {
             let service = path.trim_start_matches(&prefix).trim_end_matches(".json");
-            let objects =
+            let mut objects: Vec<Value> =
                 serde_json::from_slice(bytes).map_err(|error| format!("service `{service}`: {error}"))?;
+            settle(&mut objects, service, &environment);
             services.insert(service.to_owned(), objects);
         }
         Ok(Site { environment, services, origin })
+    }
+
+    /// The namespaces besides the environment's own in which its services live.
+    pub fn other_namespaces(&self) -> Vec<String> {
+        let named = self.services.keys().filter_map(|service| self.environment.namespace_of(service));
+        named.collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect()
     }
 
     /// Whether a workflow's file may come from there; none where a person brought it.
@@ -331,6 +360,15 @@ impl Site {
             None => PathBuf::from(written),
         };
         if written.is_absolute() { written } else { self.origin.folder.join(written) }
+    }
+}
+
+/// Objects of a service that lives in a namespace of its own say so; what a manifest says itself is judged later.
+fn settle(objects: &mut [Value], service: &str, environment: &Environment) {
+    const EVERYWHERE: [&str; 4] = ["Namespace", "ClusterRole", "ClusterRoleBinding", "PersistentVolume"];
+    let Some(namespace) = environment.namespace_of(service) else { return };
+    for object in objects.iter_mut().filter(|object| !EVERYWHERE.contains(&kind(object))) {
+        map_at(object, &["metadata"]).entry("namespace").or_insert_with(|| namespace.into());
     }
 }
 

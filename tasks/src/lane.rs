@@ -24,7 +24,7 @@ use graylane_engine::schema::{list, nearest};
 use serde_json::{Map, Value, json};
 
 use self::labels::{
-    ANNOTATION_BASELINE_HASH, ANNOTATION_CONFIG_HASH, ANNOTATION_ORIGIN, APP_NAME, GRAY_TYPE, ORIGINAL,
+    ANNOTATION_CONFIG_HASH, ANNOTATION_MANIFEST_HASH, ANNOTATION_ORIGIN, APP_NAME, GRAY_TYPE, ORIGINAL,
     SERVICE_NAME, SERVICE_TAG, TYPE, VERSION,
 };
 use self::patch::{Change, Patch};
@@ -32,7 +32,7 @@ use self::references::{Names, each_at, names};
 use self::route::{Entry, is_route};
 use self::strip::strip;
 use crate::environment::{GatewayKind, deployment};
-use crate::manifest::{ObjectRef, clean, containers, kind, map_at, name, selects, sorted, texts};
+use crate::manifest::{ObjectRef, clean, containers, kind, map_at, name, namespace, selects, sorted, texts};
 use crate::secret::fingerprint;
 
 /// What a copy is made with.
@@ -40,6 +40,8 @@ use crate::secret::fingerprint;
 pub struct Copy<'c> {
     /// The service.
     pub service: &'c str,
+    /// The namespace that it lives in, where that is not the environment's.
+    pub namespace: Option<&'c str>,
     /// Its baseline objects.
     pub baseline: &'c [Value],
     /// The lane's tag.
@@ -234,7 +236,7 @@ fn copied(copy: &Copy<'_>) -> Result<Rendered, Vec<String>> {
         }
         let annotations = map_at(&mut gray, &["metadata", "annotations"]);
         annotations.insert(ANNOTATION_ORIGIN.into(), name(object).into());
-        annotations.insert(ANNOTATION_BASELINE_HASH.into(), baseline_hash(object).into());
+        annotations.insert(ANNOTATION_MANIFEST_HASH.into(), baseline_hash(object).into());
         objects.push(sorted(&gray));
     }
     if wrong.is_empty() { Ok(Rendered { objects, shared, notes }) } else { Err(wrong) }
@@ -247,7 +249,8 @@ fn patched(gray: &mut Value, patch: &Patch, copy: &Copy<'_>, names: &Names) -> V
     if let Err(why) = patch.apply(gray, copy.tag, names) {
         return vec![format!("{who}: {why}")];
     }
-    let after = ObjectRef::of(gray);
+    // Where it lives is judged with everything else.
+    let after = ObjectRef { namespace: before.namespace.clone(), ..ObjectRef::of(gray) };
     if before != after {
         return vec![format!(
             "{who} would make it {} {} of {}: kind, name and version stay as they are",
@@ -347,7 +350,7 @@ fn edited(copy: &Copy<'_>, file: &[Value]) -> Result<Rendered, Vec<String>> {
         let annotations = map_at(&mut gray, &["metadata", "annotations"]);
         if let Some(baseline) = baseline {
             let now = baseline_hash(baseline);
-            let then = annotations.entry(ANNOTATION_BASELINE_HASH).or_insert_with(|| now.clone().into());
+            let then = annotations.entry(ANNOTATION_MANIFEST_HASH).or_insert_with(|| now.clone().into());
             if then.as_str() != Some(&now) {
                 notes.push(format!("{at} was edited over a baseline that has changed since: render it anew"));
             }
@@ -396,7 +399,7 @@ enum Place {
 
 fn place_of(object: &Value, copy: &Copy<'_>) -> Place {
     let spec = |pointer: &str| object.pointer(pointer);
-    if spec("/metadata/namespace").is_some() {
+    if namespace(object).is_some_and(|named| Some(named) != copy.namespace) {
         return Place::Refused("it names a namespace of its own; remove it: the environment's holds");
     }
     let patched = copy.patches.iter().any(|patch| patch.is_for(object));

@@ -11,6 +11,7 @@
 //! ```
 //! Nothing here reads a workflow file, keeps state or serves HTTP.
 
+pub mod adoption;
 pub mod attached;
 pub mod cluster;
 pub mod environment;
@@ -21,6 +22,8 @@ pub mod manifest;
 pub mod mse_gray_deploy;
 pub mod mse_gray_offline;
 pub mod prod_deploy;
+pub mod readiness;
+pub mod renewal;
 pub mod rollout;
 pub mod secret;
 pub mod spec;

@@ -18,6 +18,9 @@ pub struct ObjectRef {
     pub kind: String,
     /// The name.
     pub name: String,
+    /// The namespace, where it is another one than the environment's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 impl ObjectRef {
@@ -25,13 +28,21 @@ impl ObjectRef {
     pub fn of(object: &Value) -> ObjectRef {
         let text =
             |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        ObjectRef { api_version: text("/apiVersion"), kind: text("/kind"), name: text("/metadata/name") }
+        ObjectRef {
+            api_version: text("/apiVersion"),
+            kind: text("/kind"),
+            name: text("/metadata/name"),
+            namespace: namespace(object).map(str::to_owned),
+        }
     }
 }
 
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.name)
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind, self.name),
+            None => write!(f, "{} {}", self.kind, self.name),
+        }
     }
 }
 
@@ -43,6 +54,11 @@ pub fn kind(object: &Value) -> &str {
 /// The object's name.
 pub fn name(object: &Value) -> &str {
     object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The namespace that an object names: inside an environment only where it is another one than the environment's.
+pub fn namespace(object: &Value) -> Option<&str> {
+    object.pointer("/metadata/namespace").and_then(Value::as_str)
 }
 
 /// The object's uid; only live objects have one.
@@ -156,7 +172,7 @@ fn problem(file: &str, place: Option<Place>, message: String) -> Problem {
     }
 }
 
-const SERVER_METADATA: [&str; 10] = [
+const SERVER_METADATA: [&str; 9] = [
     "uid",
     "resourceVersion",
     "generation",
@@ -166,7 +182,6 @@ const SERVER_METADATA: [&str; 10] = [
     "selfLink",
     "managedFields",
     "generateName",
-    "namespace",
 ];
 
 const SERVER_ANNOTATIONS: [&str; 2] =
@@ -282,7 +297,7 @@ mod tests {
     fn cleaning_leaves_what_a_person_would_have_written() {
         let live = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": { "name": "c", "namespace": "n", "uid": "u", "resourceVersion": "7", "creationTimestamp": null, "managedFields": [],
+            "metadata": { "name": "c", "uid": "u", "resourceVersion": "7", "creationTimestamp": null, "managedFields": [],
                 "annotations": { "deployment.kubernetes.io/revision": "2" }, "labels": { "a": "b" } },
             "status": {},
         });

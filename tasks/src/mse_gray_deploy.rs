@@ -4,17 +4,20 @@
 
 mod render;
 mod undo;
+mod update;
 
 use self::render::{GrayServiceWith, Wanted};
 pub use self::render::{RenderRequest, rendered};
+use self::update::{Copies, Update, by_uid, selector_changes};
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
 use graylane_engine::claim::{Claim, Mode};
+use graylane_engine::clock::{parse_duration, show_duration};
 use graylane_engine::document::{Finding, step};
 use graylane_engine::task::{self, Action, Change, Outputs, Plan, Task, TaskContext, TaskError};
 use schemars::JsonSchema;
@@ -23,15 +26,14 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::{Cluster, Clusters, Deleted, full_name};
 use crate::environment::Site;
-use crate::inventory::{LANE_KINDS, is_ours, objects};
+use crate::inventory::{LANE_KINDS, Standing, is_gray, is_ours, mended, tag_of};
 use crate::lane::around::Around;
-use crate::lane::labels::{
-    ANNOTATION_CREATED, ANNOTATION_ORIGIN, ANNOTATION_RUN, GRAY_TYPE, SERVICE_NAME, TYPE, VERSION, selector,
-};
+use crate::lane::labels::{ANNOTATION_ORIGIN, SERVICE_NAME};
 use crate::lane::leak::{Pods, leaks};
-use crate::lane::rank;
 use crate::lane::route::{self, Entry, is_route};
-use crate::manifest::{ObjectRef, clean, diff, kind, map_at, name, texts, uid};
+use crate::lane::{Judgement, rank};
+use crate::manifest::{ObjectRef, clean, diff, kind, name, namespace, texts, uid};
+use crate::mse_gray_offline;
 use crate::rollout::{Expect, follow, probed, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
@@ -69,6 +71,9 @@ struct With {
     /// Which requests enter the lane. Without it the lane is up, and only marked requests meet it.
     #[serde(default)]
     entry: Option<Entry>,
+    /// Whether a lane of this tag that another tool made is taken over, object by object.
+    #[serde(default)]
+    adopt: bool,
 }
 
 /// Services that the operator keeps out of lanes.
@@ -98,6 +103,15 @@ pub(crate) struct Body {
     pub(crate) objects: Vec<Value>,
     /// Objects of earlier deploys that the render no longer has.
     removed: Vec<Removed>,
+    /// Routes that are closed before anything else, because Deployments behind them are made anew.
+    #[serde(default)]
+    closed: Vec<Removed>,
+    /// Deployments whose selector changes, which the server allows only by making them anew.
+    #[serde(default)]
+    renewed: Vec<Removed>,
+    /// Objects that others have written to: their fields become ours, so that the apply takes them back.
+    #[serde(default)]
+    mended: Vec<ObjectRef>,
     /// The routes that are new with this deploy: a failure takes these back, and no other.
     new_routes: Vec<ObjectRef>,
     /// The lane's objects as they were, of those that are changed or removed: what an undo goes back to.
@@ -225,18 +239,31 @@ impl Planner<'_> {
     async fn plan(&self) -> Result<Plan, TaskError> {
         let mut plan = Plan::default();
         must_exist(self.cluster).await?;
-        let lane = objects(self.cluster, &selector(&self.with.tag)).await?;
         let around = Around::look(self.cluster).await?;
-        let rendered = self.render(&around, &lane, &mut plan)?;
+        let standing = Standing::beside(self.cluster, &around).await?;
+        let update = Update {
+            site: self.site,
+            standing: &standing,
+            tag: &self.with.tag,
+            adopt: self.with.adopt,
+            run: self.cx.run,
+            now: self.cx.clock.now(),
+        };
+        update.room()?;
+        let lane = standing.lane(&self.with.tag);
+        let mut rendered = self.render(&around, &lane, &mut plan)?;
         self.judge(&around, &rendered, &lane, &mut plan)?;
-        leak_test(&around, &rendered, &lane)?;
-        let known = Known::look(self.cluster, &around, &lane, &rendered).await?;
+        let leftovers = update.leftovers(&rendered, &mut plan.warnings);
+        let (closed, renewed) = self.make_room(&update, &mut rendered, &leftovers, &mut plan)?;
+        leak_test(&standing, &rendered, &self.with.tag)?;
+        let copies = Copies::new(&rendered);
         let mut expected_images = Map::new();
         let mut new_routes = Vec::new();
+        let mut mended = Vec::new();
         let mut stamped = Vec::new();
         let mut before = Vec::new();
         for object in rendered {
-            let live = self.live(&object, &known)?;
+            let live = standing.get(&ObjectRef::of(&object));
             if is_route(&object) && live.is_none() {
                 new_routes.push(ObjectRef::of(&object));
             }
@@ -247,15 +274,18 @@ impl Planner<'_> {
             if let Some(live) = live {
                 before.push(clean(&redact(live, self.key)));
             }
-            stamped.push(self.stamp(object, live));
+            if let Some(told) = live.and_then(|live| update.mends(live)) {
+                mended.push(ObjectRef::of(&object));
+                plan.warnings.push(told);
+            }
+            stamped.push(update.stamp(object, live, &copies)?);
         }
-        let tried = self.try_all(&stamped, &mut plan).await?;
+        let tried = self.try_all(&stamped, &standing, &mut plan).await?;
         for (object, dry) in stamped.iter().zip(tried) {
             let shown = dry.filter(|_| kind(object) != "Secret");
-            let live = known.find(object);
             plan.changes.push(change(
                 &self.cluster.namespace,
-                live,
+                standing.get(&ObjectRef::of(object)),
                 Some(shown.as_ref().unwrap_or(object)),
                 self.key,
             ));
@@ -263,9 +293,11 @@ impl Planner<'_> {
                 plan.warnings.push(unprobed(object));
             }
         }
-        let removed = self.removed(&stamped, &lane, &mut plan);
-        let goes = |object: &&Value| removed.iter().any(|removed| removed.at == ObjectRef::of(object));
-        before.extend(lane.iter().filter(goes).map(|object| clean(&redact(object, self.key))));
+        for object in &leftovers {
+            plan.changes.push(change(&self.cluster.namespace, Some(object), None, self.key));
+            before.push(clean(&redact(object, self.key)));
+        }
+        let removed = leftovers.iter().filter_map(by_uid).collect();
         let route = self.entry_route(&stamped).map(route::words);
         if self.with.entry.is_none() {
             plan.warnings.push("the lane has no entry: only requests that carry its mark meet it".into());
@@ -279,6 +311,9 @@ impl Planner<'_> {
             tag: self.with.tag.clone(),
             objects: stamped,
             removed,
+            closed,
+            renewed,
+            mended,
             new_routes,
             before,
         };
@@ -347,7 +382,15 @@ impl Planner<'_> {
         let routes = render::routes(self.site, around, rendered, entry, tag, services.len());
         let baselines: Vec<&Value> =
             services.iter().filter_map(|service| self.site.services.get(service)).flatten().collect();
-        let pods = around.judge(rendered, &baselines);
+        let mut pods = Judgement::default();
+        for here in around.by_namespace(&self.cluster.others) {
+            let mine = |object: &&Value| namespace(object) == here.namespace.as_deref();
+            let lane: Vec<Value> = rendered.iter().filter(mine).cloned().collect();
+            let baselines: Vec<&Value> = baselines.iter().copied().filter(|object| mine(object)).collect();
+            let judged = here.judge(&lane, &baselines);
+            pods.wrong.extend(judged.wrong);
+            pods.notes.extend(judged.notes);
+        }
         refuse([routes.wrong, pods.wrong].concat())?;
         plan.warnings.extend(routes.notes.into_iter().chain(pods.notes));
         Ok(())
@@ -368,38 +411,46 @@ impl Planner<'_> {
         spec::services(self.site, self.with.images.as_ref(), plain.as_ref())
     }
 
-    /// The live object under a lane name; a foreign one is refused.
-    fn live<'k>(&self, object: &Value, known: &'k Known<'_>) -> Result<Option<&'k Value>, TaskError> {
-        let Some(live) = known.find(object) else { return Ok(None) };
-        let labels = texts(live, "/metadata/labels");
-        let mine = labels.get(TYPE).is_some_and(|kind| kind == GRAY_TYPE)
-            && labels.get(VERSION) == Some(&self.with.tag);
-        let shown = full_name(&self.cluster.namespace, live);
-        if !mine {
-            return Err(TaskError::permanent(format!(
-                "refused: {shown} exists and does not belong to lane `{}`",
-                self.with.tag
-            ))
-            .hint("use another tag, or remove the object"));
+    /// The lane's routes that must be closed, and the Deployments that are made anew, because their selector changes. A
+    /// route that this deploy does not write itself comes back as it was.
+    fn make_room(
+        &self,
+        update: &Update<'_>,
+        rendered: &mut Vec<Value>,
+        leftovers: &[Value],
+        plan: &mut Plan,
+    ) -> Result<(Vec<Removed>, Vec<Removed>), TaskError> {
+        let mut renewed = Vec::new();
+        for object in rendered.iter() {
+            let Some(live) = update.standing.get(&ObjectRef::of(object)) else { continue };
+            update.may_write(live)?;
+            if selector_changes(live, object) {
+                plan.warnings.push(format!(
+                    "{} is made anew, because its selector changes: the lane's route is closed until it is up",
+                    full_name(&self.cluster.namespace, live)
+                ));
+                renewed.extend(by_uid(live));
+            }
         }
-        if !is_ours(live) {
-            return Err(TaskError::permanent(format!(
-                "refused: {shown} belongs to a lane that another tool made"
-            ))
-            .hint("take that lane down with the tool that made it, or use another tag"));
+        let routes = if renewed.is_empty() { Vec::new() } else { update.routes() };
+        let closed = routes.iter().filter_map(by_uid).collect();
+        for route in routes.iter().map(clean) {
+            let is = |object: &Value| ObjectRef::of(object) == ObjectRef::of(&route);
+            if !rendered.iter().any(is) && !leftovers.iter().any(is) {
+                rendered.push(route);
+            }
         }
-        if kind(object) == "Deployment" && live.pointer("/spec/selector") != object.pointer("/spec/selector")
-        {
-            return Err(TaskError::permanent(format!(
-                "refused: {shown} has another selector, which cannot be changed"
-            ))
-            .hint("take the lane down first, then deploy it again"));
-        }
-        Ok(Some(live))
+        rendered.sort_by_key(rank);
+        Ok((closed, renewed))
     }
 
     /// Tries objects on the API server without writing them; nothing for those that are not tried.
-    async fn try_all(&self, objects: &[Value], plan: &mut Plan) -> Result<Vec<Option<Value>>, TaskError> {
+    async fn try_all(
+        &self,
+        objects: &[Value],
+        standing: &Standing,
+        plan: &mut Plan,
+    ) -> Result<Vec<Option<Value>>, TaskError> {
         let all = objects.len() <= TRIED_EACH;
         let changed: BTreeSet<&str> = self
             .with
@@ -413,7 +464,14 @@ impl Planner<'_> {
             let service = texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
             all || kind(object) == "Deployment" || is_route(object) || changed.contains(service.as_str())
         };
-        let tries: Vec<_> = objects.iter().map(|object| self.try_one(object, tried(object))).collect();
+        let tries: Vec<_> = objects
+            .iter()
+            .map(|object| {
+                let live = standing.get(&ObjectRef::of(object));
+                let anew = live.is_some_and(|live| selector_changes(live, object));
+                self.try_one(object, tried(object), anew)
+            })
+            .collect();
         let done: Vec<Option<Value>> =
             futures::stream::iter(tries).buffered(TRIES_AT_A_TIME).try_collect().await?;
         let count = done.iter().filter(|dry| dry.is_some()).count();
@@ -426,110 +484,49 @@ impl Planner<'_> {
         Ok(done)
     }
 
-    fn stamp(&self, mut object: Value, live: Option<&Value>) -> Value {
-        let created = live.and_then(|live| texts(live, "/metadata/annotations").remove(ANNOTATION_CREATED));
-        let created = created.unwrap_or_else(|| self.cx.clock.now().to_string());
-        let annotations = map_at(&mut object, &["metadata", "annotations"]);
-        annotations.insert(ANNOTATION_CREATED.into(), created.into());
-        annotations.insert(ANNOTATION_RUN.into(), self.cx.run.to_string().into());
-        object
+    async fn try_one(&self, object: &Value, tried: bool, anew: bool) -> Result<Option<Value>, TaskError> {
+        if tried { self.dry_run(object, anew).await.map(Some) } else { Ok(None) }
     }
 
-    async fn try_one(&self, object: &Value, tried: bool) -> Result<Option<Value>, TaskError> {
-        if tried { self.dry_run(object).await.map(Some) } else { Ok(None) }
-    }
-
-    async fn dry_run(&self, object: &Value) -> Result<Value, TaskError> {
+    /// What the server would make of an object; of one that is made anew, under a name that is free.
+    async fn dry_run(&self, object: &Value, anew: bool) -> Result<Value, TaskError> {
         // A digest is no base64, and the server would say so: the shape is tried without the values.
         let mut object = object.clone();
         if kind(&object) == "Secret" {
             object["data"] = json!({});
         }
-        let dry = self.cluster.apply(&object, true, true).await?;
-        Ok(dry)
-    }
-
-    fn removed(&self, rendered: &[Value], lane: &[Value], plan: &mut Plan) -> Vec<Removed> {
-        let services: BTreeSet<String> =
-            rendered.iter().filter_map(|o| texts(o, "/metadata/labels").remove(SERVICE_NAME)).collect();
-        let kept: BTreeSet<ObjectRef> = rendered.iter().map(ObjectRef::of).collect();
-        let mut removed = Vec::new();
-        for object in lane {
-            let service = texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
-            let at = ObjectRef::of(object);
-            if kept.contains(&at) {
-                continue;
-            }
-            if !services.contains(&service) || !is_ours(object) {
-                plan.warnings.push(format!(
-                    "{} stays in the lane: it is not part of this deploy",
-                    full_name(&self.cluster.namespace, object)
-                ));
-                continue;
-            }
-            let Some(uid) = uid(object) else { continue };
-            plan.changes.push(change(&self.cluster.namespace, Some(object), None, self.key));
-            removed.push(Removed { at, uid: uid.to_owned() });
+        let name = name(&object).to_owned();
+        if anew {
+            object["metadata"]["name"] = format!("{name}-anew").into();
         }
-        removed
+        let mut dry = self.cluster.apply(&object, true, true).await?;
+        dry["metadata"]["name"] = name.into();
+        Ok(dry)
     }
 }
 
 /// The leak test over Services and pods as they will be.
-fn leak_test(around: &Around, rendered: &[Value], lane: &[Value]) -> Result<(), TaskError> {
-    let ours: BTreeSet<&str> = rendered.iter().filter(|o| kind(o) == "Service").map(name).collect();
-    let gone: BTreeSet<&str> = lane.iter().filter(|o| kind(o) == "Service").map(name).collect();
-    let services = around
-        .all("Service")
-        .iter()
-        .filter(|service| !ours.contains(name(service)) && !gone.contains(name(service)));
-    let new: BTreeSet<&str> = rendered.iter().filter(|o| kind(o) == "Deployment").map(name).collect();
-    let mut pods: Vec<Pods> = rendered.iter().filter(|o| kind(o) == "Deployment").map(Pods::of).collect();
-    let workloads = around.all("Deployment").iter().filter(|workload| !new.contains(name(workload)));
-    pods.extend(workloads.map(Pods::of));
-    let rendered_services = rendered.iter().filter(|object| kind(object) == "Service");
-    let mut found = leaks(services.chain(rendered_services), &pods);
+fn leak_test(standing: &Standing, rendered: &[Value], tag: &str) -> Result<(), TaskError> {
+    let planned: BTreeSet<ObjectRef> = rendered.iter().map(ObjectRef::of).collect();
+    let others = |object: &&Value| !planned.contains(&ObjectRef::of(object));
+    // What the lane has of another deploy is judged as it will be: it goes, or it is written again.
+    let services = standing.of("Service").filter(others);
+    let services = services.filter(|object| !is_gray(object) || tag_of(object) != tag);
+    let ours = |wanted: &'static str| rendered.iter().filter(move |object| kind(object) == wanted);
+    let mut pods: Vec<Pods> = ours("Deployment").map(Pods::of).collect();
+    pods.extend(standing.of("Deployment").filter(others).map(Pods::of));
+    let mut found = leaks(services.chain(ours("Service")), &pods);
+    let new: BTreeSet<&str> = ours("Deployment").map(name).collect();
+    let new_services: BTreeSet<&str> = ours("Service").map(name).collect();
     // What leaks already without this lane is not this lane's doing, and must not stop a release.
-    found.retain(|leak| new.contains(leak.deployment.as_str()) || ours.contains(leak.service.as_str()));
+    found.retain(|leak| {
+        new.contains(leak.deployment.as_str()) || new_services.contains(leak.service.as_str())
+    });
     let Some(first) = found.first() else { return Ok(()) };
     let hint = first.hint.clone();
     Err(TaskError::permanent(format!("refused: {first}"))
         .details(found.iter().skip(1).map(ToString::to_string))
         .hint(hint))
-}
-
-/// What lives under the names of a lane: read by lists, not one by one.
-struct Known<'k> {
-    by_name: HashMap<(&'static str, String), Cow<'k, Value>>,
-}
-
-impl<'k> Known<'k> {
-    async fn look(
-        cluster: &Cluster,
-        around: &'k Around,
-        lane: &'k [Value],
-        rendered: &[Value],
-    ) -> Result<Known<'k>, TaskError> {
-        let mut by_name: HashMap<(&'static str, String), Cow<'k, Value>> = HashMap::new();
-        for (_, kind) in LANE_KINDS {
-            // What pods read may be large, and what is foreign among it is only to be recognized.
-            let large = matches!(kind, "ConfigMap" | "Secret");
-            if large && rendered.iter().any(|object| self::kind(object) == kind) {
-                for object in cluster.list_metadata("v1", kind).await? {
-                    by_name.insert((kind, name(&object).to_owned()), Cow::Owned(object));
-                }
-            }
-            for object in around.all(kind).iter().chain(lane.iter().filter(|o| self::kind(o) == kind)) {
-                by_name.insert((kind, name(object).to_owned()), Cow::Borrowed(object));
-            }
-        }
-        Ok(Known { by_name })
-    }
-
-    fn find(&self, object: &Value) -> Option<&Value> {
-        let (_, kind) = LANE_KINDS.into_iter().find(|(_, known)| *known == kind(object))?;
-        self.by_name.get(&(kind, name(object).to_owned())).map(|object| &**object)
-    }
 }
 
 /// The images of the containers, init containers left out: what promote takes.
@@ -569,11 +566,13 @@ pub(crate) fn change(
 
 /// Refuses where the namespace of the environment is not there: every later answer would only say "not found".
 pub(crate) async fn must_exist(cluster: &Cluster) -> Result<(), TaskError> {
-    if cluster.has_namespace().await? {
-        return Ok(());
+    match cluster.missing_namespace().await? {
+        None => Ok(()),
+        Some(missing) => {
+            Err(TaskError::permanent(format!("refused: there is no namespace {missing} on the cluster"))
+                .hint("create it, or correct `namespace` in the environment's file"))
+        }
     }
-    Err(TaskError::permanent(format!("refused: there is no namespace {} on the cluster", cluster.namespace))
-        .hint("create it, or correct `namespace` in the environment's file"))
 }
 
 /// What to know of a Deployment whose pods do not say when they are ready.
@@ -593,6 +592,11 @@ pub(crate) fn refuse(mut wrong: Vec<String>) -> Result<(), TaskError> {
     Err(TaskError::permanent(format!("refused: {first}")).details(wrong))
 }
 
+/// The checkpoint after which nobody is on the way to what is made anew.
+const CLOSED: &str = "drained before making anew";
+/// The checkpoint after which nobody is on the way to what is removed.
+const LET_GO: &str = "drained before removing";
+
 struct Deploy<'d> {
     cx: &'d TaskContext,
     site: &'d Site,
@@ -606,6 +610,7 @@ impl Deploy<'_> {
         let of = |kinds: &'static [&'static str]| {
             self.body.objects.iter().filter(move |o| kinds.contains(&kind(o)))
         };
+        self.make_room().await?;
         if of(&["ConfigMap", "Secret"]).next().is_some() {
             self.cx.phase("writing configuration").await?;
             for object in of(&["ConfigMap", "Secret"]) {
@@ -631,9 +636,6 @@ impl Deploy<'_> {
         for object in of(&["Service"]) {
             self.apply(object).await?;
         }
-        for removed in &self.body.removed {
-            self.remove(removed).await?;
-        }
         let route = of(&["Ingress", "HTTPRoute"]).next();
         if route.is_some() {
             self.cx.phase("opening the route").await?;
@@ -642,6 +644,7 @@ impl Deploy<'_> {
             self.apply(one).await?;
             report.push(format!("route: {}", route::words(one)));
         }
+        self.clear_away().await?;
         let mut values = Map::new();
         values.insert("tag".into(), self.body.tag.clone().into());
         values.insert("objects".into(), names(&self.body.objects));
@@ -660,6 +663,10 @@ impl Deploy<'_> {
             Some(source) => restore(object, &origin, source, self.key).map_err(TaskError::permanent)?,
             None => object.clone(),
         };
+        let at = ObjectRef::of(&object);
+        if self.body.mended.contains(&at) {
+            self.mend(&at).await?;
+        }
         self.cx.log(format!("apply {}", full_name(&self.cluster.namespace, &object)));
         // The plan has looked at foreign owners; what a person changed by hand since is taken back.
         Ok(self.cluster.apply(&object, false, true).await?)
@@ -720,11 +727,105 @@ impl Deploy<'_> {
         Ok(())
     }
 
+    /// Closes the route and removes the Deployments that are made anew; nobody is on the way to them then.
+    async fn make_room(&self) -> Result<(), TaskError> {
+        if self.body.renewed.is_empty() {
+            return Ok(());
+        }
+        self.cx.phase("closing the route").await?;
+        for route in &self.body.closed {
+            self.remove(route).await?;
+        }
+        if !self.body.closed.is_empty() && !self.cx.passed(CLOSED) {
+            self.drain().await?;
+            self.cx.checkpoint(CLOSED).await?;
+        }
+        for old in &self.body.renewed {
+            self.remove(old).await?;
+            self.until_gone(old).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what the lane no longer has. Routes are let go first, and whoever is on the way through one is waited for.
+    async fn clear_away(&self) -> Result<(), TaskError> {
+        if self.body.removed.is_empty() {
+            return Ok(());
+        }
+        self.cx.phase("removing what the lane no longer has").await?;
+        let (routes, rest): (Vec<_>, Vec<_>) = self
+            .body
+            .removed
+            .iter()
+            .partition(|removed| matches!(removed.at.kind.as_str(), "Ingress" | "HTTPRoute"));
+        for removed in routes {
+            self.remove(removed).await?;
+        }
+        let serves = |removed: &&Removed| matches!(removed.at.kind.as_str(), "Service" | "Deployment");
+        if rest.iter().any(serves) && !self.cx.passed(LET_GO) {
+            self.drain().await?;
+            self.cx.checkpoint(LET_GO).await?;
+        }
+        let mut rest = rest;
+        rest.sort_by_key(|removed| LANE_KINDS.iter().position(|(_, kind)| *kind == removed.at.kind));
+        for removed in rest {
+            self.remove(removed).await?;
+        }
+        Ok(())
+    }
+
+    async fn drain(&self) -> Result<(), TaskError> {
+        let drain = parse_duration(mse_gray_offline::DRAIN).map_err(TaskError::permanent)?;
+        self.cx.phase(format!("draining for {}", show_duration(drain))).await?;
+        tokio::select! {
+            () = tokio::time::sleep(drain) => Ok(()),
+            () = self.cx.cancel.cancelled() => Err(TaskError::transient("stopped while draining")),
+        }
+    }
+
+    async fn until_gone(&self, old: &Removed) -> Result<(), TaskError> {
+        while self.cluster.get(&old.at).await?.as_ref().and_then(uid) == Some(old.uid.as_str()) {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                () = self.cx.cancel.cancelled() => {
+                    return Err(TaskError::transient(format!("stopped while waiting for the end of {}", old.at)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the fields of others ours: what they changed, the apply takes back, and what they added goes with it.
+    async fn mend(&self, at: &ObjectRef) -> Result<(), TaskError> {
+        for last in [false, false, false, false, true] {
+            let Some(live) = self.cluster.get(at).await? else { return Ok(()) };
+            let Some(managed) = mended(&live) else { return Ok(()) };
+            let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+            let patch = json!([
+                { "op": "replace", "path": "/metadata/managedFields", "value": managed },
+                { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
+            ]);
+            match self.cluster.patch(at, &patch).await {
+                Ok(_) => return Ok(()),
+                // A controller wrote in between: look again.
+                Err(error) if error.kind == task::ErrorKind::Transient && !last => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Takes back a route that this deploy put, and says what is left to look at.
     async fn after_failure(&self, error: TaskError) -> TaskError {
         let mut told = Vec::new();
         for at in &self.body.new_routes {
             told.extend(self.close_route(at).await);
+        }
+        if !self.body.renewed.is_empty() && self.body.new_routes.is_empty() && !self.body.closed.is_empty() {
+            told.push(
+                "the lane's route was closed before its Deployments are made anew; it opens when they are up"
+                    .into(),
+            );
         }
         let left: Vec<String> = self
             .body

@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cluster::{Cluster, Clusters, Deleted, full_name};
-use crate::inventory::{LANE_KINDS, is_ours, lanes, objects};
+use crate::environment::Site;
+use crate::inventory::{LANE_KINDS, Standing, expires, is_ours, lanes, lanes_of, objects, service_of};
 use crate::lane::labels::{SERVICE_NAME, selector};
-use crate::manifest::{ObjectRef, texts, uid};
+use crate::manifest::{ObjectRef, kind, texts, uid};
 use crate::mse_gray_deploy::{self, change};
 use crate::secret::DigestKey;
 use crate::spec::{self, check_duration, check_environment, check_lane_tag, check_service};
@@ -46,7 +47,11 @@ struct With {
     /// The environment, by the name in its file.
     environment: String,
     /// The lane's tag.
-    tag: String,
+    #[serde(default)]
+    tag: Option<String>,
+    /// Instead of a tag: every lane of the environment whose time is up. Only where the environment's file has a `ttl`.
+    #[serde(default)]
+    expired: bool,
     /// The only services to take down; all of the lane where none are named.
     #[serde(default)]
     services: Option<Vec<String>>,
@@ -73,10 +78,21 @@ enum OnMissing {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Body {
     pub(crate) environment: String,
+    /// The lane; empty where expired ones go.
     pub(crate) tag: String,
     pub(crate) drain_ms: u64,
     /// Routes first.
     pub(crate) objects: Vec<Doomed>,
+    /// The lanes whose time was up, each with its objects.
+    #[serde(default)]
+    pub(crate) expired: Vec<Expired>,
+}
+
+/// A lane whose time is up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Expired {
+    tag: String,
+    objects: Vec<Doomed>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -105,6 +121,7 @@ impl Task for MseGrayOffline {
         let site = check_environment(spec, at, &mut findings);
         check_lane_tag(spec, &mut findings);
         check_duration(spec.get("drain"), "/drain", &mut findings);
+        check_which(spec, site.as_ref(), &mut findings);
         for (index, service) in
             spec.get("services").and_then(Value::as_array).into_iter().flatten().enumerate()
         {
@@ -118,29 +135,58 @@ impl Task for MseGrayOffline {
     }
 
     fn claims(&self, spec: &Value) -> Vec<Claim> {
-        spec::lane_claim(spec, Mode::Write)
+        // Which lanes have expired is not known when claims are made: it needs the environment's lanes, all of them.
+        match (spec.get("expired"), spec::plain(spec, "environment")) {
+            (Some(Value::Bool(true)), Some(environment)) => vec![Claim::lanes(environment, Mode::Write)],
+            _ => spec::lane_claim(spec, Mode::Write),
+        }
     }
 
     fn sealed_keys(&self) -> &'static [&'static str] {
-        &["environment", "tag"]
+        &["environment", "tag", "expired"]
     }
 
     fn outputs(&self) -> &'static [&'static str] {
-        &["removed"]
+        &["removed", "lanes"]
     }
 
     async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
         let with: With = spec::read(cx)?;
-        crate::lane::check_tag(&with.tag).map_err(|why| TaskError::permanent(format!("refused: {why}")))?;
         let site = spec::site(cx, &with.environment)?;
-        let cluster = self.clusters.connect(&site).await?;
         let drain = parse_duration(with.drain.as_deref().unwrap_or(DRAIN)).map_err(TaskError::permanent)?;
+        let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+        let cluster = self.clusters.connect(&site).await?;
+        let tag = match (with.expired, &with.tag) {
+            (true, None) => return self.plan_expired(cx, &with, &site, &cluster, drain_ms).await,
+            (false, Some(tag)) => tag.clone(),
+            (true, Some(_)) => return Err(TaskError::permanent(BOTH).hint("keep `tag` or `expired`")),
+            (false, None) => return Err(TaskError::permanent(NEITHER).hint(WHICH)),
+        };
+        crate::lane::check_tag(&tag).map_err(|why| TaskError::permanent(format!("refused: {why}")))?;
         let mut plan = Plan::default();
-        let mut found = objects(&cluster, &selector(&with.tag)).await?;
+        let mut found = objects(&cluster, &selector(&tag)).await?;
         // What a task before this one would deploy; only where nothing is run.
-        found.extend(assumed(cx, &with));
+        found.extend(assumed(cx, &with.environment, &tag));
+        let whole = found.clone();
         if let Some(services) = &with.services {
             let services: BTreeSet<&str> = services.iter().map(String::as_str).collect();
+            let held: BTreeSet<String> = whole.iter().map(service_of).collect();
+            let absent: Vec<String> = services
+                .iter()
+                .filter(|service| !held.contains(**service))
+                .map(|service| (*service).to_owned())
+                .collect();
+            if !absent.is_empty() && !whole.is_empty() {
+                let words = format!("lane `{tag}` has no copy of {}", and_list(&absent));
+                if with.on_missing == OnMissing::Fail {
+                    let held: Vec<String> = held.into_iter().collect();
+                    return Err(TaskError::permanent(words).hint(format!(
+                        "it holds {}; `on_missing: pass` makes a missing one a success",
+                        and_list(&held)
+                    )));
+                }
+                plan.warnings.push(words);
+            }
             found.retain(|object| {
                 texts(object, "/metadata/labels")
                     .get(SERVICE_NAME)
@@ -151,9 +197,10 @@ impl Task for MseGrayOffline {
             LANE_KINDS.iter().position(|(_, kind)| *kind == crate::manifest::kind(object))
         });
         if found.is_empty() && with.on_missing == OnMissing::Fail {
-            let known: Vec<String> = lanes(&cluster, &site).await?.into_iter().map(|lane| lane.tag).collect();
-            let error =
-                TaskError::permanent(format!("there is no lane `{}` in {}", with.tag, cluster.namespace));
+            let now = cx.clock.now();
+            let known: Vec<String> =
+                lanes(&cluster, &site, now).await?.into_iter().map(|lane| lane.tag).collect();
+            let error = TaskError::permanent(format!("there is no lane `{tag}` in {}", cluster.namespace));
             return Err(match known.as_slice() {
                 [] => error.hint("there is no lane at all; `on_missing: pass` makes that a success"),
                 _ => error.hint(format!(
@@ -162,43 +209,193 @@ impl Task for MseGrayOffline {
                 )),
             });
         }
-        let mut doomed = Vec::new();
-        for object in &found {
-            plan.changes.push(change(&cluster.namespace, Some(object), None, &self.key));
-            if !is_ours(object) {
-                plan.warnings
-                    .push(format!("{} was made by another tool", full_name(&cluster.namespace, object)));
-            }
-            doomed
-                .push(Doomed { at: ObjectRef::of(object), uid: uid(object).unwrap_or_default().to_owned() });
-        }
-        let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
-        let body = Body { environment: with.environment, tag: with.tag, drain_ms, objects: doomed };
-        plan.warnings
-            .push("this cannot be undone: a lane that is down is deployed again, not brought back".into());
+        let objects = self.doomed(&found, &cluster, &mut plan);
+        plan.warnings.extend(left(&tag, &whole, &found));
+        let body = Body { environment: with.environment, tag, drain_ms, objects, expired: Vec::new() };
+        plan.warnings.push(FOR_GOOD.into());
         spec::seal(plan, &body, &site)
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
-        let body: Body = spec::body(plan)?;
+        let mut body: Body = spec::body(plan)?;
         let site = spec::site(cx, &body.environment)?;
         let cluster = self.clusters.connect(&site).await?;
-        Offline::new(cx, &cluster, &body).run().await
+        let mut spared = Vec::new();
+        if !body.expired.is_empty() {
+            (body, spared) = still_expired(cx, &cluster, body).await?;
+        }
+        let mut outputs = Offline::new(cx, &cluster, &body).run().await?;
+        outputs.report.extend(spared);
+        Ok(outputs)
     }
 
     async fn undo(&self, _cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
         let body: Body = spec::body(plan)?;
-        let report = vec![format!("lane {} is not brought back: deploy it again", body.tag)];
+        let tags = body.tags().join(", ");
+        let report = vec![format!("lane {tags} is not brought back: deploy it again")];
         Ok(Outputs { report, ..Outputs::default() })
     }
 }
 
-fn assumed(cx: &TaskContext, with: &With) -> Vec<Value> {
+const BOTH: &str = "`tag` and `expired` say two things";
+const NEITHER: &str = "the lane is not named";
+const WHICH: &str = "add `tag`, or `expired: true` for every lane whose time is up";
+const FOR_GOOD: &str = "this cannot be undone: a lane that is down is deployed again, not brought back";
+
+/// Checks that the spec says which lanes go: one by its tag, or those whose time is up.
+fn check_which(spec: &Value, site: Option<&Site>, findings: &mut Vec<Finding>) {
+    let expired = spec.get("expired") == Some(&Value::Bool(true));
+    let is_expression = spec.get("expired").and_then(Value::as_str).is_some();
+    match (spec.get("tag").is_some(), expired) {
+        (true, true) => {
+            findings.push(Finding::at("/expired", BOTH).on_key().label("keep `tag` or `expired`"))
+        }
+        (false, false) if !is_expression => findings.push(Finding::at("", NEITHER).on_key().label(WHICH)),
+        _ => {}
+    }
+    if !expired {
+        return;
+    }
+    if spec.get("services").is_some() {
+        let message = "expired lanes go as a whole";
+        findings.push(Finding::at("/services", message).on_key().label("leave `services` out"));
+    }
+    if let Some(site) = site.filter(|site| site.environment.ttl.is_none()) {
+        findings.push(
+            Finding::at("/expired", format!("lanes of environment `{}` never expire", site.environment.name))
+                .on_key()
+                .label("write `ttl` in its file: without it nothing is taken down for its age"),
+        );
+    }
+}
+
+/// What stays of a lane of which only a part goes.
+fn left(tag: &str, whole: &[Value], going: &[Value]) -> Vec<String> {
+    let going: BTreeSet<ObjectRef> = going.iter().map(ObjectRef::of).collect();
+    let (gone, stays): (Vec<&Value>, Vec<&Value>) =
+        whole.iter().partition(|object| going.contains(&ObjectRef::of(object)));
+    if stays.is_empty() {
+        return Vec::new();
+    }
+    let services: BTreeSet<String> = stays.iter().map(|object| service_of(object)).collect();
+    let services: Vec<String> = services.into_iter().collect();
+    let mut told = vec![format!("lane `{tag}` keeps {}", and_list(&services))];
+    let routes = |objects: &[&Value]| objects.iter().any(|object| ROUTES.contains(&kind(object)));
+    if routes(&gone) && !routes(&stays) {
+        told.push("the lane's route goes: after that only marked requests meet what stays".into());
+    }
+    told
+}
+
+fn and_list(names: &[String]) -> String {
+    graylane_engine::schema::list(names)
+}
+
+/// The plan's lanes without those that were renewed, or deployed anew, since it was made.
+async fn still_expired(
+    cx: &TaskContext,
+    cluster: &Cluster,
+    body: Body,
+) -> Result<(Body, Vec<String>), TaskError> {
+    let mut kept = Vec::new();
+    let mut told = Vec::new();
+    for lane in body.expired {
+        let live = objects(cluster, &selector(&lane.tag)).await?;
+        match expires(&live) {
+            Some(end) if end > cx.clock.now() => {
+                told.push(format!("lane {} was renewed meanwhile, until {end}: it stays", lane.tag));
+            }
+            // What is left of a lane that an attempt before this one began to take down may say nothing.
+            Some(_) | None => kept.push(lane),
+        }
+    }
+    let mut all: Vec<Doomed> = kept.iter().flat_map(|lane| lane.objects.iter().cloned()).collect();
+    all.sort_by_key(|doomed| LANE_KINDS.iter().position(|(_, kind)| *kind == doomed.at.kind));
+    Ok((Body { objects: all, expired: kept, ..body }, told))
+}
+
+impl Body {
+    fn tags(&self) -> Vec<String> {
+        if self.expired.is_empty() {
+            return Vec::from_iter((!self.tag.is_empty()).then(|| self.tag.clone()));
+        }
+        self.expired.iter().map(|lane| lane.tag.clone()).collect()
+    }
+}
+
+impl MseGrayOffline {
+    /// The objects that go, told in the plan.
+    fn doomed(&self, found: &[Value], cluster: &Cluster, plan: &mut Plan) -> Vec<Doomed> {
+        let mut doomed = Vec::new();
+        for object in found {
+            plan.changes.push(change(&cluster.namespace, Some(object), None, &self.key));
+            if !is_ours(object) {
+                let shown = full_name(&cluster.namespace, object);
+                plan.warnings.push(format!("{shown} was made by another tool"));
+            }
+            let uid = uid(object).unwrap_or_default().to_owned();
+            doomed.push(Doomed { at: ObjectRef::of(object), uid });
+        }
+        doomed
+    }
+
+    /// Every lane whose time is up. That there is none is what one hopes for.
+    async fn plan_expired(
+        &self,
+        cx: &TaskContext,
+        with: &With,
+        site: &Site,
+        cluster: &Cluster,
+        drain_ms: u64,
+    ) -> Result<Plan, TaskError> {
+        let environment = &site.environment.name;
+        if site.environment.ttl.is_none() {
+            return Err(TaskError::permanent(format!(
+                "refused: lanes of environment `{environment}` never expire"
+            ))
+            .hint("write `ttl` in its file: without it nothing is taken down for its age"));
+        }
+        if with.services.is_some() {
+            return Err(
+                TaskError::permanent("refused: expired lanes go as a whole").hint("leave `services` out")
+            );
+        }
+        let now = cx.clock.now();
+        let mut plan = Plan::default();
+        let standing = Standing::look(cluster).await?;
+        let mut expired = Vec::new();
+        for lane in lanes_of(&standing, site, now) {
+            let objects = standing.lane(&lane.tag);
+            let Some(end) = expires(&objects) else { continue };
+            if end > now {
+                continue;
+            }
+            plan.warnings.push(format!("lane {} goes: its time was up at {end}", lane.tag));
+            let objects = self.doomed(&objects, cluster, &mut plan);
+            expired.push(Expired { tag: lane.tag, objects });
+        }
+        if expired.is_empty() {
+            plan.warnings.push(format!("no lane of {environment} has expired"));
+        } else {
+            plan.warnings.push(FOR_GOOD.into());
+        }
+        let body = Body {
+            environment: with.environment.clone(),
+            tag: String::new(),
+            drain_ms,
+            objects: Vec::new(),
+            expired,
+        };
+        spec::seal(plan, &body, site)
+    }
+}
+
+fn assumed(cx: &TaskContext, environment: &str, tag: &str) -> Vec<Value> {
     let bodies = cx
         .assumed
         .iter()
         .filter_map(|plan| serde_json::from_value::<mse_gray_deploy::Body>(plan.body.clone()).ok());
-    let mine = bodies.filter(|body| body.environment == with.environment && body.tag == with.tag);
+    let mine = bodies.filter(|body| body.environment == environment && body.tag == tag);
     mine.flat_map(|body| body.objects).collect()
 }
 
@@ -224,6 +421,9 @@ impl Offline<'_> {
     pub(crate) async fn run(&self) -> Result<Outputs, TaskError> {
         let of = |kind: &'static str| self.body.objects.iter().filter(move |doomed| doomed.at.kind == kind);
         let mut removed = Vec::new();
+        if self.body.objects.is_empty() {
+            return Ok(self.outputs());
+        }
         let routes: Vec<&Doomed> =
             self.body.objects.iter().filter(|doomed| ROUTES.contains(&doomed.at.kind.as_str())).collect();
         if !routes.is_empty() {
@@ -245,13 +445,20 @@ impl Offline<'_> {
             }
         }
         self.until_gone().await?;
-        let report = vec![format!("lane {}: {} objects removed", self.body.tag, self.body.objects.len())];
+        Ok(self.outputs())
+    }
+
+    fn outputs(&self) -> Outputs {
+        let (tags, count) = (self.body.tags(), self.body.objects.len());
+        let report = match tags.as_slice() {
+            [] => "no lane had expired".to_owned(),
+            tags => format!("lane {}: {count} objects removed", tags.join(", ")),
+        };
+        let removed = self.body.objects.iter().map(|doomed| Value::from(doomed.at.to_string()));
         let mut values = Map::new();
-        values.insert(
-            "removed".into(),
-            self.body.objects.iter().map(|doomed| Value::from(doomed.at.to_string())).collect(),
-        );
-        Ok(Outputs { values, report })
+        values.insert("removed".into(), removed.collect());
+        values.insert("lanes".into(), tags.into());
+        Outputs { values, report: vec![report] }
     }
 
     /// The pause alone, where no route is left to be closed first.
@@ -313,7 +520,10 @@ impl Offline<'_> {
                     still.push(doomed);
                 }
             }
-            let pods = self.cluster.list("v1", "Pod", &selector(&self.body.tag)).await?;
+            let mut pods = Vec::new();
+            for tag in self.body.tags() {
+                pods.extend(self.cluster.list("v1", "Pod", &selector(&tag)).await?);
+            }
             // The pods of a Deployment that somebody made anew are not this lane's any more.
             let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let lane = self.body.objects.iter().filter(|doomed| doomed.at.kind == "Deployment");

@@ -24,7 +24,7 @@ use crate::inventory;
 use crate::lane::labels::{ANNOTATION_CONFIG_HASH, GRAY_TYPE, TYPE};
 use crate::lane::leak::{Pods, leaks};
 use crate::lane::{baseline_hash, config_hash, set_images};
-use crate::manifest::{ObjectRef, clean, images, kind, map_at, name, sorted, texts};
+use crate::manifest::{ObjectRef, clean, images, kind, map_at, name, namespace, sorted, texts};
 use crate::mse_gray_deploy::{change, must_exist, refuse, shown_images, unprobed};
 use crate::rollout::{Expect, follow, probed, running_images};
 use crate::secret::{DigestKey, redact, restore};
@@ -339,7 +339,9 @@ impl Planner<'_> {
         });
         for written in ordered {
             let at = ObjectRef::of(written);
-            if written.pointer("/metadata/namespace").is_some() {
+            if namespace(written)
+                .is_some_and(|named| Some(named) != self.site.environment.namespace_of(service))
+            {
                 wrong.push(format!("service `{service}`: {at} names a namespace of its own; remove it: the environment's holds"));
                 continue;
             }
@@ -432,11 +434,13 @@ impl Planner<'_> {
         let services = self.cluster.list("v1", "Service", "").await?;
         let workloads = self.cluster.list("apps/v1", "Deployment", "").await?;
         let of = |wanted: &'static str| planned.iter().copied().filter(move |object| kind(object) == wanted);
+        let planned_now: BTreeSet<ObjectRef> = planned.iter().copied().map(ObjectRef::of).collect();
+        let others = |object: &&Value| !planned_now.contains(&ObjectRef::of(object));
         let new_services: BTreeSet<&str> = of("Service").map(name).collect();
         let new_pods: BTreeSet<&str> = of("Deployment").map(name).collect();
         let mut pods: Vec<Pods> = of("Deployment").map(Pods::of).collect();
-        pods.extend(workloads.iter().filter(|workload| !new_pods.contains(name(workload))).map(Pods::of));
-        let live = services.iter().filter(|service| !new_services.contains(name(service)));
+        pods.extend(workloads.iter().filter(others).map(Pods::of));
+        let live = services.iter().filter(others);
         let mut found = leaks(live.chain(of("Service")), &pods);
         found.retain(|leak| {
             new_services.contains(leak.service.as_str()) || new_pods.contains(leak.deployment.as_str())
@@ -500,7 +504,13 @@ impl FromApply for TaskError {
     }
 }
 
-fn prepare_deployment(object: &mut Value, live: Option<&Value>, with: &ServiceWith, hash: Option<&str>) {
+/// The manifest of a Deployment with images and replicas: given, else as they are.
+pub(crate) fn prepare_deployment(
+    object: &mut Value,
+    live: Option<&Value>,
+    with: &ServiceWith,
+    hash: Option<&str>,
+) {
     let live_images = live.map(images).unwrap_or_default();
     if let Some(template) = object.pointer_mut("/spec/template") {
         set_images(template, &with.images, &live_images);
@@ -529,7 +539,7 @@ fn prepare_service(object: &mut Value) {
     }
 }
 
-fn without_nulls(mut value: Value) -> Value {
+pub(crate) fn without_nulls(mut value: Value) -> Value {
     match &mut value {
         Value::Object(map) => {
             map.retain(|_, value| !value.is_null());
@@ -848,7 +858,7 @@ impl Deploy<'_> {
 
     /// Lanes that are still up: a release that ends here must not leave one behind untold.
     async fn lanes_left(&self) -> Option<String> {
-        let lanes = inventory::lanes(self.cluster, self.site).await.ok()?;
+        let lanes = inventory::lanes(self.cluster, self.site, self.cx.clock.now()).await.ok()?;
         let tags: Vec<String> = lanes.into_iter().map(|lane| lane.tag).collect();
         let environment = &self.body.environment;
         (!tags.is_empty()).then(|| {

@@ -52,6 +52,7 @@ pub async fn follow(
     expect: Expect,
     stop: &CancellationToken,
 ) -> Result<Seen, RolloutError> {
+    let cluster = &cluster.beside(deployment);
     let wanted = name(deployment).to_owned();
     let labels = texts(deployment, "/spec/selector/matchLabels");
     let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::inventory::is_ours;
-use crate::lane::labels::{ANNOTATION_BASELINE_HASH, ANNOTATION_VERIFIED, SERVICE_NAME, VERSION};
-use crate::manifest::{ObjectRef, images, name, sorted, texts, uid};
+use crate::lane::labels::{ANNOTATION_MANIFEST_HASH, ANNOTATION_VERIFIED, SERVICE_NAME, VERSION};
+use crate::manifest::{ObjectRef, images, name, namespace, sorted, texts, uid};
 use crate::rollout::{Seen, by_digest};
 
 /// A gray copy as it stands on the cluster.
@@ -90,13 +90,14 @@ fn copy(deployment: &Value, running: BTreeMap<String, BTreeSet<String>>) -> Gray
             api_version: "apps/v1".into(),
             kind: "Deployment".into(),
             name: name(deployment).to_owned(),
+            namespace: namespace(deployment).map(str::to_owned),
         },
         uid: uid(deployment).unwrap_or_default().to_owned(),
         ours: is_ours(deployment),
         template: Digest::of(sorted(template).to_string().as_bytes()).short().to_owned(),
         written: images(deployment),
         running,
-        baseline: annotations.remove(ANNOTATION_BASELINE_HASH),
+        baseline: annotations.remove(ANNOTATION_MANIFEST_HASH),
         mark: annotations.remove(ANNOTATION_VERIFIED).and_then(|text| serde_json::from_str(&text).ok()),
     }
 }
@@ -287,6 +288,7 @@ mod tests {
                 api_version: "apps/v1".into(),
                 kind: "Deployment".into(),
                 name: "c-mse-gray".into(),
+                namespace: None,
             },
             uid: "u".into(),
             ours: true,

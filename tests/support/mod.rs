@@ -1,6 +1,7 @@
 //! A user's home for a test: a copy of the examples, a data folder, the binary, and a rehearsal of its own.
 
 pub(crate) mod daemon;
+pub(crate) mod desk;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -125,10 +125,9 @@ async fn measure_in(folder: &Path) -> Result<String, String> {
     let rehearsal = Rehearsal::start(options).await.map_err(|error| error.to_string())?;
     rehearsal.seed("n", &BTreeMap::new(), Vec::new(), "kubectl").await.map_err(|error| error.to_string())?;
     // As `kubectl create` would have: an apply of so many objects takes minutes.
-    let file = folder.join("objects.yaml");
-    let text: Vec<String> = manifests.iter().flatten().map(graylane_tasks::manifest::yaml).collect();
-    std::fs::write(&file, text.join("---\n")).map_err(wrong)?;
-    create_all(&rehearsal.client(), "n", &file).await?;
+    for name in &names {
+        create_all(&rehearsal.client(), "n", &folder.join(format!("services/{name}.yaml"))).await?;
+    }
     let cluster = rehearsal.cluster();
     let key = DigestKey::new([7; 32]);
     let bundle = Arc::new(gather(&folder.join("environments"), &key).bundle);
@@ -144,6 +143,7 @@ async fn measure_in(folder: &Path) -> Result<String, String> {
         let mut objects = 0;
         for (name, baseline) in names.iter().zip(&manifests) {
             let copy = Copy {
+                namespace: None,
                 service: name,
                 baseline,
                 tag: "gray",

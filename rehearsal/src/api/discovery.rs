@@ -1,4 +1,4 @@
-//! What the server says about itself: versions, groups, resources, health, and who may do what (everyone, everything).
+//! What the server says about itself: versions, groups, resources, health, and who may do what (everyone, everything that no test forbade).
 
 use std::collections::BTreeSet;
 
@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::{Map, Value, json};
 
 use super::{Body, Call, json_response, text_response};
+use crate::cluster::Cluster;
 use crate::kinds::{self, Kind, TABLE};
 use crate::status::Failure;
 
@@ -27,7 +28,7 @@ const IN_ALL: [&str; 8] = [
 ];
 
 /// Answers a request about the server; `None` where the path is about objects.
-pub(crate) fn answer(call: &Call) -> Option<Result<Response<Body>, Failure>> {
+pub(crate) fn answer(call: &Call, cluster: &Cluster) -> Option<Result<Response<Body>, Failure>> {
     let parts: Vec<&str> = call.path.split('/').filter(|part| !part.is_empty()).collect();
     let found = match parts.as_slice() {
         ["healthz" | "readyz" | "livez", ..] => return Some(Ok(text_response("ok".to_owned()))),
@@ -53,11 +54,12 @@ pub(crate) fn answer(call: &Call) -> Option<Result<Response<Body>, Failure>> {
         },
         ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] if call.method == Method::POST => {
             let mut review = call.json().unwrap_or_else(|_| json!({}));
-            crate::object::set(
-                &mut review,
-                &["status"],
-                json!({ "allowed": true, "reason": "the rehearsal allows everything" }),
-            );
+            let status = if is_forbidden(&review, cluster) {
+                json!({ "allowed": false, "reason": "a test forbade it" })
+            } else {
+                json!({ "allowed": true, "reason": "the rehearsal allows everything" })
+            };
+            crate::object::set(&mut review, &["status"], status);
             return Some(Ok(json_response(StatusCode::CREATED, &review)));
         }
         _ => return None,
@@ -85,6 +87,18 @@ fn openapi_v2() -> Response<Body> {
     let kind = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
+}
+
+/// Whether what a review asks for would be refused.
+fn is_forbidden(review: &Value, cluster: &Cluster) -> bool {
+    let asked = |field: &str| {
+        let field = review.pointer(&format!("/spec/resourceAttributes/{field}"));
+        field.and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let (group, resource, subresource) = (asked("group"), asked("resource"), asked("subresource"));
+    let resource = if group.is_empty() { resource } else { format!("{resource}.{group}") };
+    let whole = if subresource.is_empty() { resource.clone() } else { format!("{resource}/{subresource}") };
+    cluster.is_forbidden(&asked("verb"), &resource, &whole)
 }
 
 /// The OpenAPI documents that there are: one a group and version.

@@ -161,8 +161,11 @@ pub(super) fn candidates(
     role: Role,
     tag: &str,
 ) -> Vec<Arc<Instance>> {
-    let ready: Vec<&Arc<Instance>> =
-        all.iter().filter(|one| one.role == role && one.ready && one.namespace == caller.namespace).collect();
+    let of = |one: &&Arc<Instance>| one.role == role && one.ready;
+    let here: Vec<&Arc<Instance>> =
+        all.iter().filter(of).filter(|one| one.namespace == caller.namespace).collect();
+    // A registry knows no namespaces: a service that lives elsewhere is found there.
+    let ready: Vec<&Arc<Instance>> = if here.is_empty() { all.iter().filter(of).collect() } else { here };
     let with = |tag: &str| -> Vec<Arc<Instance>> {
         ready.iter().filter(|one| one.registered_tag() == tag).map(|one| (*one).clone()).collect()
     };

@@ -257,7 +257,7 @@ fn met_by<'s>(services: &'s [Value], labels: &BTreeMap<String, String>) -> Optio
 }
 
 fn job_at(name: &str) -> ObjectRef {
-    ObjectRef { api_version: "batch/v1".into(), kind: "Job".into(), name: name.to_owned() }
+    ObjectRef { api_version: "batch/v1".into(), kind: "Job".into(), name: name.to_owned(), namespace: None }
 }
 
 /// Removes every Job of this task but those of the present attempt: what an attempt that was abandoned has left.

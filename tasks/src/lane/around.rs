@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::labels::{APP_NAME, GRAY_TYPE, TYPE};
 use super::{Judgement, selector};
 use crate::cluster::{Cluster, Listed};
-use crate::manifest::{ObjectRef, kind, name, selects, texts};
+use crate::manifest::{ObjectRef, kind, name, namespace, selects, texts};
 
 /// The objects of a namespace that a lane may meet, by kind.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +20,8 @@ pub struct Around {
     objects: BTreeMap<&'static str, Vec<Value>>,
     /// Kinds that this identity may not list.
     pub unseen: Vec<&'static str>,
+    /// The namespace that it is about, where that is not the environment's.
+    pub namespace: Option<String>,
 }
 
 /// The kinds, with the versions in which they may be served: the first that is, counts.
@@ -89,6 +91,30 @@ impl Around {
     /// All objects of a kind.
     pub fn all(&self, kind: &str) -> &[Value] {
         self.objects.get(kind).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// An object by all that names it.
+    pub fn get(&self, at: &ObjectRef) -> Option<&Value> {
+        self.all(&at.kind)
+            .iter()
+            .find(|object| name(object) == at.name && namespace(object) == at.namespace.as_deref())
+    }
+
+    /// The same, a namespace at a time: pods and selectors of different ones do not meet. The environment's own is first.
+    pub fn by_namespace(&self, others: &[String]) -> Vec<Around> {
+        if others.is_empty() {
+            return vec![self.clone()];
+        }
+        let all = std::iter::once(None).chain(others.iter().cloned().map(Some));
+        let of = |home: Option<String>| {
+            let mine = |object: &&Value| namespace(object) == home.as_deref();
+            let objects = self
+                .objects
+                .iter()
+                .map(|(kind, objects)| (*kind, objects.iter().filter(mine).cloned().collect::<Vec<_>>()));
+            Around { objects: objects.collect(), unseen: self.unseen.clone(), namespace: home.clone() }
+        };
+        all.map(of).collect()
     }
 
     /// An object by kind and name.

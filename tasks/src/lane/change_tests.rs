@@ -211,7 +211,7 @@ fn an_edited_manifest_is_taken_as_it_is_where_it_is_still_a_copy() {
         ["Secret spring-cloud-a-mse-gray is left out: the edited manifest does not have it"]
     );
     let moved =
-        edited(|o| o[1]["metadata"]["annotations"][ANNOTATION_BASELINE_HASH] = "old".into(), Some(&entry()));
+        edited(|o| o[1]["metadata"]["annotations"][ANNOTATION_MANIFEST_HASH] = "old".into(), Some(&entry()));
     let note = "Deployment spring-cloud-a-mse-gray was edited over a baseline that has changed since: render it anew";
     assert_eq!(moved.expect("rendered").notes, [note]);
 }

@@ -246,7 +246,7 @@ cases! {
             let keys: Vec<&String> = deployment["metadata"].as_object().expect("a map").keys().collect();
             assert_eq!(keys, ["annotations", "labels", "name"]);
             let annotations: Vec<String> = texts(deployment, "/metadata/annotations").into_keys().collect();
-            assert_eq!(annotations, [ANNOTATION_BASELINE_HASH, ANNOTATION_ORIGIN]);
+            assert_eq!(annotations, [ANNOTATION_MANIFEST_HASH, ANNOTATION_ORIGIN]);
             let of_pods: Vec<String> = texts(deployment, "/spec/template/metadata/annotations").into_keys().collect();
             assert_eq!(of_pods, [ANNOTATION_CONFIG_HASH]);
             assert!(deployment.get("status").is_none());
@@ -273,7 +273,7 @@ cases! {
             assert_eq!(keys, ["ports", "selector", "type"]);
             assert_eq!(service["spec"]["ports"][0], json!({ "name": "http", "port": 20001, "protocol": "TCP", "targetPort": 20001 }));
             let annotations: Vec<String> = texts(service, "/metadata/annotations").into_keys().collect();
-            assert_eq!(annotations, [ANNOTATION_BASELINE_HASH, ANNOTATION_ORIGIN, "note"]);
+            assert_eq!(annotations, [ANNOTATION_MANIFEST_HASH, ANNOTATION_ORIGIN, "note"]);
         }),
     }
     a_headless_service_stays_headless {

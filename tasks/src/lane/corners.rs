@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::labels::{APP_NAME, SERVICE_TAG, VERSION};
 use super::route::Judgement;
 use super::{Copy, gray_name};
-use crate::manifest::{ObjectRef, containers, kind, name, selects, texts};
+use crate::manifest::{ObjectRef, containers, kind, name, namespace, selects, texts};
 
 /// Judges the objects of a copy, patches included.
 pub(super) fn look(copy: &Copy<'_>, objects: &[Value]) -> Judgement {
@@ -226,8 +226,12 @@ pub(super) fn check_labels(object: &Value, copy: &Copy<'_>, who: &str) -> Vec<St
             ));
         }
     }
-    if object.pointer("/metadata/namespace").is_some() {
-        wrong.push(format!("{who}: {at} names a namespace of its own; remove it: the environment's holds"));
+    if namespace(object) != copy.namespace {
+        let at = ObjectRef { namespace: None, ..at };
+        wrong.push(match copy.namespace {
+            None => format!("{who}: {at} names a namespace of its own; remove it: the environment's holds"),
+            Some(home) => format!("{who}: {at} must name the namespace of its service, {home}"),
+        });
     }
     wrong
 }

@@ -19,12 +19,18 @@ pub const TAG_HEADER: &str = "x-mse-tag";
 
 /// The baseline object that a lane object was made from.
 pub const ANNOTATION_ORIGIN: &str = "graylane.dev/origin";
-/// The hash of that object.
+/// The hash of what that object was on the cluster when the copy was made.
 pub const ANNOTATION_BASELINE_HASH: &str = "graylane.dev/baseline-hash";
+/// The hash of that object as its manifest had it: what a promotion compares with.
+pub const ANNOTATION_MANIFEST_HASH: &str = "graylane.dev/manifest-hash";
 /// The run that wrote the object last; also says that it is ours.
 pub const ANNOTATION_RUN: &str = "graylane.dev/run";
 /// When the lane object was first made.
 pub const ANNOTATION_CREATED: &str = "graylane.dev/created";
+/// When the lane may be taken down for its age.
+pub const ANNOTATION_EXPIRES: &str = "graylane.dev/expires";
+/// On a gray Deployment: every object of the copy, so that one which somebody deletes is missed.
+pub const ANNOTATION_OBJECTS: &str = "graylane.dev/objects";
 /// The hash of the configuration that pods read: when it changes, they are rolled.
 pub const ANNOTATION_CONFIG_HASH: &str = "graylane.dev/config-hash";
 

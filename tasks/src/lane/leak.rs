@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::labels::{GRAY_TYPE, TYPE, VERSION};
-use crate::manifest::{kind, name, selects, texts};
+use crate::manifest::{kind, name, namespace, selects, texts};
 
 /// Pods that will exist: a Deployment's template.
 #[derive(Debug, Clone)]
 pub struct Pods {
     /// The Deployment.
     pub deployment: String,
+    /// Its namespace, where that is not the environment's.
+    pub namespace: Option<String>,
     /// The labels of its pods.
     pub labels: BTreeMap<String, String>,
 }
@@ -23,6 +25,7 @@ impl Pods {
     pub fn of(deployment: &Value) -> Pods {
         Pods {
             deployment: name(deployment).to_owned(),
+            namespace: namespace(deployment).map(str::to_owned),
             labels: texts(deployment, "/spec/template/metadata/labels"),
         }
     }
@@ -65,7 +68,10 @@ pub fn leaks<'o>(services: impl IntoIterator<Item = &'o Value>, pods: &[Pods]) -
         let labels = texts(service, "/metadata/labels");
         let gray = labels.get(TYPE).is_some_and(|kind| kind == GRAY_TYPE);
         let lane = if gray { labels.get(VERSION).map(String::as_str) } else { None };
-        for pods in pods.iter().filter(|pods| pods.lane() != lane && selects(&selector, &pods.labels)) {
+        // A Service selects pods of its own namespace alone.
+        let here = |pods: &&Pods| pods.namespace.as_deref() == namespace(service);
+        let pods = pods.iter().filter(here);
+        for pods in pods.filter(|pods| pods.lane() != lane && selects(&selector, &pods.labels)) {
             let wanted = lane.unwrap_or(super::labels::ORIGINAL);
             let service = name(service);
             let hint = match selector.get(VERSION) {
@@ -97,12 +103,14 @@ mod tests {
     fn a_leak_is_a_selector_that_meets_pods_of_another_version() {
         let gray = Pods {
             deployment: "a-mse-gray".into(),
+            namespace: None,
             labels: [("app", "a"), (VERSION, "gray"), (TYPE, GRAY_TYPE)]
                 .map(|(k, v)| (k.into(), v.into()))
                 .into(),
         };
         let base = Pods {
             deployment: "a".into(),
+            namespace: None,
             labels: [("app", "a"), (VERSION, "original")].map(|(k, v)| (k.into(), v.into())).into(),
         };
         let pods = [gray, base];

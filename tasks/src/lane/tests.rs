@@ -35,6 +35,7 @@ static NONE: BTreeMap<String, String> = BTreeMap::new();
 pub(super) fn plain<'c>(service: &'c str, baseline: &'c [Value], tag: &'c str) -> Copy<'c> {
     Copy {
         service,
+        namespace: None,
         baseline,
         tag,
         images: &NONE,
@@ -230,7 +231,7 @@ fn what_the_server_or_a_deployer_wrote_is_left_behind() {
     assert_eq!(deployment["metadata"]["labels"]["app.kubernetes.io/managed-by"], "graylane");
     let annotations: Vec<&String> =
         deployment["metadata"]["annotations"].as_object().expect("a map").keys().collect();
-    assert_eq!(annotations, ["graylane.dev/baseline-hash", "graylane.dev/origin", "note"]);
+    assert_eq!(annotations, ["graylane.dev/manifest-hash", "graylane.dev/origin", "note"]);
     assert!(
         deployment["metadata"].get("uid").is_none()
             && deployment["metadata"].get("ownerReferences").is_none()

@@ -10,15 +10,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::refuse;
+use super::update::over_baseline;
 use crate::attached;
 use crate::cluster::Clusters;
 use crate::environment::{Site, deployment};
+use crate::inventory::Standing;
 use crate::lane::around::{Around, agent};
 use crate::lane::labels::{ORIGINAL, VERSION};
 use crate::lane::patch::{Change, Patch, PatchWith};
 use crate::lane::route::{Asked, Entry, is_route, way};
 use crate::lane::{Copy, Judgement, holds_secret, render};
-use crate::manifest::{ObjectRef, images, kind, name, texts};
+use crate::manifest::{ObjectRef, images, kind, texts};
 use crate::spec::{ServiceWith, images_for};
 
 /// One service of a lane, with all that can be said of it.
@@ -179,7 +181,10 @@ pub async fn rendered(
     let wanted = Wanted::of(&Bundle::default(), gray.plain(), Some(&gray)).map_err(TaskError::permanent)?;
     let around = Around::look(&cluster).await?;
     let made = service(site, &around, &request.service, &wanted, &request.tag, request.entry.as_ref());
-    made.map(|made| made.objects).or_else(|wrong| refuse(wrong).map(|()| Vec::new()))
+    let mut objects = made.map(|made| made.objects).or_else(|wrong| refuse(wrong).map(|()| Vec::new()))?;
+    let standing = Standing::beside(&cluster, &around).await?;
+    objects.iter_mut().for_each(|object| over_baseline(object, &standing));
+    Ok(objects)
 }
 
 /// The gray copy of a service.
@@ -207,14 +212,16 @@ pub(super) fn service(
     }
     let at = ObjectRef::of(deployment(service, baseline).map_err(|why| vec![why])?);
     // A service that only exists in a lane would be met by everybody who calls it.
-    let live = around.find("Deployment", &at.name).ok_or_else(|| {
+    let home = at.namespace.as_deref().unwrap_or(&environment.namespace);
+    let live = around.get(&at).ok_or_else(|| {
         vec![format!(
             "service `{service}`: its baseline, Deployment {}/{}, is not on the cluster: deploy it to production first",
-            environment.namespace, at.name
+            home, at.name
         )]
     })?;
     let rendered = render(&Copy {
         service,
+        namespace: environment.namespace_of(service),
         baseline,
         tag,
         images: &wanted.with.images,
@@ -289,8 +296,11 @@ pub(super) fn routes(
     let service_of =
         |object: &Value| texts(object, "/metadata/labels").remove(crate::lane::labels::SERVICE_NAME);
     for route in rendered.iter().filter(|object| is_route(object)) {
-        let others: Vec<&Value> =
-            around.all(kind(route)).iter().filter(|other| name(other) != name(route)).collect();
+        let others: Vec<&Value> = around
+            .all(kind(route))
+            .iter()
+            .filter(|other| ObjectRef::of(other) != ObjectRef::of(route))
+            .collect();
         match entry.filter(|entry| service_of(route).as_ref() == Some(&entry.service)) {
             Some(entry) if kind(route) == rules.object() => {
                 rules.judge(&Asked { route, entry, tag, services, others: &others }, &mut judgement);

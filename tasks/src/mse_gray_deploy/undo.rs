@@ -7,9 +7,11 @@ use graylane_engine::task::{Outputs, TaskError};
 use serde_json::Value;
 
 use super::Deploy;
+use super::update::{by_uid, selector_changes};
 use crate::inventory::{LANE_KINDS, is_ours};
 use crate::lane::labels::ANNOTATION_RUN;
 use crate::lane::rank;
+use crate::lane::route::is_route;
 use crate::manifest::{ObjectRef, kind, texts, uid};
 use crate::mse_gray_offline::{self, DRAIN, Doomed, Offline};
 
@@ -70,6 +72,7 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
             tag: tag.clone(),
             drain_ms: u64::try_from(drain.as_millis()).unwrap_or(u64::MAX),
             objects,
+            expired: Vec::new(),
         };
         let offline = Offline::new(deploy.cx, deploy.cluster, &body);
         // The route may be gone since an attempt before this one, and requests that it let in still under way.
@@ -88,8 +91,17 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
         deploy.cx.checkpoint(RESTORES).await?;
         let mut changed = work.changed;
         changed.sort_by_key(rank);
+        close_routes(deploy, &changed).await?;
         for object in &changed {
             let at = ObjectRef::of(object);
+            // A selector cannot be changed back: what was made anew is made anew again, with the route closed.
+            if let Some(live) = deploy.cluster.get(&at).await?
+                && selector_changes(&live, object)
+                && let Some(old) = by_uid(&live)
+            {
+                deploy.remove(&old).await?;
+                deploy.until_gone(&old).await?;
+            }
             match deploy.apply(object).await {
                 Ok(applied) if kind(&applied) == "Deployment" => {
                     deploy.follow(&applied).await?;
@@ -107,6 +119,26 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
         report.push(format!("lane {tag}: nothing was there to take back"));
     }
     Ok(report)
+}
+
+/// Closes the lane's routes where a Deployment behind them must be made anew; they are among what is brought back.
+async fn close_routes(deploy: &Deploy<'_>, changed: &[Value]) -> Result<(), TaskError> {
+    let mut anew = false;
+    for object in changed {
+        let live = deploy.cluster.get(&ObjectRef::of(object)).await?;
+        anew |= live.is_some_and(|live| selector_changes(&live, object));
+    }
+    if !anew {
+        return Ok(());
+    }
+    for route in changed.iter().filter(|object| is_route(object)) {
+        if let Some(live) = deploy.cluster.get(&ObjectRef::of(route)).await?
+            && let Some(live) = by_uid(&live)
+        {
+            deploy.remove(&live).await?;
+        }
+    }
+    deploy.drain().await
 }
 
 async fn look(deploy: &Deploy<'_>) -> Result<Work, TaskError> {

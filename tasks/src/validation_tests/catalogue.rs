@@ -217,7 +217,7 @@ tasks:
     type: mse-gray-offline
     with: { environment: production, tag: gray, drian: 4s }
 ",
-        &["18:49 `drian`: unknown key `drian` (did you mean `drain`?) [a `mse-gray-offline` task knows `drain`, `environment`, `on_missing`, `services` and `tag`]"]),
+        &["18:49 `drian`: unknown key `drian` (did you mean `drain`?) [a `mse-gray-offline` task knows `drain`, `environment`, `expired`, `on_missing`, `services` and `tag`]"]),
     row(Structure, "a key of `with` that stands one level too high", Task, r"  s-level:
     type: mse-gray-offline
     environment: production
@@ -228,18 +228,33 @@ tasks:
     type: mse-gray-offline
     with: { environment: production }
 ",
-        &["18:5 `with`: a `mse-gray-offline` task lacks `tag` (`tag` is required here)"]),
+        &["18:5 `with`: the lane is not named (add `tag`, or `expired: true` for every lane whose time is up)"]),
+    row(Structure, "an offline that says two things", Task, r"  s-two-things:
+    type: mse-gray-offline
+    with: { environment: production, tag: gray, expired: true }
+",
+        &[
+            "18:49 `expired`: `tag` and `expired` say two things (keep `tag` or `expired`)",
+            "18:49 `expired`: lanes of environment `production` never expire (write `ttl` in its file: without it nothing is taken down for its age)",
+        ]),
+    row(Structure, "an offline of a part of what has expired", Task, r"  s-part:
+    type: mse-gray-offline
+    with: { environment: production, expired: true, services: [spring-a] }
+",
+        &[
+            "18:38 `expired`: lanes of environment `production` never expire (write `ttl` in its file: without it nothing is taken down for its age)",
+            "18:53 `services`: expired lanes go as a whole (leave `services` out)",
+        ]),
     row(Structure, "a required key that is mistyped, which is one mistake", Task, r"  s-mistyped:
     type: mse-gray-offline
     with: { environment: production, tga: gray }
 ",
-        &["18:38 `tga`: unknown key `tga` (did you mean `tag`?) [a `mse-gray-offline` task knows `drain`, `environment`, `on_missing`, `services` and `tag`]"]),
+        &["18:38 `tga`: unknown key `tga` (did you mean `tag`?) [a `mse-gray-offline` task knows `drain`, `environment`, `expired`, `on_missing`, `services` and `tag`]"]),
     row(Structure, "a `with` that is missing", Task, r"  s-without:
     type: mse-gray-offline
 ",
         &[
             "16:3 `s-without`: a `mse-gray-offline` task lacks `environment` (`environment` is required here)",
-            "16:3 `s-without`: a `mse-gray-offline` task lacks `tag` (`tag` is required here)",
         ]),
     row(Structure, "a key of a nested map that is mistyped", Task, r"  s-nested:
     type: generic-verify
@@ -722,7 +737,7 @@ tasks:
     needs: [deploy]
     with: { environment: production, tag: gray, drain: '${{ run.user }}' }
 ",
-        &["19:65 `user`: a run has no `user` [a run has `id`, `workflow`, `revision`, `submitted_at` and `actor`]"]),
+        &["19:65 `user`: a run has no `user` [a run has `id`, `workflow`, `revision`, `submitted_at`, `actor`, `trigger`, `nominal` and `actual`]"]),
     row(Expression, "an expression in a key that takes none", Task, r"  e-type:
     type: ${{ inputs.tag }}
     timeout: ${{ inputs.tag }}
