@@ -309,9 +309,7 @@ fn a_store_is_checked_backed_up_and_restored_and_every_refusal_is_a_sentence() {
     assert_eq!((&backed["runs"], &backed["entries"]), (&1.into(), &2.into()));
     home.graylane(&["store", "backup", "b.backup"]).expect(2);
     home.graylane(&["store", "restore", "b.backup"]).expect(2);
-    let elsewhere = |arguments: &[&str]| {
-        ran(home.command(arguments).env("GRAYLANE_DATA", home.path("new")))
-    };
+    let elsewhere = |arguments: &[&str]| ran(home.command(arguments).env("GRAYLANE_DATA", home.path("new")));
     elsewhere(&["store", "import", "b.backup"]).expect(0);
     let shown = home.graylane(&["runs", "show", "latest", "-o", "json"]).expect(0).stdout;
     let restored = elsewhere(&["runs", "show", "latest", "-o", "json"]).expect(0);
