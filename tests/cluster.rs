@@ -193,10 +193,15 @@ async fn story(kubeconfig: &Path, namespace: &str) -> Vec<Value> {
 /// An object as far as a client decides over it.
 fn look(object: &Value, kind: &str) -> Value {
     let mut look = graylane_tasks::manifest::clean(object);
-    for annotation in ["graylane.dev/run", "graylane.dev/created"] {
+    // The hash of the live baseline is over what a server fills in, and servers differ in that.
+    for annotation in ["graylane.dev/run", "graylane.dev/created", "graylane.dev/baseline-hash"] {
         if let Some(map) = look.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
             map.remove(annotation);
         }
+    }
+    // Each cluster has a namespace of its own.
+    if let Some(metadata) = look.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("namespace");
     }
     // The hash covers keyed digests, and every data folder has a key of its own.
     if let Some(map) = look.pointer_mut("/spec/template/metadata/annotations").and_then(Value::as_object_mut)
