@@ -174,6 +174,8 @@ fn plain(object: &mut Value) {
     if let Some(spec) = map.get_mut("spec").and_then(Value::as_object_mut) {
         spec.retain(|key, _| !matches!(key.as_str(), "clusterIP" | "clusterIPs"));
     }
+    // Of configuration the hash of the baseline is over its uid and version, which each cluster gives anew.
+    let configuration = map.contains_key("data");
     if let Some(metadata) = map.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata
             .retain(|key, _| matches!(key.as_str(), "name" | "labels" | "annotations" | "ownerReferences"));
@@ -181,6 +183,7 @@ fn plain(object: &mut Value) {
             annotations.retain(|key, _| {
                 !matches!(key.as_str(), "graylane.dev/run" | "graylane.dev/created" | "graylane.dev/verified")
                     && !key.starts_with("deployment.kubernetes.io/")
+                    && !(configuration && key == "graylane.dev/baseline-hash")
             });
         }
     }
