@@ -183,7 +183,7 @@ fn plain(object: &mut Value) {
             annotations.retain(|key, _| {
                 !matches!(key.as_str(), "graylane.dev/run" | "graylane.dev/created" | "graylane.dev/verified")
                     && !key.starts_with("deployment.kubernetes.io/")
-                    && !(configuration && key == "graylane.dev/baseline-hash")
+                    && (!configuration || key != "graylane.dev/baseline-hash")
             });
         }
     }
