@@ -386,7 +386,9 @@ impl Planner<'_> {
         let baselines: Vec<&Value> =
             services.iter().filter_map(|service| self.site.services.get(service)).flatten().collect();
         let confirmed = self.with.services.iter().flatten();
-        let shared = confirmed.map(|(service, with)| (service.clone(), with.shared_claims.clone())).collect();
+        let shared = confirmed
+            .map(|(service, with)| (service.clone(), with.shared_claims.iter().cloned().collect()))
+            .collect();
         let mut pods = Judgement::default();
         for here in around.by_namespace(&self.cluster.others) {
             let mine = |object: &&Value| namespace(object) == here.namespace.as_deref();

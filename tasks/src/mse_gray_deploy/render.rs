@@ -1,6 +1,6 @@
 //! The gray copies of a deploy, rendered over what lives: what `plan` writes down and `graylane render` prints.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use graylane_engine::bundle::Bundle;
 use graylane_engine::document::{Finding, step};
@@ -43,7 +43,7 @@ pub(super) struct GrayServiceWith {
     /// Claims that several pods may write to (ReadWriteMany) and that the copy mounts as the baseline does: by naming them here a
     /// person confirms that both versions may write to the same store.
     #[serde(default)]
-    pub(super) shared_claims: BTreeSet<String>,
+    pub(super) shared_claims: Vec<String>,
 }
 
 impl GrayServiceWith {

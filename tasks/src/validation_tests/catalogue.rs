@@ -955,7 +955,7 @@ tasks:
     type: mse-gray-deploy
     with: { environment: production, tag: gray, services: { spring-a: { manifest: gray/a.yaml, replicas: 2 } } }
 ",
-        &["18:94 `replicas`: `replicas` beside `manifest` (an edited manifest says all by itself: keep one of the two)"]),
+        &["18:96 `replicas`: `replicas` beside `manifest` (an edited manifest says all by itself: keep one of the two)"]),
     row(AcrossFiles, "an environment that there is not", Task, r"  a-none:
     type: mse-gray-offline
     with: { environment: qa, tag: gray }
