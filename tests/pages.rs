@@ -114,26 +114,28 @@ fn spans(cell: &str) -> Vec<String> {
     spans
 }
 
-/// The words of a sentence between its placeholders: `NAME`, `N`, `X`.
+/// The words of a sentence between its placeholders: `NAME`, `N`, `HOST/PATH`, `...`.
 fn fragments(sentence: &str) -> Vec<String> {
-    let is_placeholder = |word: &str| {
-        let word = word.trim_matches(|c: char| !c.is_alphanumeric());
-        !word.is_empty()
-            && word.chars().all(|c| c.is_ascii_uppercase())
-            && !["POST", "PATH", "LB"].contains(&word)
-    };
     let mut all = vec![String::new()];
-    for word in sentence.split(' ') {
-        match all.last_mut() {
-            Some(last) if !is_placeholder(word) && word != "..." => {
-                last.push_str(if last.is_empty() { "" } else { " " });
-                last.push_str(word);
-            }
-            _ => all.push(String::new()),
+    let mut word = String::new();
+    // A space at the end closes the last word.
+    for c in sentence.replace("...", " N ").chars().chain([' ']) {
+        if c.is_alphanumeric() {
+            word.push(c);
+            continue;
         }
+        if !word.is_empty() && word.chars().all(|c| c.is_ascii_uppercase()) {
+            all.push(String::new());
+            word.clear();
+        }
+        if let Some(last) = all.last_mut() {
+            last.push_str(&word);
+            last.push(c);
+        }
+        word.clear();
     }
-    all.retain(|fragment| !fragment.is_empty());
-    all
+    let trimmed = all.iter().map(|fragment| fragment.trim_matches([' ', '/', '-', ':', ';', ',']).to_owned());
+    trimmed.filter(|fragment| !fragment.is_empty()).collect()
 }
 
 /// Every line of every test.

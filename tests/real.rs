@@ -126,7 +126,7 @@ async fn job_checks_are_logged_judged_and_cleared_away() {
         let hangs = "image: 'smoke:1', script: \"echo begun\\nsleep 60\", cpu: '1000'";
         checks(&there.home, &format!("        - {{ name: late, job: {{ {hangs}, deadline: 4s }} }}\n"));
         let late = run().expect(1).stdout;
-        assert!(late.contains("it did not end within 4s"), "{late}");
+        assert!(late.contains("it did not end within 4.0s"), "{late}");
         assert_eq!(there.all(JOBS, "").await, Vec::<Value>::new(), "every Job was removed");
 
         checks(&there.home, &format!("        - {{ name: long, job: {{ {hangs} }} }}\n"));
