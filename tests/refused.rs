@@ -342,7 +342,7 @@ fn calls(desk: &Desk) -> (u64, usize) {
 #[tokio::test(start_paused = true)]
 async fn a_large_lane_is_planned_without_a_call_per_object() {
     let mut asked = Vec::new();
-    for count in [30, 60] {
+    for count in [11, 22] {
         let (home, spec) = crowd(count);
         let desk = Desk::furnished(home).await;
         let plan = desk.plan(DEPLOY, &spec).await.expect("planned");
@@ -365,7 +365,7 @@ async fn a_large_lane_is_planned_without_a_call_per_object() {
 #[tokio::test(start_paused = true)]
 async fn a_large_lane_that_stands_is_looked_at_without_a_call_per_object() {
     let mut asked = Vec::new();
-    for count in [4, 8] {
+    for count in [3, 6] {
         let (home, spec) = crowd(count);
         let desk = Desk::with(home).await;
         desk.run(DEPLOY, &spec).await;

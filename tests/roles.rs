@@ -40,6 +40,7 @@ const TABLE: &[(&str, [u16; 6])] = &[
     ("showLane", [401, 404, 404, 404, 404, 404]),
     // Without a `ttl` there is nothing to renew.
     ("renewLane", [401, 403, 422, 403, 422, 422]),
+    ("listEnvironments", [401, 200, 200, 200, 200, 200]),
     ("checkEnvironment", [401, 200, 200, 200, 200, 200]),
     ("fixEnvironment", [401, 403, 403, 403, 200, 200]),
     ("planAdoption", [401, 200, 200, 200, 200, 200]),
