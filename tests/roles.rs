@@ -85,7 +85,7 @@ fn body(operation: &str, home: &Home, turn: usize) -> Option<Value> {
             json!({ "request": { "environment": "production", "service": "spring-a", "tag": "gray" } })
         }
         "freezeEnvironment" => json!({ "reason": "for the table" }),
-        "thawEnvironment" | "pruneStore" => json!({}),
+        "thawEnvironment" | "pruneStore" | "listEnvironments" => json!({}),
         "verifyAudit" => json!({ "heads": [] }),
         "cancelRun" | "revokeToken" => json!({ "reason": "for the table" }),
         "answerRun" => json!({ "answer": "retry" }),
