@@ -84,7 +84,9 @@ async fn found(stage: &Stage, row: &Row) {
         }
         By::Create(manager) => create(&api, manager, object).await,
         By::Apply(manager) => {
-            api.patch(row.service, &PatchParams::apply(manager), &Patch::Apply(object)).await.expect("applied");
+            api.patch(row.service, &PatchParams::apply(manager), &Patch::Apply(object))
+                .await
+                .expect("applied");
         }
         By::Nobody => {
             create(&api, "old", object).await;

@@ -76,7 +76,8 @@ async fn from_an_empty_namespace_to_production_and_back() {
         let secret = stage.get(SECRETS, "spring-cloud-a-mse-gray").await.expect("there");
         assert_eq!(secret["data"]["token"], "ZXhhbXBsZS10b2tlbi03ZjNhOWM=", "the cluster gets the value");
         let ingress = stage.get(INGRESSES, "spring-cloud-a-mse-gray").await.expect("there");
-        let header = &ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/canary-by-header-value"];
+        let header =
+            &ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/canary-by-header-value"];
         assert_eq!(header, "100");
         stage.look("the lane is up").await;
 
@@ -95,7 +96,8 @@ async fn from_an_empty_namespace_to_production_and_back() {
         assert_eq!(production["status"]["availableReplicas"], 1);
         stage.look("promoted").await;
 
-        let failed = run(&["-i", "mode=prod", "-i", "images.spring-c=spring-cloud-c:missing"]).expect(1).stdout;
+        let failed =
+            run(&["-i", "mode=prod", "-i", "images.spring-c=spring-cloud-c:missing"]).expect(1).stdout;
         assert!(failed.contains("Deployment spring-cloud-c was rolled back to spring-cloud-c"), "{failed}");
         assert!(failed.contains("still up: lane `gray`"), "{failed}");
         assert_eq!(image(stage, "spring-cloud-c").await, promoted);
@@ -104,7 +106,8 @@ async fn from_an_empty_namespace_to_production_and_back() {
         assert_eq!(image(stage, "spring-cloud-c").await, "spring-cloud-c:0.5");
 
         let broken = run(&["-i", "images.spring-c=spring-cloud-c:missing"]).expect(1).stdout;
-        for words in ["ImagePull", "check that image", "left to look at: Deployment spring-cloud-c-mse-gray"] {
+        for words in ["ImagePull", "check that image", "left to look at: Deployment spring-cloud-c-mse-gray"]
+        {
             assert!(broken.contains(words), "{words}: {broken}");
         }
         stage.look("a lane that did not come up").await;

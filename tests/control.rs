@@ -55,27 +55,27 @@ fn as_person(home: &Home, name: &str, arguments: &[&str]) -> Ran {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_whose_verify_fails_takes_its_lane_back_and_costs_nobody_a_request() {
     on_both(LOADED, async |stage| {
-    let home = &stage.home;
-    home.edit("workflows/release.yaml", "-> C${{ inputs.tag }}\\[", "-> Cnever\\[");
-    until("the baseline answers", || ask(&stage.gateway, "/a", &[]).status == 200);
-    let load = Load::start(&stage.gateway);
-    let failed = home.graylane(&["run", "workflows/release.yaml"]).expect(1);
-    assert!(failed.stderr.contains("what it changed is taken back by run"), "{failed:?}");
-    assert_eq!(gray_copies(stage).await, Vec::<String>::new());
-    let met = load.stop();
-    for answer in met.iter().flat_map(|user| user.keys()) {
-        assert!([format!("200 {BASELINE}"), format!("200 {LANE}")].contains(answer), "{met:?}");
-    }
+        let home = &stage.home;
+        home.edit("workflows/release.yaml", "-> C${{ inputs.tag }}\\[", "-> Cnever\\[");
+        until("the baseline answers", || ask(&stage.gateway, "/a", &[]).status == 200);
+        let load = Load::start(&stage.gateway);
+        let failed = home.graylane(&["run", "workflows/release.yaml"]).expect(1);
+        assert!(failed.stderr.contains("what it changed is taken back by run"), "{failed:?}");
+        assert_eq!(gray_copies(stage).await, Vec::<String>::new());
+        let met = load.stop();
+        for answer in met.iter().flat_map(|user| user.keys()) {
+            assert!([format!("200 {BASELINE}"), format!("200 {LANE}")].contains(answer), "{met:?}");
+        }
 
-    let list = runs(home);
-    assert_eq!((&list[0]["status"], &list[1]["status"]), (&"succeeded".into(), &"failed".into()));
-    assert_eq!((&list[0]["trigger"], &list[0]["actor"]), (&"undo".into(), &"graylane".into()));
-    let (undo, release) = (shown(home, &of(&list, 0)), shown(home, &of(&list, 1)));
-    assert_eq!(release["undone_by"], undo["id"]);
-    assert_eq!(undo["origin"], json!({ "kind": "undo", "of": release["id"] , "force": false }));
-    let again = home.graylane(&["retry", &of(&list, 1)]).expect(2);
-    assert!(again.stderr.contains("was taken back by run"), "{again:?}");
-    home.assert_no_secret();
+        let list = runs(home);
+        assert_eq!((&list[0]["status"], &list[1]["status"]), (&"succeeded".into(), &"failed".into()));
+        assert_eq!((&list[0]["trigger"], &list[0]["actor"]), (&"undo".into(), &"graylane".into()));
+        let (undo, release) = (shown(home, &of(&list, 0)), shown(home, &of(&list, 1)));
+        assert_eq!(release["undone_by"], undo["id"]);
+        assert_eq!(undo["origin"], json!({ "kind": "undo", "of": release["id"] , "force": false }));
+        let again = home.graylane(&["retry", &of(&list, 1)]).expect(2);
+        assert!(again.stderr.contains("was taken back by run"), "{again:?}");
+        home.assert_no_secret();
     })
     .await;
 }
@@ -120,24 +120,24 @@ async fn a_release_is_taken_back_days_later_unless_somebody_else_wrote_since() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_that_was_updated_in_place_goes_back_to_what_it_was() {
     on_both(PLAIN, async |stage| {
-    let home = &stage.home;
-    home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
-    let before = image(stage, "spring-cloud-a-mse-gray").await;
-    let newer = "images.spring-a=registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-a:0.3-SNAPSHOT";
-    let keep = "images.spring-b=registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-b:0.3-SNAPSHOT";
-    let skip = ["run", "workflows/mse-gray-workflow.yaml", "--skip", "verify", "-i", newer, "-i", keep];
-    home.graylane(&skip).expect(0);
-    assert_eq!(image(stage, "spring-cloud-a-mse-gray").await, "0.3-SNAPSHOT");
-    stage.look("updated in place").await;
-    assert!(gray_copies(stage).await.contains(&"spring-cloud-b-mse-gray".to_owned()));
+        let home = &stage.home;
+        home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
+        let before = image(stage, "spring-cloud-a-mse-gray").await;
+        let newer = "images.spring-a=registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-a:0.3-SNAPSHOT";
+        let keep = "images.spring-b=registry.cn-shanghai.aliyuncs.com/yizhan/spring-cloud-b:0.3-SNAPSHOT";
+        let skip = ["run", "workflows/mse-gray-workflow.yaml", "--skip", "verify", "-i", newer, "-i", keep];
+        home.graylane(&skip).expect(0);
+        assert_eq!(image(stage, "spring-cloud-a-mse-gray").await, "0.3-SNAPSHOT");
+        stage.look("updated in place").await;
+        assert!(gray_copies(stage).await.contains(&"spring-cloud-b-mse-gray".to_owned()));
 
-    home.graylane(&["undo", "latest"]).expect(0);
-    assert_eq!(image(stage, "spring-cloud-a-mse-gray").await, before);
-    let left = gray_copies(stage).await;
-    assert!(!left.contains(&"spring-cloud-b-mse-gray".to_owned()), "what it created is gone: {left:?}");
-    until("the gray user is on the lane as it was", || {
-        shape(&ask(&stage.gateway, "/a", GRAY).body) == LANE
-    });
+        home.graylane(&["undo", "latest"]).expect(0);
+        assert_eq!(image(stage, "spring-cloud-a-mse-gray").await, before);
+        let left = gray_copies(stage).await;
+        assert!(!left.contains(&"spring-cloud-b-mse-gray".to_owned()), "what it created is gone: {left:?}");
+        until("the gray user is on the lane as it was", || {
+            shape(&ask(&stage.gateway, "/a", GRAY).body) == LANE
+        });
     })
     .await;
 }
@@ -151,32 +151,38 @@ fn with_approval(home: &Home) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_waits_until_somebody_else_has_agreed_to_its_plan() {
     on_both(PLAIN, async |stage| {
-    let home = &stage.home;
-    with_approval(home);
-    let waits = home.graylane(&["run", "workflows/release.yaml"]).expect(4);
-    assert!(waits.stderr.contains("promote it?") && waits.stderr.contains("graylane approve"), "{waits:?}");
-    assert_eq!(image(stage, "spring-cloud-a").await, OLD, "nothing is promoted yet");
-    let view = shown(home, "latest");
-    assert_eq!(view["status"], "waiting");
-    let plan = view["tasks"].as_array().expect("tasks").iter().find(|task| task["name"] == "approve");
-    let plan = plan.expect("there")["asks"]["plans"]["promote"].as_str().expect("a plan").to_owned();
-    let seen = home.graylane(&["runs", "plan", &plan]).expect(0);
-    assert!(seen.stdout.contains(&stage.named("~ update Deployment mse-customer/spring-cloud-a")), "{seen:?}");
+        let home = &stage.home;
+        with_approval(home);
+        let waits = home.graylane(&["run", "workflows/release.yaml"]).expect(4);
+        assert!(
+            waits.stderr.contains("promote it?") && waits.stderr.contains("graylane approve"),
+            "{waits:?}"
+        );
+        assert_eq!(image(stage, "spring-cloud-a").await, OLD, "nothing is promoted yet");
+        let view = shown(home, "latest");
+        assert_eq!(view["status"], "waiting");
+        let plan = view["tasks"].as_array().expect("tasks").iter().find(|task| task["name"] == "approve");
+        let plan = plan.expect("there")["asks"]["plans"]["promote"].as_str().expect("a plan").to_owned();
+        let seen = home.graylane(&["runs", "plan", &plan]).expect(0);
+        assert!(
+            seen.stdout.contains(&stage.named("~ update Deployment mse-customer/spring-cloud-a")),
+            "{seen:?}"
+        );
 
-    for (who, words) in
-        [("ann", "ann may not answer: it is up to bob, role:sre"), ("cat", "cat may not answer")]
-    {
-        let refused = as_person(home, who, &["approve", "latest"]).expect(2);
-        assert!(refused.stderr.contains(words), "{refused:?}");
-    }
-    let agreed = as_person(home, "bob", &["approve", "latest", "-c", "looks right"]).expect(0);
-    assert!(agreed.stdout.contains("`graylane resume` does"), "{agreed:?}");
-    let resumed = home.graylane(&["resume"]).expect(0);
-    assert!(resumed.stdout.contains("release succeeded"), "{resumed:?}");
-    assert_ne!(image(stage, "spring-cloud-a").await, OLD);
-    let view = shown(home, "latest");
-    let promote = view["tasks"].as_array().expect("tasks").iter().find(|task| task["name"] == "promote");
-    assert_eq!(promote.expect("there")["plan"], plan.as_str(), "what was agreed to is what was done");
+        for (who, words) in
+            [("ann", "ann may not answer: it is up to bob, role:sre"), ("cat", "cat may not answer")]
+        {
+            let refused = as_person(home, who, &["approve", "latest"]).expect(2);
+            assert!(refused.stderr.contains(words), "{refused:?}");
+        }
+        let agreed = as_person(home, "bob", &["approve", "latest", "-c", "looks right"]).expect(0);
+        assert!(agreed.stdout.contains("`graylane resume` does"), "{agreed:?}");
+        let resumed = home.graylane(&["resume"]).expect(0);
+        assert!(resumed.stdout.contains("release succeeded"), "{resumed:?}");
+        assert_ne!(image(stage, "spring-cloud-a").await, OLD);
+        let view = shown(home, "latest");
+        let promote = view["tasks"].as_array().expect("tasks").iter().find(|task| task["name"] == "promote");
+        assert_eq!(promote.expect("there")["plan"], plan.as_str(), "what was agreed to is what was done");
     })
     .await;
 }
@@ -184,25 +190,25 @@ async fn a_release_waits_until_somebody_else_has_agreed_to_its_plan() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejection_takes_the_lane_back_and_a_protected_environment_takes_no_mere_name() {
     on_both(PLAIN, async |stage| {
-    let home = &stage.home;
-    with_approval(home);
-    home.edit("config/environments/production.yaml", "allow:", "protected: true\nallow:");
-    home.graylane(&["run", "workflows/release.yaml"]).expect(4);
-    let refused = as_person(home, "bob", &["approve", "latest"]).expect(2);
-    assert!(refused.stderr.contains("the environment `production` is protected"), "{refused:?}");
-    home.edit("config/environments/production.yaml", "protected: true\n", "");
-    home.graylane(&["cancel", "latest"]).expect(0);
-    assert_eq!(gray_copies(stage).await, Vec::<String>::new(), "a cancel is followed by the undo too");
+        let home = &stage.home;
+        with_approval(home);
+        home.edit("config/environments/production.yaml", "allow:", "protected: true\nallow:");
+        home.graylane(&["run", "workflows/release.yaml"]).expect(4);
+        let refused = as_person(home, "bob", &["approve", "latest"]).expect(2);
+        assert!(refused.stderr.contains("the environment `production` is protected"), "{refused:?}");
+        home.edit("config/environments/production.yaml", "protected: true\n", "");
+        home.graylane(&["cancel", "latest"]).expect(0);
+        assert_eq!(gray_copies(stage).await, Vec::<String>::new(), "a cancel is followed by the undo too");
 
-    home.graylane(&["run", "workflows/release.yaml"]).expect(4);
-    let no = as_person(home, "bob", &["reject", "latest", "-c", "not today"]).expect(0);
-    assert!(no.stdout.contains("rejected"), "{no:?}");
-    home.graylane(&["resume"]).expect(0);
-    assert_eq!(gray_copies(stage).await, Vec::<String>::new());
-    let list = runs(home);
-    assert_eq!((&list[0]["trigger"], &list[0]["status"]), (&"undo".into(), &"succeeded".into()));
-    let released = shown(home, &of(&list, 1));
-    assert!(released.to_string().contains("rejected by bob: not today"), "{released}");
+        home.graylane(&["run", "workflows/release.yaml"]).expect(4);
+        let no = as_person(home, "bob", &["reject", "latest", "-c", "not today"]).expect(0);
+        assert!(no.stdout.contains("rejected"), "{no:?}");
+        home.graylane(&["resume"]).expect(0);
+        assert_eq!(gray_copies(stage).await, Vec::<String>::new());
+        let list = runs(home);
+        assert_eq!((&list[0]["trigger"], &list[0]["status"]), (&"undo".into(), &"succeeded".into()));
+        let released = shown(home, &of(&list, 1));
+        assert!(released.to_string().contains("rejected by bob: not today"), "{released}");
     })
     .await;
 }
@@ -215,25 +221,25 @@ async fn scale(stage: &Stage, name: &str, replicas: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_verify_is_held_mended_by_an_operator_and_retried() {
     on_both(PLAIN, async |stage| {
-    let home = &stage.home;
-    home.edit(
-        "workflows/release.yaml",
-        "    type: generic-verify\n",
-        "    type: generic-verify\n    on_failure: hold\n",
-    );
-    until("the baseline answers", || shape(&ask(&stage.gateway, "/a", &[]).body) == BASELINE);
-    scale(stage, "spring-cloud-b", 0).await;
-    let held = home.graylane(&["run", "workflows/release.yaml"]).expect(4);
-    assert!(
-        held.stderr.contains("verify is held until") && held.stderr.contains("graylane answer"),
-        "{held:?}"
-    );
-    scale(stage, "spring-cloud-b", 1).await;
-    until("the baseline answers again", || shape(&ask(&stage.gateway, "/a", &[]).body) == BASELINE);
-    home.graylane(&["answer", "latest", "retry", "-c", "b was down"]).expect(0);
-    let resumed = home.graylane(&["resume"]).expect(0);
-    assert!(resumed.stdout.contains("release succeeded"), "{resumed:?}");
-    assert_ne!(image(stage, "spring-cloud-c").await, OLD);
+        let home = &stage.home;
+        home.edit(
+            "workflows/release.yaml",
+            "    type: generic-verify\n",
+            "    type: generic-verify\n    on_failure: hold\n",
+        );
+        until("the baseline answers", || shape(&ask(&stage.gateway, "/a", &[]).body) == BASELINE);
+        scale(stage, "spring-cloud-b", 0).await;
+        let held = home.graylane(&["run", "workflows/release.yaml"]).expect(4);
+        assert!(
+            held.stderr.contains("verify is held until") && held.stderr.contains("graylane answer"),
+            "{held:?}"
+        );
+        scale(stage, "spring-cloud-b", 1).await;
+        until("the baseline answers again", || shape(&ask(&stage.gateway, "/a", &[]).body) == BASELINE);
+        home.graylane(&["answer", "latest", "retry", "-c", "b was down"]).expect(0);
+        let resumed = home.graylane(&["resume"]).expect(0);
+        assert!(resumed.stdout.contains("release succeeded"), "{resumed:?}");
+        assert_ne!(image(stage, "spring-cloud-c").await, OLD);
     })
     .await;
 }
@@ -241,25 +247,28 @@ async fn a_failed_verify_is_held_mended_by_an_operator_and_retried() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_keeps_what_succeeded_and_a_rerun_does_all_of_it() {
     on_both(PLAIN, async |stage| {
-    let home = &stage.home;
-    home.edit("workflows/release.yaml", "undo: on-failure", "undo: never");
-    home.edit("workflows/release.yaml", "-> C${{ inputs.tag }}\\[", "-> C${{ vars.shape }}\\[");
-    home.edit("config/graylane.yaml", "vars: {}", "vars: { shape: never }");
-    home.graylane(&["run", "workflows/release.yaml"]).expect(1);
-    assert_eq!(gray_copies(stage).await.len(), 2, "nothing is taken back");
-    let release = of(&runs(home), 0);
-    let only = ["plan", "workflows/release.yaml", "--only", "promote", "--from", &release];
-    let planned = home.graylane(&only).expect(0);
-    assert!(planned.stdout.contains(&stage.named("~ update Deployment mse-customer/spring-cloud-a")), "{planned:?}");
-    let retried = home.graylane(&["retry", &release]).expect(1);
-    assert!(retried.stderr.contains("kept, and not done again: deploy"), "{retried:?}");
-    let list = runs(home);
-    assert_eq!(shown(home, &of(&list, 0))["origin"], json!({ "kind": "retry", "of": release }));
-    let latest = home.graylane(&["rerun", &release, "--latest", "workflows/release.yaml"]);
-    assert_eq!(latest.code, 1, "the settings still say what cannot be: {latest:?}");
-    home.edit("config/graylane.yaml", "shape: never", "shape: gray");
-    home.graylane(&["rerun", &release, "--latest", "workflows/release.yaml"]).expect(0);
-    assert_ne!(image(stage, "spring-cloud-a").await, OLD);
+        let home = &stage.home;
+        home.edit("workflows/release.yaml", "undo: on-failure", "undo: never");
+        home.edit("workflows/release.yaml", "-> C${{ inputs.tag }}\\[", "-> C${{ vars.shape }}\\[");
+        home.edit("config/graylane.yaml", "vars: {}", "vars: { shape: never }");
+        home.graylane(&["run", "workflows/release.yaml"]).expect(1);
+        assert_eq!(gray_copies(stage).await.len(), 2, "nothing is taken back");
+        let release = of(&runs(home), 0);
+        let only = ["plan", "workflows/release.yaml", "--only", "promote", "--from", &release];
+        let planned = home.graylane(&only).expect(0);
+        assert!(
+            planned.stdout.contains(&stage.named("~ update Deployment mse-customer/spring-cloud-a")),
+            "{planned:?}"
+        );
+        let retried = home.graylane(&["retry", &release]).expect(1);
+        assert!(retried.stderr.contains("kept, and not done again: deploy"), "{retried:?}");
+        let list = runs(home);
+        assert_eq!(shown(home, &of(&list, 0))["origin"], json!({ "kind": "retry", "of": release }));
+        let latest = home.graylane(&["rerun", &release, "--latest", "workflows/release.yaml"]);
+        assert_eq!(latest.code, 1, "the settings still say what cannot be: {latest:?}");
+        home.edit("config/graylane.yaml", "shape: never", "shape: gray");
+        home.graylane(&["rerun", &release, "--latest", "workflows/release.yaml"]).expect(0);
+        assert_ne!(image(stage, "spring-cloud-a").await, OLD);
     })
     .await;
 }
@@ -267,20 +276,23 @@ async fn a_retry_keeps_what_succeeded_and_a_rerun_does_all_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_at_once_lists_what_stays_and_an_undo_takes_it_back() {
     on_both(PLAIN, async |stage| {
-    let home = &stage.home;
-    with_approval(home);
-    home.graylane(&["run", "workflows/release.yaml"]).expect(4);
-    let cancelled = home.graylane(&["cancel", "latest", "--now"]).expect(0);
-    let words = &stage.named("Deployment mse-customer/spring-cloud-a-mse-gray was created by deploy");
-    assert!(cancelled.stderr.contains(words) && cancelled.stderr.contains("graylane undo"), "{cancelled:?}");
-    assert!(!cancelled.stderr.contains("safe point"), "{cancelled:?}");
-    assert_eq!(gray_copies(stage).await.len(), 2, "nothing is taken back");
-    let later = home.graylane(&["runs", "show", "latest"]).expect(0).stdout;
-    assert!(later.contains(words) && later.contains("left as it is:"), "it is told later too: {later}");
-    home.graylane(&["undo", "latest"]).expect(0);
-    let taken_back = home.graylane(&["runs", "show", "latest"]).expect(0).stdout;
-    assert!(!taken_back.contains("left as it is:"), "{taken_back}");
-    assert_eq!(gray_copies(stage).await, Vec::<String>::new());
+        let home = &stage.home;
+        with_approval(home);
+        home.graylane(&["run", "workflows/release.yaml"]).expect(4);
+        let cancelled = home.graylane(&["cancel", "latest", "--now"]).expect(0);
+        let words = &stage.named("Deployment mse-customer/spring-cloud-a-mse-gray was created by deploy");
+        assert!(
+            cancelled.stderr.contains(words) && cancelled.stderr.contains("graylane undo"),
+            "{cancelled:?}"
+        );
+        assert!(!cancelled.stderr.contains("safe point"), "{cancelled:?}");
+        assert_eq!(gray_copies(stage).await.len(), 2, "nothing is taken back");
+        let later = home.graylane(&["runs", "show", "latest"]).expect(0).stdout;
+        assert!(later.contains(words) && later.contains("left as it is:"), "it is told later too: {later}");
+        home.graylane(&["undo", "latest"]).expect(0);
+        let taken_back = home.graylane(&["runs", "show", "latest"]).expect(0).stdout;
+        assert!(!taken_back.contains("left as it is:"), "{taken_back}");
+        assert_eq!(gray_copies(stage).await, Vec::<String>::new());
     })
     .await;
 }

@@ -91,13 +91,7 @@ fn answered(stage: &Stage, headers: &[(&str, &str)], wanted: &str) -> usize {
 }
 
 /// Up, verified, met by those who enter and by nobody else, and down again.
-async fn story(
-    kind: &str,
-    class: &str,
-    entry: &str,
-    enter: &[(&str, &str)],
-    stay_out: &[&[(&str, &str)]],
-) {
+async fn story(kind: &str, class: &str, entry: &str, enter: &[(&str, &str)], stay_out: &[&[(&str, &str)]]) {
     let prepare = |home: &Home| prepare(home, kind, class, entry);
     let wants = Wants { prepare: &prepare, http_routes: kind == "gateway-api", ..PLAIN };
     on_both(wants, async |stage| {
@@ -128,7 +122,8 @@ async fn a_lane_behind_mse_by_cookie() {
         entry,
         &[("cookie", "lane=a.b")],
         &[&[], &[("cookie", "lane=a.c")], &[("cookie", "lane=axb")]],
-    ).await;
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::support::agent::test_run;
 use crate::support::stage::{
-    CONFIG_MAPS, DEPLOYMENTS, INGRESSES, Kind, SERVICES, compared, diff, leaves, make_namespace, real, resource,
+    CONFIG_MAPS, DEPLOYMENTS, INGRESSES, Kind, SERVICES, compared, diff, leaves, make_namespace, real,
+    resource,
 };
 use crate::support::{Home, client, say};
 
@@ -235,7 +236,8 @@ impl Server {
     async fn answer(&self, row: &Row, name: &str, write: &Write) -> Answer {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &self.namespace, &resource(row.kind));
-        let by = |manager: &str| PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() };
+        let by =
+            |manager: &str| PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() };
         let named = |object: &Value| {
             let mut object = object.clone();
             object["metadata"]["name"] = name.into();
@@ -333,7 +335,11 @@ fn without_times(message: &str) -> String {
                 // What follows the time in the same word: a colon, and lines of fields.
                 let rest = word.split_once('Z').map_or("", |(_, rest)| rest);
                 if let Some(last) = words.pop() {
-                    return without_times(&message.replacen(&format!("{last} at {word}"), &format!("{last}{rest}"), 1));
+                    return without_times(&message.replacen(
+                        &format!("{last} at {word}"),
+                        &format!("{last}{rest}"),
+                        1,
+                    ));
                 }
             }
             _ => words.push(word),
@@ -386,7 +392,8 @@ fn plain(object: &Value, namespace: &str) -> Value {
 async fn fields_belong_to_the_same_managers_on_the_rehearsal_and_on_a_real_api_server() {
     let stage = Home::new();
     let rehearsal = stage.rehearsal("fast");
-    let rehearsed = Server { what: "the rehearsal", client: rehearsal.client().await, namespace: "owners".into() };
+    let rehearsed =
+        Server { what: "the rehearsal", client: rehearsal.client().await, namespace: "owners".into() };
     make_namespace(&rehearsed.client, &rehearsed.namespace).await;
     let kubeconfig = real();
     let real = match &kubeconfig {

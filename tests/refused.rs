@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::WallClock;
 use graylane_engine::id::{Attempt, RunId};
 use graylane_engine::task::{Plan, Progress, Reporter, SecretSource, Task, TaskContext, TaskError};
-use futures::StreamExt as _;
 use graylane_rehearsal::{Cluster, Delays, Options};
 use graylane_tasks::attached::attach;
 use graylane_tasks::cluster::{Client, Clusters, Rehearse, create_all};

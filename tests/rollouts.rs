@@ -181,7 +181,8 @@ async fn reaction(kubeconfig: &Path, namespace: &str) -> u128 {
     let mut found = None;
     for _ in 0..400 {
         let all = pods.list(&gray).await.expect("listed");
-        let runs = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+        let runs =
+            |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
         found = all.items.into_iter().find(runs).and_then(|pod| pod.metadata.name);
         if found.is_some() {
             break;
@@ -220,7 +221,9 @@ async fn the_reaction_to_a_status_change_is_measured() {
         }
         times.sort_unstable();
         let (middle, longest) = (times[times.len() / 2], times[times.len() - 1]);
-        say(&format!("reaction to a pod's status on {cluster}: {middle} ms, the longest of {rounds}: {longest} ms"));
+        say(&format!(
+            "reaction to a pod's status on {cluster}: {middle} ms, the longest of {rounds}: {longest} ms"
+        ));
         writeln!(lines, "| {cluster} | {rounds} | {middle} ms | {longest} ms |").expect("written");
     }
     let Some(report) = std::env::var_os("GRAYLANE_REACTION_REPORT") else { return };

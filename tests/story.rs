@@ -4,8 +4,8 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::support::stage::{
-    CONFIG_MAPS, DEPLOYMENTS, INGRESSES, Kind, LOADED, PLAIN, PODS, SECRETS, SERVICES, Stage, Wants, on_both, on_each,
-    on_the_rehearsal,
+    CONFIG_MAPS, DEPLOYMENTS, INGRESSES, Kind, LOADED, PLAIN, PODS, SECRETS, SERVICES, Stage, Wants, on_both,
+    on_each, on_the_rehearsal,
 };
 use crate::support::{GRAY, Home, Load, ask, shape, until};
 
@@ -38,58 +38,59 @@ fn answers(stage: &Stage, headers: &[(&str, &str)], count: usize, wanted: &str) 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_seeds_story_judged_on_traffic() {
     on_both(LOADED, async |stage| {
-    let home = &stage.home;
-    until("the baseline answers", || ask(&stage.gateway, "/a", &[]).status == 200);
-    assert_eq!(answers(stage, GRAY, 20, BASELINE), 20, "without a lane everybody meets the baseline");
-    let load = Load::start(&stage.gateway);
+        let home = &stage.home;
+        until("the baseline answers", || ask(&stage.gateway, "/a", &[]).status == 200);
+        assert_eq!(answers(stage, GRAY, 20, BASELINE), 20, "without a lane everybody meets the baseline");
+        let load = Load::start(&stage.gateway);
 
-    let up = home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", NEW_A, "-i", NEW_C]).expect(0);
-    assert!(
-        up.stdout.contains("the gray user stays on the lane: 20 of 20, for example Agray["),
-        "{}",
-        up.stdout
-    );
-    assert_eq!(answers(stage, &[], 200, BASELINE), 200, "nobody else meets the lane");
-    assert_eq!(answers(stage, GRAY, 200, LANE), 200, "the gray user stays on it");
-    assert_eq!(answers(stage, &[("x-user-id", "101")], 20, BASELINE), 20);
-    let chain = ask(&stage.gateway, "/a", GRAY).chain;
-    assert!(
-        chain.contains("spring-cloud-a:0.2-SNAPSHOT") && chain.contains("spring-cloud-b:0.1-SNAPSHOT"),
-        "{chain}"
-    );
+        let up =
+            home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", NEW_A, "-i", NEW_C]).expect(0);
+        assert!(
+            up.stdout.contains("the gray user stays on the lane: 20 of 20, for example Agray["),
+            "{}",
+            up.stdout
+        );
+        assert_eq!(answers(stage, &[], 200, BASELINE), 200, "nobody else meets the lane");
+        assert_eq!(answers(stage, GRAY, 200, LANE), 200, "the gray user stays on it");
+        assert_eq!(answers(stage, &[("x-user-id", "101")], 20, BASELINE), 20);
+        let chain = ask(&stage.gateway, "/a", GRAY).chain;
+        assert!(
+            chain.contains("spring-cloud-a:0.2-SNAPSHOT") && chain.contains("spring-cloud-b:0.1-SNAPSHOT"),
+            "{chain}"
+        );
 
-    let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
-    assert_eq!(lanes[0]["tag"], "gray");
-    assert_eq!(lanes[0]["services"].as_array().map(Vec::len), Some(2));
-    assert_eq!(lanes[0]["route"], "x-user-id: 100 on example.com");
-    assert_eq!(lanes[0]["orphans"], json!([]));
+        let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
+        assert_eq!(lanes[0]["tag"], "gray");
+        assert_eq!(lanes[0]["services"].as_array().map(Vec::len), Some(2));
+        assert_eq!(lanes[0]["route"], "x-user-id: 100 on example.com");
+        assert_eq!(lanes[0]["orphans"], json!([]));
 
-    stage.look("the lane is up").await;
-    home.graylane(&["run", "workflows/prod-workflow.yaml", "-i", NEW_A, "-i", NEW_C]).expect(0);
-    stage.look("promoted").await;
-    // An old pod answers until its time to end is over.
-    until("the new images answer everybody", || {
-        let new = |_| {
-            let chain = ask(&stage.gateway, "/a", &[]).chain;
-            chain.contains("spring-cloud-a:0.2-SNAPSHOT") && chain.contains("spring-cloud-c:0.2-SNAPSHOT")
-        };
-        (0..20).all(new)
-    });
-    assert_eq!(answers(stage, GRAY, 20, LANE), 20, "promotion leaves the lane alone");
+        stage.look("the lane is up").await;
+        home.graylane(&["run", "workflows/prod-workflow.yaml", "-i", NEW_A, "-i", NEW_C]).expect(0);
+        stage.look("promoted").await;
+        // An old pod answers until its time to end is over.
+        until("the new images answer everybody", || {
+            let new = |_| {
+                let chain = ask(&stage.gateway, "/a", &[]).chain;
+                chain.contains("spring-cloud-a:0.2-SNAPSHOT") && chain.contains("spring-cloud-c:0.2-SNAPSHOT")
+            };
+            (0..20).all(new)
+        });
+        assert_eq!(answers(stage, GRAY, 20, LANE), 20, "promotion leaves the lane alone");
 
-    home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "mode=down"]).expect(0);
-    assert_eq!(lane_objects(stage).await, Vec::<String>::new(), "nothing carries a lane label any more");
-    assert_eq!(answers(stage, GRAY, 20, BASELINE), 20);
+        home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "mode=down"]).expect(0);
+        assert_eq!(lane_objects(stage).await, Vec::<String>::new(), "nothing carries a lane label any more");
+        assert_eq!(answers(stage, GRAY, 20, BASELINE), 20);
 
-    let met = load.stop();
-    for (user, allowed) in [(0, &[BASELINE][..]), (1, &[BASELINE, LANE][..])] {
-        for (answer, count) in &met[user] {
-            let fine = allowed.iter().any(|shape| *answer == format!("200 {shape}"));
-            assert!(fine, "user {user} met {answer:?} {count} times: {met:?}");
+        let met = load.stop();
+        for (user, allowed) in [(0, &[BASELINE][..]), (1, &[BASELINE, LANE][..])] {
+            for (answer, count) in &met[user] {
+                let fine = allowed.iter().any(|shape| *answer == format!("200 {shape}"));
+                assert!(fine, "user {user} met {answer:?} {count} times: {met:?}");
+            }
         }
-    }
-    assert!(met[1].get(&format!("200 {LANE}")).is_some_and(|count| *count > 50), "{met:?}");
-    home.assert_no_secret();
+        assert!(met[1].get(&format!("200 {LANE}")).is_some_and(|count| *count > 50), "{met:?}");
+        home.assert_no_secret();
     })
     .await;
 }
@@ -98,23 +99,28 @@ async fn the_seeds_story_judged_on_traffic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn control_without_a_drain_requests_fail() {
     on_the_rehearsal(Wants { delays: "realistic", ..PLAIN }, async |stage| {
-    let home = &stage.home;
-    home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
-    assert_eq!(answers(stage, GRAY, 20, LANE), 20);
-    let load = Load::with(&stage.gateway, &[GRAY, GRAY, GRAY]);
-    // The pods go at once, as with no drain and no time to end: the route still leads to them.
-    let deployments = stage.api(DEPLOYMENTS);
-    deployments.delete("spring-cloud-a-mse-gray", &DeleteParams::background()).await.expect("deleted");
-    let pods = stage.api(PODS);
-    let gray = ListParams::default().labels("zadigx-release-type=mse-gray");
-    pods.delete_collection(&DeleteParams::default().grace_period(0), &gray).await.expect("deleted");
-    until("the gateway has noticed", || {
-        let answer = ask(&stage.gateway, "/a", GRAY);
-        answer.status == 200 && !answer.body.starts_with("Agray")
-    });
-    let failed: u64 =
-        load.stop().iter().flatten().filter(|(answer, _)| !answer.starts_with("200 ")).map(|(_, n)| n).sum();
-    assert!(failed > 0, "a pod that goes while the route is on must cost requests");
+        let home = &stage.home;
+        home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
+        assert_eq!(answers(stage, GRAY, 20, LANE), 20);
+        let load = Load::with(&stage.gateway, &[GRAY, GRAY, GRAY]);
+        // The pods go at once, as with no drain and no time to end: the route still leads to them.
+        let deployments = stage.api(DEPLOYMENTS);
+        deployments.delete("spring-cloud-a-mse-gray", &DeleteParams::background()).await.expect("deleted");
+        let pods = stage.api(PODS);
+        let gray = ListParams::default().labels("zadigx-release-type=mse-gray");
+        pods.delete_collection(&DeleteParams::default().grace_period(0), &gray).await.expect("deleted");
+        until("the gateway has noticed", || {
+            let answer = ask(&stage.gateway, "/a", GRAY);
+            answer.status == 200 && !answer.body.starts_with("Agray")
+        });
+        let failed: u64 = load
+            .stop()
+            .iter()
+            .flatten()
+            .filter(|(answer, _)| !answer.starts_with("200 "))
+            .map(|(_, n)| n)
+            .sum();
+        assert!(failed > 0, "a pod that goes while the route is on must cost requests");
     })
     .await;
 }
@@ -239,24 +245,24 @@ async fn the_same_lane_again_is_updated_in_place_and_the_plan_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn gray_pods_without_the_agent_are_scaled_to_0_and_never_met() {
     on_both(PLAIN, async |stage| {
-    let home = &stage.home;
-    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(stage.client());
-    let patch = Patch::Merge(json!({ "metadata": { "labels": { "mse-enable": null } } }));
-    namespaces.patch(&stage.namespace, &PatchParams::default(), &patch).await.expect("patched");
+        let home = &stage.home;
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(stage.client());
+        let patch = Patch::Merge(json!({ "metadata": { "labels": { "mse-enable": null } } }));
+        namespaces.patch(&stage.namespace, &PatchParams::default(), &patch).await.expect("patched");
 
-    let ran = home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(1);
-    for words in [
-        "carries no MSE agent",
-        "was scaled to 0, so that nobody meets it",
-        "label the namespace `mse-enable=enabled`",
-    ] {
-        assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
-    }
-    let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
-    assert_eq!(lanes[0]["route"], json!(null), "the route was never opened: {lanes}");
-    let scaled =
-        lanes[0]["services"].as_array().expect("a list").iter().all(|service| service["replicas"] == 0);
-    assert!(scaled, "{lanes}");
+        let ran = home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(1);
+        for words in [
+            "carries no MSE agent",
+            "was scaled to 0, so that nobody meets it",
+            "label the namespace `mse-enable=enabled`",
+        ] {
+            assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
+        }
+        let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
+        assert_eq!(lanes[0]["route"], json!(null), "the route was never opened: {lanes}");
+        let scaled =
+            lanes[0]["services"].as_array().expect("a list").iter().all(|service| service["replicas"] == 0);
+        assert!(scaled, "{lanes}");
     })
     .await;
 }

@@ -41,7 +41,13 @@ pub struct GatewayOptions {
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { classes: every_kind(), delays: Delays::realistic(), seed: 1, namespace: None, retry_connect: false }
+        Self {
+            classes: every_kind(),
+            delays: Delays::realistic(),
+            seed: 1,
+            namespace: None,
+            retry_connect: false,
+        }
     }
 }
 

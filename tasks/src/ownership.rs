@@ -31,9 +31,8 @@ pub fn is_unkept(live: &Value) -> bool {
 pub fn taken_over<M: AsRef<str>>(live: &Value, object: &Value, managers: &[M]) -> Option<Value> {
     let entries = live.pointer("/metadata/managedFields")?.as_array()?;
     let whole = |entry: &&Value| entry.get("subresource").is_none();
-    let mine = |entry: &&Value| {
-        whole(entry) && entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply"
-    };
+    let mine =
+        |entry: &&Value| whole(entry) && entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply";
     let theirs = |entry: &&Value| {
         let named = |manager: &str| managers.iter().any(|other| other.as_ref() == manager);
         // What a rollback wrote is ours by another kind of write.
@@ -218,7 +217,10 @@ mod tests {
         let ours = |fields: Value| live(&[entry("graylane", "Apply", json!({ "f:spec": fields }))]);
         let none = json!({ "kind": "Deployment", "spec": {} });
         let given_up = taken_over(&ours(json!({ "f:replicas": {}, "f:paused": {} })), &none, &KUBECTL);
-        assert_eq!(given_up, Some(json!([entry("graylane", "Apply", json!({ "f:spec": { "f:paused": {} } }))])));
+        assert_eq!(
+            given_up,
+            Some(json!([entry("graylane", "Apply", json!({ "f:spec": { "f:paused": {} } }))]))
+        );
         assert_eq!(taken_over(&ours(json!({ "f:paused": {} })), &none, &KUBECTL), None);
         let three = json!({ "kind": "Deployment", "spec": { "replicas": 3 } });
         assert_eq!(taken_over(&ours(json!({ "f:replicas": {} })), &three, &KUBECTL), None);

@@ -57,8 +57,7 @@ async fn begin(kubeconfig: &Path) {
             "clientConfig": { "url": format!("https://{address}/"), "caBundle": base64::prelude::BASE64_STANDARD.encode(authority) },
         }],
     });
-    let kind =
-        GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration");
+    let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration");
     let api: Api<DynamicObject> =
         Api::all_with(super::client(&kubeconfig).await, &ApiResource::from_gvk(&kind));
     let configuration = serde_json::from_value(configuration).expect("valid");
@@ -113,7 +112,8 @@ async fn answer(
         response["patchType"] = "JSONPatch".into();
         response["patch"] = base64::prelude::BASE64_STANDARD.encode(patch.to_string()).into();
     }
-    let review = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response });
+    let review =
+        json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response });
     let mut answer = Response::new(Full::new(Bytes::from(review.to_string())));
     answer
         .headers_mut()

@@ -15,8 +15,7 @@ pub(crate) async fn define(client: &kube::Client) {
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         made => drop(made.expect("HTTPRoutes are defined")),
     }
-    let routes: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), "default", &resource(HTTP_ROUTES));
+    let routes: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource(HTTP_ROUTES));
     for _ in 0..100 {
         if routes.list(&ListParams::default()).await.is_ok() {
             return;

@@ -78,7 +78,8 @@ pub(crate) struct Wants<'w> {
 }
 
 /// The example as it stands.
-pub(crate) const PLAIN: Wants<'static> = Wants { delays: "fast", prepare: &|_| {}, baseline: true, http_routes: false };
+pub(crate) const PLAIN: Wants<'static> =
+    Wants { delays: "fast", prepare: &|_| {}, baseline: true, http_routes: false };
 
 /// The example under load: nobody may meet a pod that is gone while it still has its time to end.
 pub(crate) const LOADED: Wants<'static> = Wants { delays: "realistic", prepare: &ends_slowly, ..PLAIN };
@@ -147,11 +148,8 @@ struct Tally {
     differences: AtomicUsize,
 }
 
-static TALLY: Tally = Tally {
-    rehearsed: AtomicUsize::new(0),
-    real: AtomicUsize::new(0),
-    differences: AtomicUsize::new(0),
-};
+static TALLY: Tally =
+    Tally { rehearsed: AtomicUsize::new(0), real: AtomicUsize::new(0), differences: AtomicUsize::new(0) };
 
 impl Tally {
     fn say(&self) {
@@ -211,7 +209,8 @@ impl Stage {
             ..GatewayOptions::default()
         };
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let gateway = Gateway::start(client.clone(), network.clone(), listen, options).await.expect("listens");
+        let gateway =
+            Gateway::start(client.clone(), network.clone(), listen, options).await.expect("listens");
         let stand_ins = StandIns::start(client.clone(), network, vec![namespace.clone()]);
         let address = gateway.addr().to_string();
         lead(&home, kubeconfig, &namespace, &address);
@@ -303,10 +302,14 @@ impl Stage {
         for kind in [DEPLOYMENTS, SERVICES, INGRESSES, CONFIG_MAPS, SECRETS].into_iter().chain(more) {
             for object in self.list(kind, "").await {
                 let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-                if BORN_WITH_NAMESPACE.iter().any(|(kind_of, prefix, _)| *kind_of == kind.1 && name.starts_with(prefix)) {
+                if BORN_WITH_NAMESPACE
+                    .iter()
+                    .any(|(kind_of, prefix, _)| *kind_of == kind.1 && name.starts_with(prefix))
+                {
                     continue;
                 }
-                objects.insert(format!("{} {name}", kind.1), without_tags(compared(&object, &self.namespace)));
+                objects
+                    .insert(format!("{} {name}", kind.1), without_tags(compared(&object, &self.namespace)));
             }
         }
         self.looks.lock().expect("not poisoned").push(Look { when: when.to_owned(), objects });
@@ -359,7 +362,11 @@ fn lead(home: &Home, kubeconfig: &Path, namespace: &str, gateway: &str) {
 
 /// What a controller puts into every namespace, and only where it is played.
 const BORN_WITH_NAMESPACE: &[(&str, &str, &str)] = &[
-    ("Secret", "default-token-", "the token of the default account: servers before 1.24 make one, later ones do not"),
+    (
+        "Secret",
+        "default-token-",
+        "the token of the default account: servers before 1.24 make one, later ones do not",
+    ),
     ("ConfigMap", "kube-root-ca.crt", "the server's authority: the rehearsal speaks plain HTTP and has none"),
 ];
 
@@ -372,8 +379,16 @@ const ASIDE: &[(&str, &str, &str)] = &[
     ("*", "/metadata/annotations/graylane.dev~1run", "each run has an id of its own"),
     ("*", "/metadata/annotations/graylane.dev~1created", "a time"),
     ("*", "/metadata/annotations/graylane.dev~1expires", "a time"),
-    ("*", "/metadata/annotations/graylane.dev~1verified", "names the digests that pods ran, and the simulated node has none"),
-    ("*", "/metadata/annotations/graylane.dev~1baseline-hash", "over the live baseline, with what its server fills in"),
+    (
+        "*",
+        "/metadata/annotations/graylane.dev~1verified",
+        "names the digests that pods ran, and the simulated node has none",
+    ),
+    (
+        "*",
+        "/metadata/annotations/graylane.dev~1baseline-hash",
+        "over the live baseline, with what its server fills in",
+    ),
     ("Deployment", "/status", "counts and times of pods; that they are up is what stories wait for"),
     ("Ingress", "/status", "older servers write an empty one, later ones none"),
     ("Service", "/status", "empty but for load balancers"),
@@ -389,7 +404,8 @@ fn without_tags(mut object: Value) -> Value {
     let containers = object.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut);
     for container in containers.into_iter().flatten() {
         let image = container["image"].as_str().unwrap_or_default();
-        let image = image.split_once('@').or_else(|| image.rsplit_once(':')).map_or(image, |(image, _)| image);
+        let image =
+            image.split_once('@').or_else(|| image.rsplit_once(':')).map_or(image, |(image, _)| image);
         container["image"] = image.to_owned().into();
     }
     object
