@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -26,12 +27,13 @@ use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::audit::Teller;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::In;
 use super::route::{Events, Operation, Part};
 use super::runs::one;
-use super::{State, audit, stream, wire};
+use super::{State, stream, wire};
 
 /// How many entries are read at a time.
 const PAGE: usize = 500;
@@ -87,14 +89,16 @@ pub(super) async fn of_run(
     caller: Caller,
     LastEvent(last): LastEvent,
     In(run): In<String>,
-) -> Result<Events<wire::Update>, ApiError> {
+) -> Result<Events<wire::RunEvent>, ApiError> {
     let id = one(&state, &caller, &run)?.id;
-    let updates = stream::updates(&state, id, last.unwrap_or(0))?;
-    Ok(response(updates.map(|update| match &update {
-        wire::Update::Record(record) => event("record", Some(record.seq.0), record),
-        wire::Update::Progress { .. } => event("progress", None, &update),
-        wire::Update::Log(line) => event("log", None, line),
-        wire::Update::Ended(view) => event("ended", None, view),
+    let updates = stream::updates(&state, id, last.unwrap_or(0)).await?;
+    Ok(response(updates.map(|update| match update {
+        wire::Update::Record(record) => event("record", Some(record.seq.0), &wire::RunEvent::Record(record)),
+        wire::Update::Progress { task, progress } => {
+            event("progress", None, &wire::RunEvent::Progress { task, progress })
+        }
+        wire::Update::Log(line) => event("log", None, &wire::RunEvent::Log(line)),
+        wire::Update::Ended(view) => event("ended", None, &wire::RunEvent::Ended(view)),
     })))
 }
 
@@ -103,12 +107,30 @@ pub(super) async fn of_all(
     Given(state): Given<State>,
     caller: Caller,
     LastEvent(last): LastEvent,
-) -> Result<Events<wire::AuditLine>, ApiError> {
+) -> Result<Events<wire::Happened>, ApiError> {
     // First watch, then read: nothing is missed in between.
     let updates = state.engine.watch();
-    let after = last.unwrap_or_else(|| state.parts.journal.head().position);
-    let all =
-        All { state, caller, updates, after, ready: VecDeque::new(), reached: HashMap::new(), behind: true };
+    let journal = Arc::clone(&state.parts.journal);
+    let head = journal.head().position;
+    if let Some(last) = last.filter(|last| *last > head) {
+        return Err(ApiError::bad_request(format!(
+            "Last-Event-ID: there is no event {last}, the last one is {head}"
+        ))
+        .hint("leave it away to begin with what comes now"));
+    }
+    let after = last.unwrap_or(head);
+    let teller = tokio::task::spawn_blocking(move || Teller::new(journal, after)).await;
+    let teller = teller.map_err(|error| ApiError::store(error.to_string()))?;
+    let teller = teller.map_err(|error| ApiError::store(error.to_string()))?;
+    let all = All {
+        state,
+        caller,
+        updates,
+        teller: Some(teller),
+        ready: VecDeque::new(),
+        reached: HashMap::new(),
+        behind: true,
+    };
     Ok(response(futures::stream::unfold(all, |mut all| async move { Some((all.next().await?, all)) })))
 }
 
@@ -117,8 +139,8 @@ struct All {
     state: State,
     caller: Caller,
     updates: Receiver<Update>,
-    /// The last entry that was sent.
-    after: u64,
+    /// Knows the last entry that was told; away while it reads.
+    teller: Option<Teller>,
     ready: VecDeque<Bytes>,
     /// Which runs the caller's token is for.
     reached: HashMap<RunId, bool>,
@@ -140,7 +162,7 @@ impl All {
                 Ok(Update::Record(record)) => {
                     self.behind = is_audited(&record.event);
                     if self.reaches(record.run) {
-                        self.ready.push_back(event("record", None, &hint(&record)));
+                        self.ready.push_back(event("record", None, &wire::Happened::Record(hint(&record))));
                     }
                 }
                 // It is in the log; and what was missed is too, as far as it has an id.
@@ -153,20 +175,25 @@ impl All {
 
     /// Reads the next page of the log.
     async fn read(&mut self) -> Option<()> {
-        let (journal, after) = (self.state.parts.journal.clone(), self.after);
-        let read = tokio::task::spawn_blocking(move || audit::told(&*journal, after, PAGE)).await;
-        // Whoever reads comes back with the last id.
-        let lines = read.ok()?.ok()?;
+        let mut teller = self.teller.take()?;
+        let read = tokio::task::spawn_blocking(move || {
+            let page = teller.page(PAGE);
+            (teller, page)
+        });
+        // Where it cannot be read, the stream ends: whoever reads comes back with the last id.
+        let (teller, lines) = read.await.ok()?;
+        self.teller = Some(teller);
+        let lines = lines.ok()?;
         self.behind = lines.len() == PAGE;
-        for line in lines {
-            self.after = line.position;
+        for (_, line) in lines {
             let run = line.run.as_ref().and_then(|run| run.parse().ok());
             let mine = match run {
                 Some(run) => self.reaches(run),
                 None => self.caller.reach(None, []).is_ok(),
             };
             if mine {
-                self.ready.push_back(event("audit", Some(line.position), &line));
+                let position = line.position;
+                self.ready.push_back(event("audit", Some(position), &wire::Happened::Audit(line)));
             }
         }
         Some(())
