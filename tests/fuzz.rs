@@ -134,8 +134,7 @@ impl Described {
     fn new(document: &Value) -> Described {
         // References point into the document: a schema is judged with the document's own around it.
         let validator = |schema: &Value| {
-            let mut schema = schema.clone();
-            schema["components"] = document["components"].clone();
+            let schema = json!({ "allOf": [schema], "components": document["components"] });
             jsonschema::draft202012::new(&schema).unwrap_or_else(|error| panic!("{error}: {schema}"))
         };
         let operations = document["paths"].as_object().expect("paths").values();

@@ -20,10 +20,12 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use futures::{Stream, StreamExt as _};
 use graylane_engine::audit::is_audited;
+use graylane_engine::clock::Timestamp;
 use graylane_engine::id::RunId;
 use graylane_engine::run::Record;
 use graylane_engine::scheduler::Update;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -37,6 +39,8 @@ use super::{State, stream, wire};
 
 /// How many entries are read at a time.
 const PAGE: usize = 500;
+/// How many pages are read at the same time, for all who follow.
+static READERS: Semaphore = Semaphore::const_new(2);
 /// How often something is sent where nothing happens, so that a broken connection is noticed.
 const QUIET: Duration = Duration::from_secs(15);
 
@@ -176,32 +180,34 @@ impl All {
     /// Reads the next page of the log.
     async fn read(&mut self) -> Option<()> {
         let mut teller = self.teller.take()?;
+        // Who is far behind leaves the processor to others.
+        let _turn = READERS.acquire().await.ok()?;
         let read = tokio::task::spawn_blocking(move || {
-            let page = teller.page(PAGE);
+            let page = teller.page(PAGE).map(|lines| lines.into_iter().map(told).collect::<Vec<_>>());
             (teller, page)
         });
         // Where it cannot be read, the stream ends: whoever reads comes back with the last id.
-        let (teller, lines) = read.await.ok()?;
+        let (teller, page) = read.await.ok()?;
         self.teller = Some(teller);
-        let lines = lines.ok()?;
-        self.behind = lines.len() == PAGE;
-        for (_, line) in lines {
-            let run = line.run.as_ref().and_then(|run| run.parse().ok());
+        let page = page.ok()?;
+        self.behind = page.len() == PAGE;
+        for (run, event) in page {
             let mine = match run {
                 Some(run) => self.reaches(run),
                 None => self.caller.reach(None, []).is_ok(),
             };
             if mine {
-                let position = line.position;
-                self.ready.push_back(event("audit", Some(position), &wire::Happened::Audit(line)));
+                self.ready.push_back(event);
             }
         }
         Some(())
     }
 
     fn reaches(&mut self, run: RunId) -> bool {
-        if !matches!(self.caller, Caller::Token { .. }) {
-            return true;
+        match &self.caller {
+            Caller::Token { environments, workflows, .. }
+                if !environments.is_empty() || !workflows.is_empty() => {}
+            Caller::Token { .. } | Caller::Owner | Caller::Anonymous(_) => return true,
         }
         if self.reached.len() > 10_000 {
             self.reached.clear();
@@ -209,6 +215,12 @@ impl All {
         let (state, caller) = (&self.state, &self.caller);
         *self.reached.entry(run).or_insert_with(|| one(state, caller, &run.to_string()).is_ok())
     }
+}
+
+/// An entry of the log as it is sent, and the run that it is of.
+fn told((_, line): (Timestamp, wire::AuditLine)) -> (Option<RunId>, Bytes) {
+    let run = line.run.as_ref().and_then(|run| run.parse().ok());
+    (run, event("audit", Some(line.position), &wire::Happened::Audit(line)))
 }
 
 /// What a record is about, in few bytes: whoever wants more asks for the run.
