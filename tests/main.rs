@@ -28,6 +28,7 @@ mod schedules;
 mod serve;
 mod status;
 mod story;
+mod streams;
 mod support;
 mod tidy;
 mod workflows;
