@@ -4,6 +4,8 @@
 
 mod api;
 mod audit;
+mod baselines;
+mod busy;
 mod checks;
 mod cluster;
 mod commands;
@@ -17,7 +19,9 @@ mod history;
 mod lanes;
 mod leak;
 mod matrix;
+mod ownership;
 mod pages;
+mod planned;
 mod real;
 mod refused;
 mod render;
@@ -28,6 +32,7 @@ mod schedules;
 mod serve;
 mod status;
 mod story;
+mod streams;
 mod support;
 mod tidy;
 mod workflows;
