@@ -12,6 +12,7 @@ mod follow;
 mod freeze;
 mod lanes;
 mod plan;
+mod rbac;
 mod rehearsal;
 mod render;
 mod run;
@@ -200,6 +201,8 @@ enum Command {
     Context(context::ContextCommand),
     /// Show the settings that hold, and where each came from
     Settings,
+    /// Print the Roles that an environment needs on its cluster, and what a thief could do with them
+    Rbac(rbac::RbacArgs),
     /// Print a JSON Schema, as editors and `validate` use it
     Schema(schema::SchemaArgs),
     /// Play the rehearsal cluster as a process of its own, with a kubeconfig
@@ -216,6 +219,7 @@ impl Command {
             Command::Serve(_)
                 | Command::Context(_)
                 | Command::Settings
+                | Command::Rbac(_)
                 | Command::Schema(_)
                 | Command::Rehearsal(_)
                 | Command::Completions(_)
@@ -343,6 +347,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Serve(_) => serve::run(&context).await,
         Command::Token(command) => token::run(&context, command).await,
         Command::Settings => settings::run(&context),
+        Command::Rbac(args) => rbac::run(&context, &args),
         Command::Schema(args) => schema::run(&args),
         Command::Rehearsal(args) => rehearsal::run(&context, &args).await,
         Command::Completions(args) => completions::run(&args),

@@ -2,6 +2,7 @@
 
 pub(crate) mod daemon;
 pub(crate) mod desk;
+pub(crate) mod proxy;
 
 use std::collections::BTreeMap;
 use std::fs;
