@@ -79,7 +79,8 @@ fn the_printed_roles_are_what_kubectl_takes_and_hold_no_rule_that_nothing_needs(
     assert!(text.contains("# For: lanes, production.") && text.contains("# Stolen: "), "{text}");
     assert!(resources(&text).contains(&"secrets".to_owned()), "spring-a has a Secret: {text}");
     assert!(!resources(&text).contains(&"jobs".to_owned()), "{text}");
-    let jobs = home.graylane(&["rbac", "production", "--with", "jobs,adopt", "--user", "ann"]).expect(0).stdout;
+    let jobs =
+        home.graylane(&["rbac", "production", "--with", "jobs,adopt", "--user", "ann"]).expect(0).stdout;
     assert!(resources(&jobs).contains(&"jobs".to_owned()) && jobs.contains("name: ann"), "{jobs}");
 
     // Without a Secret and a ConfigMap in any manifest nobody needs to see one.
@@ -87,7 +88,8 @@ fn the_printed_roles_are_what_kubectl_takes_and_hold_no_rule_that_nothing_needs(
         let file = format!("config/services/{service}.yaml");
         let text = std::fs::read_to_string(home.path(&file)).expect("readable");
         let objects = parse(&file, &text).expect("valid");
-        let rest = objects.iter().filter(|object| object["kind"] != "Secret" && object["kind"] != "ConfigMap");
+        let rest =
+            objects.iter().filter(|object| object["kind"] != "Secret" && object["kind"] != "ConfigMap");
         let rest: Vec<String> = rest.map(graylane_tasks::manifest::yaml).collect();
         home.write(&file, &rest.join("---\n"));
     }
@@ -134,7 +136,11 @@ impl Rbac {
         let kind = object["kind"].as_str().expect("a kind");
         let gvk = GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind);
         let plural = format!("{}s", kind.to_lowercase());
-        Api::namespaced_with(self.admin.clone(), &self.namespace, &ApiResource::from_gvk_with_plural(&gvk, &plural))
+        Api::namespaced_with(
+            self.admin.clone(),
+            &self.namespace,
+            &ApiResource::from_gvk_with_plural(&gvk, &plural),
+        )
     }
 
     async fn put(&self, object: &Value) {
@@ -149,7 +155,11 @@ impl Rbac {
         let made = serde_json::from_value(json!({ "metadata": { "name": "graylane" } })).expect("an account");
         accounts.create(&PostParams::default(), &made).await.expect("created");
         let request = TokenRequest {
-            spec: TokenRequestSpec { audiences: Vec::new(), expiration_seconds: Some(3600), ..TokenRequestSpec::default() },
+            spec: TokenRequestSpec {
+                audiences: Vec::new(),
+                expiration_seconds: Some(3600),
+                ..TokenRequestSpec::default()
+            },
             ..TokenRequest::default()
         };
         let answer = accounts
@@ -174,8 +184,13 @@ impl Rbac {
         ] {
             let gvk = GroupVersionKind::gvk(group, "v1", kind);
             let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
-            let api: Api<DynamicObject> = Api::namespaced_with(self.admin.clone(), &self.namespace, &resource);
-            let params = if kind == "Lease" { ListParams::default() } else { ListParams::default().labels("zadigx-release-type=mse-gray") };
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(self.admin.clone(), &self.namespace, &resource);
+            let params = if kind == "Lease" {
+                ListParams::default()
+            } else {
+                ListParams::default().labels("zadigx-release-type=mse-gray")
+            };
             count += api.list(&params).await.expect("listed").items.len();
         }
         count
@@ -190,7 +205,8 @@ async fn on_a_real_api_server_the_printed_role_is_enough_and_none_of_it_can_be_l
     };
     let rbac = Rbac { admin: client(&admin).await, namespace: format!("rbac-{}", std::process::id()) };
     let namespaces: Api<Namespace> = Api::all(rbac.admin.clone());
-    let made = serde_json::from_value(json!({ "metadata": { "name": rbac.namespace } })).expect("a namespace");
+    let made =
+        serde_json::from_value(json!({ "metadata": { "name": rbac.namespace } })).expect("a namespace");
     namespaces.create(&PostParams::default(), &made).await.expect("created");
     let home = Home::new();
     let kubeconfig = home.path("kubeconfig");
@@ -210,7 +226,8 @@ async fn on_a_real_api_server_the_printed_role_is_enough_and_none_of_it_can_be_l
     let nothing = home.graylane(&["run", "workflows/lane.yaml"]).expect(1).stdout;
     assert!(nothing.contains("cannot list resource"), "an identity without any right: {nothing}");
     let account = format!("{}/graylane", rbac.namespace);
-    let printed = home.graylane(&["rbac", "real", "--service-account", &account, "-o", "json"]).expect(0).json();
+    let printed =
+        home.graylane(&["rbac", "real", "--service-account", &account, "-o", "json"]).expect(0).json();
     for object in printed["items"].as_array().expect("a list") {
         rbac.put(object).await;
     }
@@ -239,7 +256,9 @@ async fn on_a_real_api_server_the_printed_role_is_enough_and_none_of_it_can_be_l
         rbac.put(&less).await;
         let mut said = String::new();
         let named = |said: &str| {
-            said.contains(&rule.resource) && said.contains(&rule.line()) && rule.verbs.iter().all(|verb| said.contains(verb))
+            said.contains(&rule.resource)
+                && said.contains(&rule.line())
+                && rule.verbs.iter().all(|verb| said.contains(verb))
         };
         for _ in 0..20 {
             // Exit code 1 in any case: there is no gateway.

@@ -7,6 +7,7 @@
 pub(crate) mod attempt;
 mod explain;
 mod leases;
+mod logs;
 mod reviews;
 mod watched;
 
@@ -17,14 +18,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use graylane_engine::task::TaskError;
-use k8s_openapi::jiff::Timestamp;
 pub use kube::Client;
 use kube::Config;
-use kube::client::ClientBuilder;
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams,
-    Preconditions, PropagationPolicy,
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+    PropagationPolicy,
 };
+use kube::client::ClientBuilder;
 use kube::config::KubeConfigOptions;
 use kube::core::{GroupVersionKind, Status};
 use serde_json::Value;
@@ -32,8 +32,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tower::util::MapResponseLayer;
 
-use self::explain::{Failed, Passes, explain};
 pub use self::explain::rule;
+use self::explain::{Failed, Passes, explain};
+pub use self::logs::LogPlace;
 pub use self::reviews::{Granted, Right};
 use self::watched::Watches;
 pub use self::watched::{Change, Follower, Trouble};
@@ -172,14 +173,7 @@ pub async fn create_all(client: &Client, namespace: &str, file: &Path) -> Result
     let text = std::fs::read_to_string(file).map_err(|error| format!("{shown}: {error}"))?;
     let objects = crate::manifest::parse(&shown, &text)
         .map_err(|problems| problems.first().map(ToString::to_string).unwrap_or_default())?;
-    let cluster = Cluster {
-        client: client.clone(),
-        namespace: namespace.to_owned(),
-        others: Vec::new(),
-        gateway: String::new(),
-        expected: Arc::default(),
-        watches: Arc::default(),
-    };
+    let cluster = Cluster::over(client.clone(), namespace);
     for object in objects {
         let at = ObjectRef::of(&object);
         let wrong = |words: String| format!("{shown}: {words}");
@@ -255,6 +249,18 @@ impl From<ApplyError> for TaskError {
 }
 
 impl Cluster {
+    /// A namespace of a cluster that belongs to no environment.
+    pub fn over(client: Client, namespace: &str) -> Cluster {
+        Cluster {
+            client,
+            namespace: namespace.to_owned(),
+            others: Vec::new(),
+            gateway: String::new(),
+            expected: Arc::default(),
+            watches: Arc::default(),
+        }
+    }
+
     fn api(&self, resource: &ApiResource, at: &ObjectRef) -> Api<DynamicObject> {
         let namespace = at.namespace.as_deref().unwrap_or(&self.namespace);
         Api::namespaced_with(self.client.clone(), namespace, resource)
@@ -377,6 +383,12 @@ impl Cluster {
             }
         }
         Ok(objects)
+    }
+
+    /// Whether no plan can be made here where a kind may not be seen.
+    pub(crate) fn requires(&self, api_version: &str, kind: &str) -> bool {
+        let resource = known_resource(api_version, kind);
+        resource.is_some_and(|resource| self.expected.requires(&resource.group, &resource.plural))
     }
 
     /// Whether a list was refused of a kind that no service here carries: then there is nothing of ours to be seen.
@@ -549,54 +561,6 @@ impl Cluster {
         unreachable!("the last try returns")
     }
 
-    /// The last lines of a container's log; of its last run before this one where `previous` is set. Empty where there are none.
-    pub async fn log_tail(&self, pod: &str, container: &str, previous: bool) -> Vec<String> {
-        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let params = LogParams {
-            container: Some(container.to_owned()),
-            previous,
-            tail_lines: Some(5),
-            ..LogParams::default()
-        };
-        match tokio::time::timeout(Duration::from_secs(5), api.logs(pod, &params)).await {
-            Ok(Ok(text)) => text.lines().map(str::to_owned).collect(),
-            // A log that cannot be had is no reason to hide why the container failed.
-            Ok(Err(_)) | Err(_) => Vec::new(),
-        }
-    }
-
-    /// The lines of a container's log that came since the last call with this place. None where it has none yet.
-    pub async fn log_since(&self, pod: &str, container: &str, place: &mut LogPlace) -> Vec<String> {
-        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let second = place.at.map(|at| at.as_second());
-        let params = LogParams {
-            container: Some(container.to_owned()),
-            timestamps: true,
-            limit_bytes: Some(1024 * 1024),
-            // Servers count whole seconds: what is known already of the last one is left out below.
-            since_time: second.and_then(|second| Timestamp::from_second(second).ok()),
-            ..LogParams::default()
-        };
-        match tokio::time::timeout(CALL_TIMEOUT, api.logs(pod, &params)).await {
-            Ok(Ok(text)) => place.new_lines(&text),
-            // It is asked again, and a check does not fail for its log.
-            Ok(Err(_)) | Err(_) => Vec::new(),
-        }
-    }
-
-    /// What was said of an object lately. Empty where this identity may not read events: they explain, they decide nothing.
-    pub async fn events_of(&self, uid: &str) -> Vec<Value> {
-        let api: Api<k8s_openapi::api::core::v1::Event> =
-            Api::namespaced(self.client.clone(), &self.namespace);
-        let params = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(100);
-        match tokio::time::timeout(Duration::from_secs(5), api.list(&params)).await {
-            Ok(Ok(found)) => {
-                found.items.iter().filter_map(|event| serde_json::to_value(event).ok()).collect()
-            }
-            Ok(Err(_)) | Err(_) => Vec::new(),
-        }
-    }
-
     fn named(&self, at: &ObjectRef) -> String {
         let namespace = at.namespace.as_deref().unwrap_or(&self.namespace);
         format!("{} {namespace}/{}", at.kind, at.name)
@@ -644,43 +608,6 @@ impl Cluster {
             attempt::pause(wait.max(asked).min(LONGEST_PAUSE)).await;
             wait = (wait * 2).min(Duration::from_secs(3));
         }
-    }
-}
-
-/// How far a log was read.
-#[derive(Debug, Clone, Default)]
-pub struct LogPlace {
-    at: Option<Timestamp>,
-    /// How many lines of that very moment are known.
-    known: usize,
-}
-
-impl LogPlace {
-    /// The lines of a log with times that are not known yet; the place moves behind them.
-    fn new_lines(&mut self, text: &str) -> Vec<String> {
-        let mut new = Vec::new();
-        let (mut same, before) = (0, self.clone());
-        for line in text.lines() {
-            let (stamp, words) = line.split_once(' ').unwrap_or((line, ""));
-            let Ok(at) = stamp.parse::<Timestamp>() else { continue };
-            match before.at {
-                Some(last) if at < last => continue,
-                Some(last) if at == last => {
-                    same += 1;
-                    if same <= before.known {
-                        continue;
-                    }
-                }
-                Some(_) | None => {}
-            }
-            if self.at == Some(at) {
-                self.known += 1;
-            } else {
-                (self.at, self.known) = (Some(at), 1);
-            }
-            new.push(words.to_owned());
-        }
-        new
     }
 }
 
@@ -742,32 +669,4 @@ fn some_of(api_version: &str, kind: &str) -> ObjectRef {
 /// How messages name an object; it is in `default` where it names no namespace.
 pub fn full_name(default: &str, object: &Value) -> String {
     format!("{} {}/{}", kind(object), namespace(object).unwrap_or(default), name(object))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_line_of_a_log_is_taken_once_also_where_many_have_one_time() {
-        let all = [
-            "2026-01-01T00:00:01.5Z one",
-            "2026-01-01T00:00:01.500000001Z two",
-            "2026-01-01T00:00:01.500000001Z two",
-            "2026-01-01T00:00:02Z",
-            "2026-01-01T00:00:02Z three",
-        ];
-        let expected = ["one", "two", "two", "", "three"];
-        // However the reads are cut, and although each begins again at a whole second.
-        for first in 0..=all.len() {
-            for second in first..=all.len() {
-                let mut place = LogPlace::default();
-                let mut taken = Vec::new();
-                for end in [first, second, all.len(), all.len()] {
-                    taken.extend(place.new_lines(&all[..end].join("\n")));
-                }
-                assert_eq!(taken, expected, "{first} {second}");
-            }
-        }
-    }
 }

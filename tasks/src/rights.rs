@@ -201,7 +201,8 @@ fn carried(site: &Site, namespace: &str) -> Vec<Rule> {
     for object in objects_in(site, namespace) {
         let at = ObjectRef::of(object);
         let (group, resource) = resource_of(&at);
-        let written = |row: &&Row| row.group == group && row.resource == resource && row.verbs.contains(&"patch");
+        let written =
+            |row: &&Row| row.group == group && row.resource == resource && row.verbs.contains(&"patch");
         if TABLE.iter().filter(|row| !matches!(row.when, When::Asked(_))).any(|row| written(&row)) {
             continue;
         }
@@ -226,30 +227,42 @@ fn resource_of(at: &ObjectRef) -> (String, String) {
     let group = at.api_version.split_once('/').map_or("", |(group, _)| group).to_owned();
     let name = at.kind.to_lowercase();
     let plural = match name.chars().last() {
-        Some('y') if !name.ends_with("ay") && !name.ends_with("ey") => format!("{}ies", &name[..name.len() - 1]),
+        Some('y') if !name.ends_with("ay") && !name.ends_with("ey") => {
+            format!("{}ies", &name[..name.len() - 1])
+        }
         Some('s' | 'x' | 'h') => format!("{name}es"),
         _ => format!("{name}s"),
     };
     (group, plural)
 }
 
-/// Which resources an environment has anything to do with, namespace by namespace.
+/// Which resources an environment has anything to do with, namespace by namespace, and how much it needs each.
 #[derive(Debug, Default)]
-pub(crate) struct Expected(BTreeMap<String, BTreeSet<(String, String)>>);
+pub(crate) struct Expected(BTreeMap<String, BTreeMap<(String, String), Weight>>);
 
 impl Expected {
     /// Whether it has; where nothing is known of a namespace, it may.
     pub(crate) fn includes(&self, namespace: &str, group: &str, resource: &str) -> bool {
         let wanted = (group.to_owned(), resource.to_owned());
-        self.0.get(namespace).is_none_or(|known| known.contains(&wanted))
+        self.0.get(namespace).is_none_or(|known| known.contains_key(&wanted))
+    }
+
+    /// Whether no plan can be made where the resource may not be seen.
+    pub(crate) fn requires(&self, group: &str, resource: &str) -> bool {
+        let wanted = (group.to_owned(), resource.to_owned());
+        self.0.values().any(|known| known.get(&wanted) == Some(&Weight::Must))
     }
 }
 
 /// See [`Expected`].
 pub(crate) fn expected(site: &Site) -> Expected {
     let of = |namespace: String| {
-        let all = rules(site, &namespace, &Extra::ALL);
-        (namespace, all.into_iter().map(|rule| (rule.group, rule.resource)).collect())
+        let mut known = BTreeMap::new();
+        for rule in rules(site, &namespace, &Extra::ALL) {
+            // What is needed in any case stands first.
+            known.entry((rule.group, rule.resource)).or_insert(rule.weight);
+        }
+        (namespace, known)
     };
     Expected(namespaces(site).into_iter().map(of).collect())
 }

@@ -8,7 +8,6 @@ mod feeds;
 mod judge;
 mod patience;
 
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -18,10 +17,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::feeds::Feeds;
 pub use self::judge::{Expect, Failure, Seen, Signals, Verdict, has_agent, judge, running_images};
 pub(crate) use self::judge::{PodSigns, by_digest, pod_signs};
 pub use self::patience::{Patience, RolloutFile};
-use self::feeds::Feeds;
 use crate::cluster::{Cluster, Trouble};
 use crate::manifest::{name, uid};
 
@@ -141,7 +140,10 @@ impl Blind {
         if self.told.is_none() {
             self.told = Some(trouble.since);
             let up_to = show_duration(AWAY);
-            cx.log(format!("{}; the rollout goes on without us, and is waited for, up to {up_to}", trouble.error));
+            cx.log(format!(
+                "{}; the rollout goes on without us, and is waited for, up to {up_to}",
+                trouble.error
+            ));
         }
         Ok(())
     }

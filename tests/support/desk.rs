@@ -62,7 +62,8 @@ impl Desk {
         let mut registry = Registry::default();
         graylane_tasks::register(&mut registry, &clusters, &key());
         let clock = Arc::new(TestClock::new(7));
-        let desk = Desk { home, cluster, clusters, registry, clock, runs: Mutex::new(0), said: Arc::default() };
+        let desk =
+            Desk { home, cluster, clusters, registry, clock, runs: Mutex::new(0), said: Arc::default() };
         let site = desk.site();
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(desk.cluster.client());
         let mut all = vec![site.environment.namespace.clone()];

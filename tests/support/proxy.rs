@@ -195,7 +195,9 @@ impl Stage {
             upstream.send(request.body(kube::client::Body::from(body.to_vec()))?).await.map_err(Failure::from)
         });
         let (mut parts, body) = carried_out.await??.into_parts();
-        for name in [hyper::header::TRANSFER_ENCODING, hyper::header::CONTENT_LENGTH, hyper::header::CONNECTION] {
+        for name in
+            [hyper::header::TRANSFER_ENCODING, hyper::header::CONTENT_LENGTH, hyper::header::CONNECTION]
+        {
             parts.headers.remove(name);
         }
         match fault {
@@ -217,7 +219,8 @@ impl Stage {
         let trouble = self.trouble.as_ref().filter(|_| !self.lifted.load(Ordering::SeqCst))?;
         if let Fault::Away(lasts) = &trouble.fault {
             let mut since = self.away_since.lock().expect("not poisoned");
-            let matched = asked.is(&trouble.on) && self.matched.fetch_add(1, Ordering::SeqCst) >= trouble.from;
+            let matched =
+                asked.is(&trouble.on) && self.matched.fetch_add(1, Ordering::SeqCst) >= trouble.from;
             if since.is_none() && matched {
                 *since = Some(Instant::now());
             }

@@ -56,9 +56,10 @@ fn long() -> Done {
     let report = folder.join("docs/reports/crash-matrix.md").display().to_string();
     let all = [("GRAYLANE_MATRIX", "all"), ("GRAYLANE_MATRIX_REPORT", report.as_str())];
     cargo("the crash matrix", &[&matrix[..], &["--", "--nocapture"]].concat(), &all)?;
-    let faults = ["test", "--release", "--locked", "--package", "graylane", "--test", "stories", "faults::under"];
+    let faults =
+        ["test", "--release", "--locked", "--package", "graylane", "--test", "stories", "faults::under"];
     let report = folder.join("docs/reports/faults.md").display().to_string();
-    let all = [("GRAYLANE_FAULTS", "all"), ("GRAYLANE_FAULTS_REPORT", report.as_str())];
+    let all = [("GRAYLANE_TEST_FAULTS", "all"), ("GRAYLANE_TEST_FAULTS_REPORT", report.as_str())];
     cargo("faults of an API server", &[&faults[..], &["--", "--nocapture"]].concat(), &all)?;
     let model = ["test", "--release", "--locked", "--package", "graylane-engine", "scheduler::tests::model"];
     cargo("the reference model", &model, &[("GRAYLANE_MODEL_CASES", "5000")])?;

@@ -76,7 +76,9 @@ pub(super) async fn may_write() -> Result<(), TaskError> {
 
 /// How long to go on with a call that began then; zero outside an attempt, and once it is asked to stop.
 pub(super) fn patience_left(began: Instant) -> Duration {
-    let Ok(stopped) = ATTEMPT.try_with(|attempt| attempt.cancel.is_cancelled()) else { return Duration::ZERO };
+    let Ok(stopped) = ATTEMPT.try_with(|attempt| attempt.cancel.is_cancelled()) else {
+        return Duration::ZERO;
+    };
     if stopped { Duration::ZERO } else { PATIENCE.saturating_sub(began.elapsed()) }
 }
 
@@ -112,7 +114,9 @@ pub(super) fn tell_outage(began: Instant, error: &TaskError) {
 pub(super) fn tell_back(began: Instant) {
     let _ = ATTEMPT.try_with(|attempt| {
         if attempt.told.swap(false, Ordering::Relaxed) {
-            attempt.reporter.log(format!("the API server answers again, after {} s", began.elapsed().as_secs()));
+            attempt
+                .reporter
+                .log(format!("the API server answers again, after {} s", began.elapsed().as_secs()));
         }
     });
 }

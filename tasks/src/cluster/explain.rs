@@ -117,8 +117,11 @@ fn said(what: &str, status: &Status) -> TaskError {
     let words = if status.message.trim().is_empty() { "no reason was given" } else { status.message.trim() };
     let code = status.code;
     // Load balancers and filters in front of an API server answer in words of their own.
-    let message =
-        if status.reason.is_empty() { format!("{what}: {words} ({code})") } else { format!("{what}: {words}") };
+    let message = if status.reason.is_empty() {
+        format!("{what}: {words} ({code})")
+    } else {
+        format!("{what}: {words}")
+    };
     let permanent = || TaskError::permanent(message.clone());
     match code {
         403 if words.contains("is being terminated") => permanent()
@@ -184,7 +187,14 @@ mod tests {
                 Passes::Never,
                 "add this rule to the Role of this identity in shop: { apiGroups: [\"apps\"], resources: [\"deployments\"], verbs: [patch] }; `graylane rbac ENVIRONMENT`",
             ),
-            (403, "Forbidden", namespace, ErrorKind::Permanent, Passes::Never, "the namespace is being deleted"),
+            (
+                403,
+                "Forbidden",
+                namespace,
+                ErrorKind::Permanent,
+                Passes::Never,
+                "the namespace is being deleted",
+            ),
             (
                 400,
                 "",

@@ -76,7 +76,9 @@ fn place(lease: &Lease) -> (&str, &str) {
 fn taken(answer: Result<Lease, Failed>) -> Result<Option<Lease>, TaskError> {
     match answer {
         Ok(lease) => Ok(Some(lease)),
-        Err(Failed::Api(status, _)) if matches!(status.code, 404 | 409) && !status.message.starts_with("namespaces ") => {
+        Err(Failed::Api(status, _))
+            if matches!(status.code, 404 | 409) && !status.message.starts_with("namespaces ") =>
+        {
             Ok(None)
         }
         Err(failed) => Err(failed.error()),

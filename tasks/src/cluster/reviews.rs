@@ -40,7 +40,8 @@ impl Granted {
         };
         self.0.iter().any(|rule| {
             let named = rule.resource_names.as_deref().unwrap_or_default();
-            let meant = named.is_empty() || right.name.is_some_and(|name| named.iter().any(|one| one == name));
+            let meant =
+                named.is_empty() || right.name.is_some_and(|name| named.iter().any(|one| one == name));
             meant
                 && is(&rule.verbs, right.verb)
                 && is(rule.api_groups.as_deref().unwrap_or_default(), right.group)

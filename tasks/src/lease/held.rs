@@ -82,8 +82,11 @@ impl Held {
         place: Place,
     ) -> Result<Held, TaskError> {
         let Some(reserved) = Reserved::new(in_use, &place) else {
-            return Err(TaskError::transient(format!("{} is being written by another run of this Graylane", place.what))
-                .hint("two environments mean the same objects: let the other run end first"));
+            return Err(TaskError::transient(format!(
+                "{} is being written by another run of this Graylane",
+                place.what
+            ))
+            .hint("two environments mean the same objects: let the other run end first"));
         };
         let mut began = Instant::now();
         let mut lease = cluster.create_lease(&made(cx, holder, &place)).await?;
@@ -100,7 +103,11 @@ impl Held {
                     Found::Free => cluster.replace_lease(&taken(cx, holder, found)).await?,
                     Found::Theirs => return Err(foreign(&found, &place, cx.clock.now())),
                     Found::Silent(lasts) => {
-                        cx.log(format!("{}; waiting {} to see whether it is still there", told(&found, &place), show_duration(lasts)));
+                        cx.log(format!(
+                            "{}; waiting {} to see whether it is still there",
+                            told(&found, &place),
+                            show_duration(lasts)
+                        ));
                         let found = silent(cx, cluster, &place, found, lasts).await?;
                         began = Instant::now();
                         cx.log(format!("{} was given up by its holder, and is taken over", place.name));
@@ -109,7 +116,10 @@ impl Held {
                 },
             };
         }
-        Err(TaskError::transient(format!("Lease {}/{} changes hands all the time", place.namespace, place.name)))
+        Err(TaskError::transient(format!(
+            "Lease {}/{} changes hands all the time",
+            place.namespace, place.name
+        )))
     }
 
     /// When it was renewed last.
@@ -121,7 +131,11 @@ impl Held {
     ///
     /// # Errors
     /// It is somebody else's.
-    pub(super) async fn renew(&mut self, cx: &TaskContext, cluster: &Cluster) -> Result<Infallible, TaskError> {
+    pub(super) async fn renew(
+        &mut self,
+        cx: &TaskContext,
+        cluster: &Cluster,
+    ) -> Result<Infallible, TaskError> {
         let mut pause = RENEWED_EVERY;
         loop {
             tokio::time::sleep(pause).await;
@@ -176,7 +190,11 @@ impl Held {
             Ok(Err(error)) => error.message,
             Err(_) => "the API server does not answer".to_owned(),
         };
-        cx.log(format!("{} could not be let go, and runs out in {}: {why}", self.place.name, show_duration(LASTS)));
+        cx.log(format!(
+            "{} could not be let go, and runs out in {}: {why}",
+            self.place.name,
+            show_duration(LASTS)
+        ));
     }
 }
 
@@ -257,7 +275,10 @@ fn made(cx: &TaskContext, holder: &Holder, place: &Place) -> Lease {
         metadata: ObjectMeta {
             name: Some(place.name.clone()),
             namespace: Some(place.namespace.clone()),
-            labels: Some(BTreeMap::from([("app.kubernetes.io/managed-by".to_owned(), "graylane".to_owned())])),
+            labels: Some(BTreeMap::from([(
+                "app.kubernetes.io/managed-by".to_owned(),
+                "graylane".to_owned(),
+            )])),
             annotations: Some(annotations(cx, holder)),
             ..ObjectMeta::default()
         },
@@ -318,9 +339,8 @@ fn foreign(lease: &Lease, place: &Place, now: Timestamp) -> TaskError {
 }
 
 fn lost(words: &str) -> TaskError {
-    TaskError::hold(format!("its lease was lost: {words}; nothing more was written")).hint(
-        "see what the other Graylane does with it; then answer `retry` to go on, or `fail`",
-    )
+    TaskError::hold(format!("its lease was lost: {words}; nothing more was written"))
+        .hint("see what the other Graylane does with it; then answer `retry` to go on, or `fail`")
 }
 
 #[cfg(test)]

@@ -95,7 +95,8 @@ pub fn yaml(site: &Site, subject: &Subject, extras: &[Extra]) -> String {
             let _ = writeln!(text, "  # For: {}.\n  # Stolen: {}.", rule.why, rule.stolen);
             let value = rule_value(&rule, namespace);
             let list = |key: &str| value[key].to_string();
-            let _ = write!(text, "  - apiGroups: {}\n    resources: {}\n", list("apiGroups"), list("resources"));
+            let _ =
+                write!(text, "  - apiGroups: {}\n    resources: {}\n", list("apiGroups"), list("resources"));
             if value.get("resourceNames").is_some() {
                 let _ = writeln!(text, "    resourceNames: {}", list("resourceNames"));
             }
