@@ -62,7 +62,7 @@ impl Cluster {
         let params = PostParams::default();
         match self.raw_call("rules review", || reviews.create(&params, &review)).await {
             Ok(answer) => Ok(Granted(answer.status.map(|status| status.resource_rules).unwrap_or_default())),
-            Err(Failed::Api(status, _)) if matches!(status.code, 403 | 404 | 405) => Ok(Granted::default()),
+            Err(Failed::Api(status, _)) if matches!(status.code, 403..=405) => Ok(Granted::default()),
             Err(failed) => Err(failed.error()),
         }
     }
