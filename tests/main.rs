@@ -4,6 +4,8 @@
 
 mod api;
 mod audit;
+mod baselines;
+mod busy;
 mod checks;
 mod cluster;
 mod commands;
@@ -18,6 +20,7 @@ mod lanes;
 mod leak;
 mod leases;
 mod matrix;
+mod ownership;
 mod rbac;
 mod refused;
 mod render;
@@ -28,6 +31,7 @@ mod schedules;
 mod serve;
 mod status;
 mod story;
+mod streams;
 mod support;
 mod tidy;
 mod workflows;

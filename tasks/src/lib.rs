@@ -7,6 +7,7 @@
 //!   rights, cluster, rollout,          what a cluster is asked and told, and what that needs to be allowed
 //!   inventory
 //!   verified                           what was verified in a lane, and whether production gets that
+//!   ownership                          whose fields a baseline's are, and how they become ours
 //!   mse_gray_deploy, generic_verify,   the types: a new one is a new file, and a line in `register`
 //!   prod_deploy, mse_gray_offline
 //!   lease                              what stands around a type that writes: its rights and its leases
@@ -24,6 +25,7 @@ mod lease;
 pub mod manifest;
 pub mod mse_gray_deploy;
 pub mod mse_gray_offline;
+pub mod ownership;
 pub mod prod_deploy;
 pub mod readiness;
 pub mod renewal;
