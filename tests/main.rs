@@ -4,6 +4,8 @@
 
 mod api;
 mod audit;
+mod baselines;
+mod busy;
 mod checks;
 mod cluster;
 mod commands;
@@ -16,6 +18,7 @@ mod history;
 mod lanes;
 mod leak;
 mod matrix;
+mod ownership;
 mod refused;
 mod render;
 mod retention;
