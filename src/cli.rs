@@ -165,7 +165,7 @@ enum Command {
     Schedule(schedule::ScheduleCommand),
     /// What stands still, what failed, what is frozen: each with the command for it
     #[command(
-        long_about = "Shows what whoever is woken must know: runs that wait for people or were cut off, the last failures, paused workflows, frozen environments, lanes, and whether the journal can be written; each with the exact command. A cluster that does not answer within 3 s is a line, not a failure.\n\nExit codes: 0 nothing waits for anybody, 3 the journal cannot be written or the store cannot be opened, 4 a run stands still until somebody does something."
+        long_about = "Shows what whoever is woken must know: runs that wait for people or were cut off, the last failures, paused workflows, frozen environments, schedules with the oldest undecided slot, lanes and those whose time is nearly up, and whether the journal can be written; each with the exact command. A cluster that does not answer within 3 s is a line, not a failure.\n\nExit codes: 0 nothing waits for anybody, 3 the journal cannot be written or the store cannot be opened, 4 a run stands still until somebody does something."
     )]
     Status,
     /// Hold what would be deployed to an environment
