@@ -191,7 +191,7 @@ async fn a_lane_is_verified_or_it_is_said_what_was_wrong() {
 
 /// Refusals of the types that come after a lane; those of a lane's deploy have a table of their own.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_verified_is_not_there_or_is_frozen_is_refused() {
+async fn what_was_not_verified_or_is_not_there_is_refused() {
     on_both(PLAIN, async |stage| {
         let home = &stage.home;
         let write = |text: &str| home.write("workflows/refused.yaml", &format!("name: release\ntasks:\n  it: {text}\n"));

@@ -15,6 +15,7 @@ use graylane_rehearsal::{Cluster, Delays, LoggedRequest, Options};
 use graylane_tasks::cluster::{Cluster as Told, Clusters, create_all};
 use graylane_tasks::environment::{Site, gather};
 use graylane_tasks::inventory::{Lane, lanes};
+use graylane_tasks::mse_gray_deploy::MseGrayDeploy;
 use graylane_tasks::secret::DigestKey;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -167,9 +168,25 @@ impl Desk {
         error
     }
 
+    /// Carries a plan out by the type alone, without what stands around it: the control of tests about that.
+    pub(crate) async fn carry_out_bare(
+        &self,
+        kind: &impl Task,
+        spec: &Value,
+        plan: &Plan,
+    ) -> Result<Outputs, TaskError> {
+        kind.run(&self.context(spec), plan).await
+    }
+
+    /// The gray deploy as it is without what stands around it.
+    pub(crate) fn bare_deploy(&self) -> MseGrayDeploy {
+        MseGrayDeploy::new(Arc::clone(&self.clusters), key())
+    }
+
     /// The requests that changed something, dry runs left out.
     pub(crate) fn wrote(&self) -> Vec<String> {
-        let changed = |request: &LoggedRequest| !request.dry_run && !request.path.contains("accessreviews");
+        // Leases come and go around every attempt: they are no writes of a release.
+        let changed = |request: &LoggedRequest| !request.dry_run && !request.path.contains("/leases");
         let requests = self.cluster.requests().into_iter().filter(changed);
         requests.map(|request| format!("{} {}", request.method, request.path)).collect()
     }
@@ -183,6 +200,7 @@ impl Desk {
             "Secret" => ("", "v1", "secrets"),
             "Pod" => ("", "v1", "pods"),
             "Ingress" => ("networking.k8s.io", "v1", "ingresses"),
+            "Lease" => ("coordination.k8s.io", "v1", "leases"),
             "HorizontalPodAutoscaler" => ("autoscaling", "v2", "horizontalpodautoscalers"),
             "Job" => ("batch", "v1", "jobs"),
             "StatefulSet" => ("apps", "v1", "statefulsets"),
@@ -242,7 +260,8 @@ impl Desk {
     }
 }
 
-fn key() -> DigestKey {
+/// The key of the desk's data folder.
+pub(crate) fn key() -> DigestKey {
     DigestKey::new([7; 32])
 }
 

@@ -46,7 +46,7 @@ const KINDS: [(&str, &[&str]); 17] = [
     ("Sidecar", &[ISTIO_NETWORKING, ISTIO_NETWORKING_BETA]),
     ("AuthorizationPolicy", &[ISTIO_SECURITY, ISTIO_SECURITY_BETA]),
 ];
-/// Without these nothing can be said of a lane.
+/// Without these nothing can be said of a lane, nor without what the environment's Role must have (`rights.rs`).
 const NEEDED: [&str; 2] = ["Service", "Deployment"];
 
 impl Around {
@@ -63,7 +63,9 @@ impl Around {
                 match cluster.list_if_served(version, kind, "").await? {
                     Listed::All(objects) => return Ok((kind, Some(objects))),
                     Listed::NotServed => {}
-                    Listed::Forbidden(error) if NEEDED.contains(&kind) => return Err(error),
+                    Listed::Forbidden(error) if NEEDED.contains(&kind) || cluster.requires(version, kind) => {
+                        return Err(error);
+                    }
                     Listed::Forbidden(_) => return Ok((kind, None)),
                 }
             }
