@@ -109,7 +109,7 @@ async fn through(program: &Program, runs: u64) -> Result<Value, String> {
     if let Some(wrong) = watched.iter().find(|watched| watched.last != after) {
         return Err(format!("a stream ended at entry {}, and the log at {after}", wrong.last));
     }
-    let hints: u64 = watched.iter().map(|watched| watched.hints).sum();
+    let missed: u64 = watched.iter().map(|watched| watched.missed).sum();
     let mut of_all: Vec<Duration> = watched.into_iter().flat_map(|watched| watched.times).collect();
     let (mut listed, mut shown) = (Vec::new(), Vec::new());
     for (lists, shows) in called {
@@ -131,7 +131,7 @@ async fn through(program: &Program, runs: u64) -> Result<Value, String> {
         "of_all": told(&mut of_all),
         "events": after - before,
         "records": records,
-        "hints_missed": (records * u64::from(CLIENTS)).saturating_sub(hints),
+        "hints_missed": missed,
         "seconds": seconds,
         "program_cores": cores.0,
         "client_cores": cores.1,
@@ -257,8 +257,8 @@ async fn head(viewer: &To) -> Result<u64, String> {
 struct Watched {
     /// The last entry of the audit log.
     last: u64,
-    /// Records that it told of in passing: these have no id, and are told to whoever can follow.
-    hints: u64,
+    /// Records that it passed over: between entries they are told in passing, without an id, to whoever can follow.
+    missed: u64,
     /// From each entry's moment to its arrival.
     times: Vec<Duration>,
 }
@@ -266,7 +266,7 @@ struct Watched {
 /// Follows everything to the last deed: each entry once, and none left out.
 async fn watch(mut events: Events, before: u64) -> Result<Watched, String> {
     let clock = WallClock::default();
-    let mut watched = Watched { last: before, hints: 0, times: Vec::new() };
+    let mut watched = Watched { last: before, missed: 0, times: Vec::new() };
     let mut reached: HashMap<String, u64> = HashMap::new();
     loop {
         let sent = next(&mut events).await?.ok_or("a stream of everything ended")?;
@@ -276,8 +276,8 @@ async fn watch(mut events: Events, before: u64) -> Result<Watched, String> {
             if seq <= *last {
                 return Err(format!("a stream told record {seq} after {last}: {}", sent.data));
             }
+            watched.missed += seq - *last - 1;
             *last = seq;
-            watched.hints += 1;
             continue;
         }
         let id = sent.id.ok_or(format!("an entry without its id: {}", sent.data))?;

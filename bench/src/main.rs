@@ -77,7 +77,9 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
             "--part" => asked.part = Some(value()?),
             "--only" => match value()?.as_str() {
                 LOAD => asked.only = true,
-                other => return Err(format!("--only: `{LOAD}` alone has a section of its own, not `{other}`")),
+                other => {
+                    return Err(format!("--only: `{LOAD}` alone has a section of its own, not `{other}`"));
+                }
             },
             "--runs" => asked.runs = value()?.parse().map_err(|error| format!("--runs: {error}"))?,
             "--folder" => asked.folder = value()?.into(),

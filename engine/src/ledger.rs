@@ -667,7 +667,9 @@ mod tests {
         assert!(standing.revisions.is_empty());
         let text = serde_json::to_string(&taken(b"one", None)).expect("written");
         assert_eq!(serde_json::from_str::<Deed>(&text).expect("read"), taken(b"one", None));
-        let Deed::WorkflowTaken { workflow, path, revision, commit, .. } = taken(b"one", None) else { return };
+        let Deed::WorkflowTaken { workflow, path, revision, commit, .. } = taken(b"one", None) else {
+            return;
+        };
         let attached = vec!["patches/more.yaml".to_owned()];
         let with = Deed::WorkflowTaken { workflow, path, revision, commit, attached };
         assert!(with.words().ends_with(" from release.yaml, with patches/more.yaml"), "{}", with.words());

@@ -139,7 +139,11 @@ impl<'j> Teller<'j> {
         Ok((record.event.name().into(), actor.map(str::to_owned), what))
     }
 
-    fn deed(&self, entry: &Entry) -> Result<Told, Error> {
+    fn deed(&mut self, entry: &Entry) -> Result<Told, Error> {
+        if self.deeds.last().is_none_or(|(last, _)| last.seq < entry.seq) {
+            // It was done after the others were read.
+            self.deeds = self.journal.deeds()?;
+        }
         let found = self.deeds.iter().find(|(record, _)| record.seq == entry.seq);
         let (record, _) = found.ok_or_else(|| {
             Error::Damaged(format!("audit entry {}: deed {} is missing", entry.position, entry.seq))

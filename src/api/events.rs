@@ -8,7 +8,7 @@
 //! Who comes back with `Last-Event-ID` misses nothing that has an id, however far behind. What is sent waits for who
 //! reads it: a page is read from the journal when the one before has gone out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -173,7 +173,9 @@ impl All {
     }
 
     fn reaches(&mut self, run: RunId) -> bool {
-        if !matches!(self.caller, Caller::Token { .. }) {
+        let is_limited = |only: &BTreeSet<String>| !only.is_empty();
+        if !matches!(&self.caller, Caller::Token { environments, workflows, .. } if is_limited(environments) || is_limited(workflows))
+        {
             return true;
         }
         if self.reached.len() > 10_000 {

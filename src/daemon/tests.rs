@@ -314,7 +314,10 @@ async fn an_environment_is_bound_to_the_sources_that_it_allows() {
         let home = Home::new();
         let production = fs::read_to_string(home.path("environments/production.yaml")).expect("readable");
         assert!(production.contains("allow: {"), "{production}");
-        home.write("environments/production.yaml", &production.replace("allow: {", &format!("allow: {{ {rule}")));
+        home.write(
+            "environments/production.yaml",
+            &production.replace("allow: {", &format!("allow: {{ {rule}")),
+        );
         let text = workflow("release", "one")
             .replace("    when: ${{ false }}\n", "")
             .replace("tag: gray }", "tag: gray, drain: \"${{ inputs.drain }}\" }")

@@ -64,7 +64,8 @@ impl Folder {
 
     fn stamps(&self) -> Result<Stamps, Trouble> {
         let files = stamps(&self.path)?;
-        let stamp = |path: &PathBuf| fs::metadata(path).ok().map(|about| (about.modified().ok(), about.len()));
+        let stamp =
+            |path: &PathBuf| fs::metadata(path).ok().map(|about| (about.modified().ok(), about.len()));
         let attached = self.attached.iter().map(|path| (path.clone(), stamp(path))).collect();
         Ok(Stamps { files, attached })
     }

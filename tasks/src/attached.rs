@@ -186,7 +186,8 @@ fn key(path: &str) -> String {
 
 /// The files that were sealed into a bundle, as the workflow names them.
 pub fn names(bundle: &Bundle) -> Vec<String> {
-    let names = bundle.below(ATTACHED).filter_map(|(name, _)| name.strip_prefix(ATTACHED)?.strip_suffix(".json"));
+    let names =
+        bundle.below(ATTACHED).filter_map(|(name, _)| name.strip_prefix(ATTACHED)?.strip_suffix(".json"));
     names.map(str::to_owned).collect()
 }
 
@@ -270,7 +271,8 @@ mod tests {
 
     #[test]
     fn all_files_together_are_bounded_and_each_is_read_once() {
-        let patch = |number: usize| format!("{{ target: {{ kind: Deployment, name: a }}, file: {number}.yaml }}");
+        let patch =
+            |number: usize| format!("{{ target: {{ kind: Deployment, name: a }}, file: {number}.yaml }}");
         let patches: Vec<String> = (0..8).chain([0]).map(patch).collect();
         let text = workflow(&format!("{{ patches: [{}] }}", patches.join(", ")));
         let mut asked = Vec::new();
@@ -281,7 +283,10 @@ mod tests {
         assert_eq!(asked, ["0.yaml", "1.yaml", "2.yaml", "3.yaml", "4.yaml"]);
         let problems = seal(&mut Bundle::default(), "w.yaml", text.as_bytes(), &read);
         let last = problems.last().expect("not all are taken");
-        assert!(problems.iter().any(|problem| problem.message.contains("hold more than 4096 KiB together")), "{last:?}");
+        assert!(
+            problems.iter().any(|problem| problem.message.contains("hold more than 4096 KiB together")),
+            "{last:?}"
+        );
     }
 
     #[test]

@@ -146,7 +146,9 @@ impl Sent {
 
     /// A text in the data, by its key: the first of that name, which is the outermost.
     pub(super) fn text(&self, key: &str) -> Result<&str, String> {
-        self.value(key).and_then(|rest| rest.strip_prefix('"')?.split('"').next()).ok_or_else(|| self.without(key))
+        self.value(key)
+            .and_then(|rest| rest.strip_prefix('"')?.split('"').next())
+            .ok_or_else(|| self.without(key))
     }
 
     /// A number in the data, likewise.

@@ -383,7 +383,11 @@ impl DiskJournal {
         let idle = writer.as_ref().filter(|_| may_block()).and_then(|writer| writer.try_lock().ok());
         let Some(mut writer) = idle else {
             let running = self.running();
-            return running.as_ref().and_then(|running| running.line_up(write)).map(HandedIn::Queued).ok_or_else(closed);
+            return running
+                .as_ref()
+                .and_then(|running| running.line_up(write))
+                .map(HandedIn::Queued)
+                .ok_or_else(closed);
         };
         tokio::task::block_in_place(|| {
             let answer = writer.write_all(vec![write]).pop().unwrap_or(Ok(()));

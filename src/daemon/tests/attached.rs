@@ -52,7 +52,8 @@ impl Running {
         let run = self.run("team/release").await;
         assert_eq!(run["outcome"], "succeeded", "{run}");
         let digest: Digest = run["bundle"].as_str().and_then(|text| text.parse().ok()).expect("a digest");
-        let bundle = Bundle::from_bytes(&self.holder.state.journal.get(&digest).expect("kept")).expect("a bundle");
+        let bundle =
+            Bundle::from_bytes(&self.holder.state.journal.get(&digest).expect("kept")).expect("a bundle");
         let (_, patch) = bundle.below("attached/").next().expect("the file is sealed with the run");
         let patch: Value = serde_json::from_slice(patch).expect("JSON");
         (run["revision"].as_str().expect("a digest").to_owned(), patch["spec"]["replicas"].clone())

@@ -586,7 +586,8 @@ async fn a_thousand_runs_at_once_are_all_on_disk() {
     let yaml = "name: w\nconcurrency: { policy: allow }\ntasks:\n  a: { type: probe }\n  b: { type: probe, needs: [a], with: { lane: LANE } }\n";
     let mut updates = engine.watch();
     // Some wait for each other, and most do not.
-    let submission = |number: usize| World::submission(&yaml.replace("LANE", &format!("lane-{}", number % 250)));
+    let submission =
+        |number: usize| World::submission(&yaml.replace("LANE", &format!("lane-{}", number % 250)));
     let submitted = futures_of((0..1_000).map(|number| engine.submit(submission(number)))).await;
     let runs: BTreeSet<RunId> = submitted.into_iter().map(|run| run.expect("submitted")).collect();
     assert_eq!(runs.len(), 1_000);
@@ -602,7 +603,8 @@ async fn a_thousand_runs_at_once_are_all_on_disk() {
     drop((engine, journal));
     let journal = DiskJournal::open(folder.path()).expect("opened again");
     let query = Query { status: Some("succeeded".into()), limit: 2_000, ..Query::default() };
-    let listed: BTreeSet<RunId> = journal.list(&query).expect("listed").runs.iter().map(|run| run.id).collect();
+    let listed: BTreeSet<RunId> =
+        journal.list(&query).expect("listed").runs.iter().map(|run| run.id).collect();
     assert_eq!(listed, runs);
     assert_eq!(crate::proof::verify(&journal, &[]).expect("readable").problems, Vec::<String>::new());
 }
