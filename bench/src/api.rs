@@ -64,8 +64,14 @@ pub(crate) fn run(data: &Path) -> Result<Value, String> {
     let body = json!({ "bundle": bundle, "inputs": {}, "actor": "bench" }).to_string();
     let (_, raw) = raw_appends(data, 300, Duration::from_secs(2))?;
     let alone = batches(data, 3, RECORD, Duration::from_secs(2))?.p99;
-    let mut times = Vec::new();
+    let (mut times, mut floor) = (Vec::new(), Vec::new());
     for round in 0..TIMES + 50 {
+        let begin = Instant::now();
+        ask(&socket, "GET", "/healthz", "").map_err(wrong)?;
+        ask(&socket, "GET", "/healthz", "").map_err(wrong)?;
+        if round >= 50 {
+            floor.push(begin.elapsed());
+        }
         let begin = Instant::now();
         let answer = ask(&socket, "POST", "/api/v1/runs", &body).map_err(wrong)?;
         let id =
@@ -77,7 +83,10 @@ pub(crate) fn run(data: &Path) -> Result<Value, String> {
         ask(&socket, "POST", &format!("/api/v1/runs/{id}/cancel"), "{\"actor\":\"bench\"}").map_err(wrong)?;
     }
     let (p50, p99) = (percentile(&mut times, 50.0), percentile(&mut times, 99.0));
-    Ok(json!({ "p50": p50, "p99": p99, "raw_ms": raw, "ratio": p99 / raw, "alone": alone / raw }))
+    let floor = [percentile(&mut floor, 50.0), percentile(&mut floor, 99.0)];
+    Ok(
+        json!({ "p50": p50, "p99": p99, "floor_p50": floor[0], "floor_p99": floor[1], "raw_ms": raw, "ratio": p99 / raw, "alone": alone / raw }),
+    )
 }
 
 fn send(socket: &Path, method: &str, path: &str, body: &str) -> std::io::Result<UnixStream> {

@@ -199,6 +199,13 @@ fn tasks(page: &mut String, measured: &Value) {
         number(api, "ratio"),
         number(api, "alone"),
     );
+    let _ = writeln!(
+        page,
+        "| two requests on that socket that write nothing: p50, p99 | | {:.2} ms, {:.2} ms | {:.1} x | |",
+        number(api, "floor_p50"),
+        number(api, "floor_p99"),
+        number(api, "floor_p99") / number(api, "raw_ms"),
+    );
     for (of, key) in [("a chain", "large-chain"), ("1 -> 9,998 -> 1", "large-wide")] {
         let row = &measured[key];
         let _ = writeln!(

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -31,7 +32,7 @@ use super::query::{Page, Query};
 use super::record::{self, Stored};
 use super::sealer;
 use super::segment::{Doomed, Listed, Segment, file_name};
-use super::writer::{self, AUDIT, BATCH_KEY, End, Job, ROW, SEGMENT, Sentinel, Write, Writer};
+use super::writer::{self, AUDIT, BATCH_KEY, End, Forcing, Job, ROW, SEGMENT, Sentinel, Write, Writer};
 use super::{Error, Journal, Removed, Together};
 use crate::audit::{Chain, ENTRY_BYTES, Entry, Head};
 use crate::id::{Digest, RunId, Seq};
@@ -41,6 +42,8 @@ use crate::run::{Event, Record, RunSummary};
 
 /// The version of the layout of a data folder.
 const LAYOUT: u32 = 2;
+/// A disk that answered so soon the last time is waited for in place.
+const QUICK: Duration = Duration::from_millis(1);
 /// What may stand in a data folder before its first store is made.
 const OURS: [&str; 9] =
     ["lock", "digest.key", "logs", "objects", "api.sock", "store", "history", "sentinel", "sources"];
@@ -141,7 +144,8 @@ struct Running {
     queued: Arc<AtomicUsize>,
     writer: Arc<Mutex<Writer>>,
     stop: Arc<AtomicBool>,
-    threads: [thread::JoinHandle<()>; 2],
+    /// What writes, what forces the sentinel, what seals.
+    threads: [thread::JoinHandle<()>; 3],
 }
 
 /// What became of a write that was handed in.
@@ -154,6 +158,11 @@ enum HandedIn {
 fn may_block() -> bool {
     tokio::runtime::Handle::try_current()
         .is_ok_and(|here| here.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread)
+}
+
+/// Whether the runtime has other threads than this one.
+fn others_work() -> bool {
+    tokio::runtime::Handle::try_current().is_ok_and(|here| here.metrics().num_workers() > 1)
 }
 
 /// What the threads and the readers of a store share.
@@ -338,12 +347,12 @@ impl DiskJournal {
             // A writer that has ended needs no word.
             let _ = queue.send(Job::Close);
             drop(queue);
-            let [journal, sealer] = threads;
+            let [journal, forcing, sealer] = threads;
             // One that panicked has already answered everybody.
             let _ = journal.join();
-            // With the last use of the writer the sealer has nothing more to come.
+            // With the last use of the writer the others have nothing more to come.
             drop(writer);
-            let _ = sealer.join();
+            let _ = (forcing.join(), sealer.join());
         }
     }
 
@@ -389,14 +398,17 @@ impl DiskJournal {
                 .map(HandedIn::Queued)
                 .ok_or_else(closed);
         };
-        tokio::task::block_in_place(|| {
+        let quick = writer.took < QUICK && others_work();
+        let work = || {
             let answer = writer.write_all(vec![write]).pop().unwrap_or(Ok(()));
             if writer.has_chores() {
                 // The thread is gone where the store is being closed.
                 let _ = queue.send(Job::KeepHouse);
             }
             Ok(HandedIn::Written(answer))
-        })
+        };
+        // To give away what else this thread has to do wakes another thread, which takes longer than a quick disk.
+        if quick { work() } else { tokio::task::block_in_place(work) }
     }
 }
 
@@ -893,6 +905,7 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
     let (queue, inbox) = mpsc::channel();
     let (sealer, orders) = mpsc::channel();
     let stop = Arc::new(AtomicBool::new(false));
+    let (forcing, force) = Forcing::of(&sentinel).map_err(|error| error.to_string())?;
     let writer = Writer {
         shared: Arc::clone(shared),
         limits,
@@ -914,7 +927,8 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
         seal_at: limits.seal,
         written: keys,
         broken: None,
-        synced: None,
+        forcing,
+        took: Duration::MAX,
     };
     let done = queue.clone();
     let (folder, stopped) = (shared.history.clone(), Arc::clone(&stop));
@@ -925,6 +939,7 @@ fn start(opened: Opened, shared: &Arc<Shared>, limits: Limits) -> Result<Running
     let queued = Arc::new(AtomicUsize::new(0));
     let (worked, counted) = (Arc::clone(&writer), Arc::clone(&queued));
     let thread = spawn("journal", Box::new(move || writer::run(&worked, &inbox, &counted)))?;
+    let forcing = spawn("sentinel", Box::new(force))?;
     let sealer = spawn("sealer", Box::new(move || sealer::run(&folder, &stopped, &orders, &done)))?;
-    Ok(Running { queue, queued, writer, stop, threads: [thread, sealer] })
+    Ok(Running { queue, queued, writer, stop, threads: [thread, forcing, sealer] })
 }

@@ -19,7 +19,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -130,6 +130,42 @@ impl Sentinel {
     }
 }
 
+/// Has the sentinel forced to disk by a thread of its own: it may lag behind, so no write waits for a second fdatasync.
+pub(super) struct Forcing {
+    asked: mpsc::SyncSender<()>,
+    failed: Arc<OnceLock<String>>,
+    last: Option<tokio::time::Instant>,
+}
+
+impl Forcing {
+    /// The thread's work beside the writer's end of it. The work ends when the writer is gone, or at the first error.
+    pub(super) fn of(sentinel: &Sentinel) -> io::Result<(Forcing, impl FnOnce() + Send + 'static)> {
+        let file = sentinel.file.try_clone()?;
+        let (asked, inbox) = mpsc::sync_channel(1);
+        let failed = Arc::new(OnceLock::new());
+        let told = Arc::clone(&failed);
+        let work = move || {
+            while inbox.recv().is_ok() {
+                if let Err(error) = file.sync_data() {
+                    told.get_or_init(|| error.to_string());
+                    return;
+                }
+            }
+        };
+        Ok((Forcing { asked, failed, last: None }, work))
+    }
+
+    /// Asks for it where the last time is long enough ago.
+    fn ask(&mut self) {
+        let now = tokio::time::Instant::now();
+        if self.last.is_none_or(|last| now.duration_since(last) >= SENTINEL_EVERY) {
+            // One that is still at work takes the newest number along, or is asked the next time.
+            let _ = self.asked.try_send(());
+            self.last = Some(now);
+        }
+    }
+}
+
 /// The end of a run's records.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct End {
@@ -172,7 +208,9 @@ pub(super) struct Writer {
     /// Keys written since the store moved to this folder.
     pub(super) written: u64,
     pub(super) broken: Option<Error>,
-    pub(super) synced: Option<tokio::time::Instant>,
+    pub(super) forcing: Forcing,
+    /// How long the last write took; very long where nothing was written yet.
+    pub(super) took: Duration,
 }
 
 /// Waits for whoever uses the writer; one that panicked has said so in `broken`.
@@ -254,10 +292,13 @@ impl Writer {
     /// Writes as one batch; an answer for each.
     pub(super) fn write_all(&mut self, writes: Vec<Write>) -> Vec<Result<(), Error>> {
         let many = writes.len();
-        catch_unwind(AssertUnwindSafe(|| self.write(writes))).unwrap_or_else(|_| {
+        let begin = tokio::time::Instant::now();
+        let answers = catch_unwind(AssertUnwindSafe(|| self.write(writes))).unwrap_or_else(|_| {
             self.break_down("the store panicked".into());
             vec![Err(Error::Broken("the store panicked".into())); many]
-        })
+        });
+        self.took = begin.elapsed();
+        answers
     }
 
     /// Whether the thread has something to do besides what is queued.
@@ -388,6 +429,9 @@ impl Writer {
     }
 
     fn commit(&mut self, mut batch: Batch) -> Result<(), String> {
+        if let Some(why) = self.forcing.failed.get() {
+            return Err(why.clone());
+        }
         let number = self.batch + 1;
         batch.insert(BATCH_KEY, &number.to_be_bytes());
         self.written += batch.keys as u64;
@@ -395,11 +439,7 @@ impl Writer {
         self.batch = number;
         self.shared.acknowledge(number);
         self.sentinel.write(number).map_err(|error| error.to_string())?;
-        let now = tokio::time::Instant::now();
-        if self.synced.is_none_or(|last| now.duration_since(last) >= SENTINEL_EVERY) {
-            self.sentinel.sync().map_err(|error| error.to_string())?;
-            self.synced = Some(now);
-        }
+        self.forcing.ask();
         Ok(())
     }
 
