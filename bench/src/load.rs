@@ -285,7 +285,7 @@ async fn watch(mut events: Events, before: u64) -> Result<Watched, String> {
             return Err(format!("a stream told entry {id} after {}", watched.last));
         }
         watched.last = id;
-        let at: Timestamp = sent.text("at")?.parse().map_err(|error| format!("{error}"))?;
+        let at: Timestamp = sent.text("at")?.parse().map_err(|error: String| error)?;
         watched.times.push(clock.now().since(at));
         if sent.text("event")? == LAST {
             return Ok(watched);
@@ -312,7 +312,7 @@ async fn lists(
             due = ticks.tick() => due,
             () = stop.cancelled() => return Ok((lists, shows)),
         };
-        let filter = if lists.len() % 2 == 0 { "" } else { "&workflow=load&status=succeeded" };
+        let filter = if lists.len().is_multiple_of(2) { "" } else { "&workflow=load&status=succeeded" };
         let page = connection.ask("GET", &format!("/api/v1/runs?limit=50{filter}"), "").await?;
         lists.push(due.elapsed());
         let ids: Vec<&str> = page.split("\"id\":\"").skip(1).filter_map(|rest| rest.get(..26)).collect();

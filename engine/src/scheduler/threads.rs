@@ -48,7 +48,7 @@ impl Watched {
     /// Looks; whether it is to be told now that the attempt blocks.
     pub(super) fn look(&mut self, now: Instant) -> bool {
         let count = self.steps.0.load(Ordering::Relaxed);
-        if count % 2 == 0 || count != self.seen {
+        if count.is_multiple_of(2) || count != self.seen {
             self.seen = count;
             self.since = now;
             self.told = false;
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(after(LOOK).await, (false, None));
         let words = "it has blocked its thread for 6.0s, and hears neither a cancel nor its timeout";
         assert_eq!(after(LOOK * 2).await, (true, Some(words.into())));
-        assert_eq!(after(LOOK).await.0, false, "once");
+        assert!(!after(LOOK).await.0, "once");
         steps.0.fetch_add(1, Ordering::Relaxed);
         assert_eq!(after(LOOK).await, (false, None), "it has let go");
     }
