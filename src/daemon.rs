@@ -70,8 +70,8 @@ impl Daemon {
             }
         };
         tasks.spawn(systemd.clone().watch(alive, stop.clone()));
-        tasks.spawn(stoppable(tell(systemd.clone(), state.clone()), &stop));
         systemd.ready(&format!("process {}", std::process::id()));
+        tasks.spawn(stoppable(tell(systemd.clone(), state.clone()), &stop));
         Ok(Daemon { systemd, draining: state.draining, stop, tasks })
     }
 
@@ -103,7 +103,6 @@ fn stoppable<F: Future<Output = ()>>(work: F, stop: &CancellationToken) -> impl 
 /// A line of what goes on, for `systemctl status`.
 async fn tell(systemd: Systemd, state: State) {
     loop {
-        tokio::time::sleep(STATUS_EVERY).await;
         let unfinished = state.engine.unfinished();
         let waiting = unfinished.iter().filter(|run| run.status == "waiting").count();
         let workflows =
@@ -112,6 +111,7 @@ async fn tell(systemd: Systemd, state: State) {
             "{workflows} workflows, {} runs unfinished, {waiting} wait for people",
             unfinished.len()
         ));
+        tokio::time::sleep(STATUS_EVERY).await;
     }
 }
 

@@ -16,7 +16,7 @@ use graylane_engine::id::{RunId, TaskName};
 use graylane_engine::journal::Statistics;
 use graylane_engine::run::{Event, Outcome, Record, RunSummary};
 use graylane_engine::scheduler::{Engine, Update};
-use graylane_engine::trigger::Catalogue;
+use graylane_engine::trigger::{Catalogue, Figures};
 use tokio::sync::broadcast::error::RecvError;
 
 pub(crate) use self::journal::Timed;
@@ -60,6 +60,8 @@ pub(crate) struct Plain<'p> {
     /// Whether nothing can be written.
     pub(crate) broken: bool,
     pub(crate) catalogue: &'p Catalogue,
+    /// Schedules and their slots; none where they cannot be read.
+    pub(crate) slots: Option<Figures>,
     pub(crate) paused: usize,
     pub(crate) frozen: usize,
 }
@@ -208,11 +210,10 @@ impl Metrics {
     }
 
     /// All of it, as Prometheus reads it.
-    pub(crate) fn render(&self, plain: &Plain<'_>, more: impl FnOnce(&mut Text)) -> String {
+    pub(crate) fn render(&self, plain: &Plain<'_>) -> String {
         let mut text = Text::default();
         self.with(|counts| counts.render(&mut text));
         plain.render(&mut text);
-        more(&mut text);
         text.into_string()
     }
 }
@@ -364,6 +365,33 @@ impl Plain<'_> {
             &[(&[], self.frozen as f64)],
         );
         self.sources(text);
+        // Of what is not known nothing is said: a zero would be a lie, and what is absent can be alerted on.
+        if let Some(figures) = &self.slots {
+            self.schedules(figures, text);
+        }
+    }
+
+    fn schedules(&self, figures: &Figures, text: &mut Text) {
+        let mut slots = Family::<Counter>::new(
+            "graylane_slots_total",
+            "Slots of schedules that were decided, ever, by what became of them.",
+            &["outcome"],
+        );
+        for (outcome, count) in &figures.outcomes {
+            slots.with(&[*outcome]).0 = *count;
+        }
+        text.counters(&slots);
+        let mut schedules = Family::<Gauge>::new("graylane_schedules", "Schedules that are known.", &[]);
+        schedules.with(&[]).0 = figures.schedules as f64;
+        let mut undecided = Family::<Gauge>::new(
+            "graylane_oldest_undecided_slot_seconds",
+            "For how long the oldest slot has been due without a run or a reason for none; 0 where there is none.",
+            &[],
+        );
+        let oldest = figures.oldest_undecided.as_ref();
+        undecided.with(&[]).0 = oldest.map_or(0.0, |oldest| self.now.since(oldest.due).as_secs_f64());
+        text.gauges(&schedules);
+        text.gauges(&undecided);
     }
 
     fn sources(&self, text: &mut Text) {

@@ -6,7 +6,7 @@
 //! ```
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::held;
 use crate::api::server::serve_tcp;
-use crate::cli::{EXIT_SURROUNDINGS, Failure, note, print};
+use crate::cli::{EXIT_SURROUNDINGS, Failure, print};
 use crate::daemon::Daemon;
 use crate::holder::{Holder, socket_path};
 use crate::rehearse::Tell;
-use crate::settings::{Anonymous, Settings};
+use crate::settings::{Anonymous, LogFormat, Settings};
 use crate::tls::Certificates;
 
 /// How long the store may not be writable before the daemon gives up: whoever watches over it may know better.
@@ -61,18 +61,18 @@ pub(crate) async fn serve(settings: &Settings, tell: Tell) -> Result<u8, Failure
     let code = tokio::select! {
         () = signals.next() => {
             beside.stopping(settings.drain);
-            drain(&holder, settings.drain, signals.next()).await
+            drain(&holder, &settings, signals.next()).await
         }
         lost = &mut server => {
             let why = lost.map_or_else(|error| error.to_string(), |lost| match lost {
                 Ok(()) => "it has ended".into(),
                 Err(error) => error.to_string(),
             });
-            note(&format!("error: the listener at {address} is lost: {why}"));
+            say(&settings, &format!("error: the listener at {address} is lost: {why}"));
             EXIT_SURROUNDINGS
         }
-        why = store_lost(&settings.data, &holder) => {
-            note(&format!("error: the store is lost: {why}"));
+        why = store_lost(&settings, &holder) => {
+            say(&settings, &format!("error: the store is lost: {why}"));
             EXIT_SURROUNDINGS
         }
     };
@@ -84,6 +84,14 @@ pub(crate) async fn serve(settings: &Settings, tell: Tell) -> Result<u8, Failure
     beside.close().await;
     holder.close().await;
     Ok(code)
+}
+
+/// Tells what becomes of the daemon itself. Whoever reads the log as JSON finds it there, and no line that is none.
+pub(crate) fn say(settings: &Settings, words: &str) {
+    match settings.log_format {
+        LogFormat::Json => tracing::warn!(target: "graylane::serve", "{words}"),
+        LogFormat::Compact | LogFormat::Pretty => crate::cli::note(words),
+    }
 }
 
 /// Where nobody without a token may come in over a wire that others can read.
@@ -108,25 +116,32 @@ fn may_listen(settings: &Settings) -> Result<(), Failure> {
 }
 
 /// Stops softly: nothing new starts, what runs may end by itself until the deadline; a second signal ends the patience.
-async fn drain(holder: &Holder, deadline: Duration, again: impl Future<Output = ()>) -> u8 {
+async fn drain(holder: &Holder, settings: &Settings, again: impl Future<Output = ()>) -> u8 {
+    let deadline = settings.drain;
     let active = holder.engine.unfinished();
     if !active.is_empty() {
-        note(&format!(
-            "stopping: nothing new starts; what runs has {} to come to an end ({} unfinished); a second signal ends at once",
-            show_duration(deadline),
-            active.len()
-        ));
+        say(
+            settings,
+            &format!(
+                "stopping: nothing new starts; what runs has {} to come to an end ({} unfinished); a second signal ends at once",
+                show_duration(deadline),
+                active.len()
+            ),
+        );
     }
     tokio::select! {
         () = holder.engine.drain() => {}
-        () = tokio::time::sleep(deadline) => note("the time is up: what still runs is cut off, and is resumed at the next start"),
-        () = again => note("ended at once: what still runs is resumed at the next start"),
+        () = tokio::time::sleep(deadline) => {
+            say(settings, "the time is up: what still runs is cut off, and is resumed at the next start");
+        }
+        () = again => say(settings, "ended at once: what still runs is resumed at the next start"),
     }
     0
 }
 
 /// Ends where there is no store any more; gives why. A disk that is full for a while is no loss.
-async fn store_lost(data: &Path, holder: &Holder) -> String {
+async fn store_lost(settings: &Settings, holder: &Holder) -> String {
+    let data = &settings.data;
     let gone = async {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -138,14 +153,12 @@ async fn store_lost(data: &Path, holder: &Holder) -> String {
     let broken = async {
         loop {
             let why = holder.engine.until_broken().await;
-            note(&format!(
-                "error: {why}; nothing new starts, and it is tried again for {}",
-                show_duration(MEND_WITHIN)
-            ));
+            let tried = show_duration(MEND_WITHIN);
+            say(settings, &format!("error: {why}; nothing new starts, and it is tried again for {tried}"));
             if tokio::time::timeout(MEND_WITHIN, holder.engine.until_mended()).await.is_err() {
                 return why.to_string();
             }
-            note("the store can be written again");
+            say(settings, "the store can be written again");
         }
     };
     tokio::select! {

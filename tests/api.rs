@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::Home;
 use crate::support::daemon::{Daemon, QUICK, WAITS, submission};
@@ -164,6 +164,63 @@ fn the_same_key_gives_the_same_run_after_a_kill_too() {
     let daemon = home.serve(&[]);
     assert_eq!(send(&daemon, &token, "k1", QUICK).json(), first);
     assert_eq!(daemon.get("/api/v1/runs", &token).json()["runs"].as_array().map(Vec::len), Some(3));
+}
+
+/// What doubles something where it is asked for twice: the same key gives the same run, whatever has become of things since.
+#[test]
+fn undo_retry_rerun_and_a_run_by_name_are_begun_once_under_their_key_after_a_kill_too() {
+    let home = Home::new();
+    home.write("workflows/quick.yaml", &QUICK.replace("name: release", "name: quick"));
+    let (mut daemon, token) = daemon(&home);
+    let file = |name: &str| fs::read_to_string(home.path(name)).expect("readable");
+    let lane = daemon.submit(&token, &file("workflows/mse-gray-workflow.yaml"));
+    daemon.until(&token, &lane, "succeeded");
+    // It fails at once: there is something to try again.
+    let failing = "name: release\ninputs: { tag: { type: string, default: Gray } }\ntasks:\n  down: { type: mse-gray-offline, with: { environment: production, tag: \"${{ inputs.tag }}\" } }\n";
+    let failed = daemon.submit(&token, failing);
+    daemon.until(&token, &failed, "failed");
+    let bearer = format!("Bearer {token}");
+    let send = |daemon: &Daemon, path: &str, key: &str, body: &Value| {
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+            ("idempotency-key", key),
+        ];
+        daemon.send("POST", path, &headers, body.to_string().as_bytes())
+    };
+    let follow_up = |run: &str| format!("/api/v1/runs/{run}/follow-up");
+    let by_name = "/api/v1/workflows/workflows/quick/runs".to_owned();
+    // `latest` is another run the second time, and what was taken back cannot be taken back again.
+    let wishes = [
+        ("rerun", follow_up("latest"), json!({ "how": "rerun" }), json!({ "how": "retry" })),
+        ("retry", follow_up(&failed), json!({ "how": "retry" }), json!({ "how": "retry", "from": "down" })),
+        ("undo", follow_up(&lane), json!({ "how": "undo" }), json!({ "how": "undo", "force": true })),
+        ("named", by_name, json!({}), json!({ "only": ["ask"] })),
+    ];
+    let begun: Vec<Value> = wishes
+        .iter()
+        .map(|(key, path, body, other)| {
+            let reply = send(&daemon, path, key, body);
+            assert_eq!(reply.status, 200, "{key}: {reply:?}");
+            assert_eq!(send(&daemon, path, key, body).json(), reply.json(), "{key}");
+            assert_eq!(send(&daemon, path, key, other).code(), "key-taken", "{key}");
+            reply.json()
+        })
+        .collect();
+    let undo = begun[2]["id"].as_str().expect("an id").to_owned();
+    daemon.until(&token, &undo, "succeeded");
+    let again = json!({ "how": "undo" });
+    // The control: without the key it is refused, or another run.
+    assert_eq!(daemon.post(&follow_up(&lane), &token, &again).code(), "refused");
+    daemon.signal("KILL");
+    daemon.ended();
+    fs::remove_file(home.path("workflows/quick.yaml")).expect("removed");
+    let daemon = home.serve(&[]);
+    for ((key, path, body, other), before) in wishes.iter().zip(&begun) {
+        assert_eq!(send(&daemon, path, key, body).json(), *before, "{key}");
+        assert_eq!(send(&daemon, path, key, other).code(), "key-taken", "{key}");
+    }
+    assert_eq!(daemon.get("/api/v1/runs", &token).json()["runs"].as_array().map(Vec::len), Some(6));
 }
 
 /// Reads events until one holds this text; gives all of them, as (id, name, data).

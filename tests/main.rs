@@ -4,6 +4,8 @@
 
 mod api;
 mod audit;
+mod baselines;
+mod busy;
 mod checks;
 mod cluster;
 mod commands;
@@ -16,6 +18,7 @@ mod history;
 mod lanes;
 mod leak;
 mod matrix;
+mod ownership;
 mod refused;
 mod render;
 mod retention;
@@ -25,6 +28,7 @@ mod schedules;
 mod serve;
 mod status;
 mod story;
+mod streams;
 mod support;
 mod tidy;
 mod workflows;

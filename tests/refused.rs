@@ -1,5 +1,5 @@
 //! Refusals of a gray deploy, a row each: the sentence that a user sees, and that nothing was written before it. A control shows that the same
-//! plan without the mistake is made.
+//! plan without the mistake is made. The sentences are the same on the rehearsal and on a real API server.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::WallClock;
 use graylane_engine::id::{Attempt, RunId};
@@ -20,6 +21,10 @@ use graylane_tasks::mse_gray_deploy::MseGrayDeploy;
 use graylane_tasks::secret::DigestKey;
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::{Value, json};
+
+use crate::support::agent::test_run;
+use crate::support::stage::{CONFIG_MAPS, DEPLOYMENTS, INGRESSES, SECRETS, SERVICES, real, resource};
+use crate::support::{client, say};
 
 const NAMESPACE: &str = "n";
 
@@ -52,24 +57,34 @@ impl SecretSource for Nobody {
     }
 }
 
-/// An environment with the example's services, on a cluster of its own.
+/// An environment with the example's services, on a cluster of its own, or in a namespace of its own on a real one.
 struct Scene {
     folder: tempfile::TempDir,
-    cluster: Cluster,
+    on: On,
+    namespace: String,
+}
+
+enum On {
+    Rehearsal(Cluster),
+    Real(Client),
 }
 
 impl Scene {
     /// The baseline is on the cluster as `written` has it; then the manifests are changed.
     async fn new(kind: &str, class: &str) -> Scene {
-        let folder = tempfile::tempdir().expect("a folder");
         let cluster =
             Cluster::start(Options { delays: Delays::none(), ..Options::default() }).expect("started");
-        let scene = Scene { folder, cluster };
+        Scene::on(On::Rehearsal(cluster), NAMESPACE.into(), kind, class).await
+    }
+
+    async fn on(on: On, namespace: String, kind: &str, class: &str) -> Scene {
+        let scene = Scene { folder: tempfile::tempdir().expect("a folder"), on, namespace };
+        let namespace = &scene.namespace;
         for folder in ["environments", "services"] {
             fs::create_dir(scene.path(folder)).expect("made");
         }
         let environment = format!(
-            "name: e\ncluster: rehearsal\nnamespace: {NAMESPACE}\ngateway: {{ kind: {kind}, address: \"http://127.0.0.1:1\" }}\nmse: {{ enabled: true }}\nservices: ../services\nservice_options: {{ nacos: {{ gray: false }} }}\nallow: {{ workflows: [w] }}\n"
+            "name: e\ncluster: rehearsal\nnamespace: {namespace}\ngateway: {{ kind: {kind}, address: \"http://127.0.0.1:1\" }}\nmse: {{ enabled: true }}\nservices: ../services\nservice_options: {{ nacos: {{ gray: false }} }}\nallow: {{ workflows: [w] }}\n"
         );
         fs::write(scene.path("environments/e.yaml"), environment).expect("written");
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/services");
@@ -79,10 +94,58 @@ impl Scene {
             let text = text.replace("ingressClassName: mse", &format!("ingressClassName: {class}"));
             fs::write(scene.path("services").join(file), text).expect("written");
         }
-        let namespaces: kube::Api<Namespace> = kube::Api::all(scene.cluster.client());
-        let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } })).expect("valid");
+        let namespaces: kube::Api<Namespace> = kube::Api::all(scene.client());
+        let namespace = serde_json::from_value(json!({ "metadata": { "name": namespace } })).expect("valid");
         namespaces.create(&kube::api::PostParams::default(), &namespace).await.expect("created");
         scene
+    }
+
+    fn client(&self) -> Client {
+        match &self.on {
+            On::Rehearsal(cluster) => cluster.client(),
+            On::Real(client) => client.clone(),
+        }
+    }
+
+    /// The cluster in this process, with what a client cannot ask.
+    fn rehearsal(&self) -> &Cluster {
+        match &self.on {
+            On::Rehearsal(cluster) => cluster,
+            On::Real(_) => panic!("a real API server keeps no list of requests"),
+        }
+    }
+
+    /// What was written since the baseline was put there: by the API server's list of requests, or by whose fields objects have.
+    async fn wrote(&self) -> Vec<String> {
+        let client = match &self.on {
+            On::Rehearsal(cluster) => {
+                return cluster.requests().iter().map(|request| format!("{request:?}")).collect();
+            }
+            On::Real(client) => client,
+        };
+        let mut found = Vec::new();
+        for kind in [DEPLOYMENTS, SERVICES, INGRESSES, CONFIG_MAPS, SECRETS] {
+            let api: kube::Api<kube::api::DynamicObject> =
+                kube::Api::namespaced_with(client.clone(), &self.namespace, &resource(kind));
+            for object in api.list(&kube::api::ListParams::default()).await.expect("listed") {
+                let managers = object.metadata.managed_fields.unwrap_or_default();
+                if managers.iter().any(|entry| entry.manager.as_deref() == Some("graylane")) {
+                    found.push(format!("{} {}", kind.1, object.metadata.name.unwrap_or_default()));
+                }
+            }
+        }
+        found
+    }
+
+    async fn over(&self) {
+        match &self.on {
+            On::Rehearsal(cluster) => cluster.shutdown().await,
+            On::Real(client) => {
+                let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
+                let params = kube::api::DeleteParams::background();
+                namespaces.delete(&self.namespace, &params).await.expect("deleted");
+            }
+        }
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -101,7 +164,7 @@ impl Scene {
     async fn furnish(&self) {
         for service in ["nacos", "spring-a", "spring-b", "spring-c"] {
             let file = self.path(&format!("services/{service}.yaml"));
-            create_all(&self.cluster.client(), NAMESPACE, &file).await.expect("created");
+            create_all(&self.client(), &self.namespace, &file).await.expect("created");
         }
     }
 
@@ -109,7 +172,7 @@ impl Scene {
         let text: Vec<String> = objects.iter().map(yaml).collect();
         let file = self.path("more.yaml");
         fs::write(&file, text.join("---\n")).expect("written");
-        create_all(&self.cluster.client(), NAMESPACE, &file).await.expect("created");
+        create_all(&self.client(), &self.namespace, &file).await.expect("created");
     }
 
     async fn plan(&self, spec: &Value) -> Result<Plan, TaskError> {
@@ -138,7 +201,7 @@ impl Scene {
             reporter: Arc::new(Nobody),
             secrets: Arc::new(Nobody),
         };
-        let clusters = Clusters::new(There(self.cluster.client()));
+        let clusters = Clusters::new(There(self.client()));
         MseGrayDeploy::new(clusters, key).plan(&cx).await
     }
 }
@@ -263,30 +326,46 @@ fn rows() -> Vec<Row> {
     ]
 }
 
+async fn refuse(row: &Row, scene: Scene) {
+    (row.manifests)(&scene);
+    scene.furnish().await;
+    scene.put(&(row.live)()).await;
+    (row.later)(&scene);
+    if let On::Rehearsal(cluster) = &scene.on {
+        cluster.clear_requests();
+    }
+    let mut spec = spec();
+    (row.spec)(&mut spec);
+    let error = scene.plan(&spec).await.err().unwrap_or_else(|| panic!("{}: not refused", row.what));
+    let plain = |text: &str| text.replace(&scene.namespace, NAMESPACE);
+    assert_eq!(plain(&error.message), row.refused, "{}", row.what);
+    if !row.hint.is_empty() {
+        assert_eq!(error.hint.as_deref().map(plain).as_deref(), Some(row.hint), "{}", row.what);
+    }
+    let wrote = scene.wrote().await;
+    assert_eq!(wrote, Vec::<String>::new(), "{}: the API server was asked to change something", row.what);
+    scene.over().await;
+}
+
 #[tokio::test]
 async fn every_refusal_comes_before_the_first_write_and_says_what_to_do() {
-    for row in rows() {
-        let scene = Scene::new(row.kind.0, row.kind.1).await;
-        (row.manifests)(&scene);
-        scene.furnish().await;
-        scene.put(&(row.live)()).await;
-        (row.later)(&scene);
-        scene.cluster.clear_requests();
-        let mut spec = spec();
-        (row.spec)(&mut spec);
-        let error = scene.plan(&spec).await.err().unwrap_or_else(|| panic!("{}: not refused", row.what));
-        assert_eq!(error.message, row.refused, "{}", row.what);
-        if !row.hint.is_empty() {
-            assert_eq!(error.hint.as_deref(), Some(row.hint), "{}", row.what);
-        }
-        assert_eq!(
-            scene.cluster.requests(),
-            [],
-            "{}: the API server was asked to change something",
-            row.what
-        );
-        scene.cluster.shutdown().await;
+    let rows = rows();
+    for row in &rows {
+        refuse(row, Scene::new(row.kind.0, row.kind.1).await).await;
     }
+    let Some(kubeconfig) = real() else {
+        say(&format!("refusals: {} on the rehearsal, 0 on a real API server (skipped)", rows.len()));
+        return;
+    };
+    let client = &client(&kubeconfig).await;
+    futures::stream::iter(rows.iter().enumerate())
+        .for_each_concurrent(4, |(number, row)| async move {
+            let namespace = format!("refused-{}-{number}", test_run());
+            let scene = Scene::on(On::Real(client.clone()), namespace, row.kind.0, row.kind.1).await;
+            refuse(row, scene).await;
+        })
+        .await;
+    say(&format!("refusals: {0} on the rehearsal, {0} on a real API server, differences 0", rows.len()));
 }
 
 /// The control: the same plans without a mistake are made, and ask for nothing but dry runs.
@@ -298,13 +377,13 @@ async fn without_a_mistake_a_plan_is_made_by_reading_only() {
     {
         let scene = Scene::new(kind, class).await;
         scene.furnish().await;
-        scene.cluster.clear_requests();
+        scene.rehearsal().clear_requests();
         let mut spec = spec();
         change(&mut spec);
         let plan = scene.plan(&spec).await.unwrap_or_else(|error| panic!("{kind}: {error:?}"));
         assert_eq!(plan.changes.len(), 5, "{kind}");
-        assert!(scene.cluster.requests().iter().all(|request| request.dry_run), "{kind}");
-        scene.cluster.shutdown().await;
+        assert!(scene.rehearsal().requests().iter().all(|request| request.dry_run), "{kind}");
+        scene.rehearsal().shutdown().await;
     }
 }
 
@@ -325,10 +404,10 @@ async fn a_large_lane_is_planned_without_a_call_per_object() {
             }
             let file = scene.path(&format!("services/{name}.yaml"));
             fs::write(&file, text).expect("written");
-            create_all(&scene.cluster.client(), NAMESPACE, &file).await.expect("created");
+            create_all(&scene.client(), NAMESPACE, &file).await.expect("created");
             images.insert(name, "i:2".into());
         }
-        scene.cluster.clear_requests();
+        scene.rehearsal().clear_requests();
         let spec = json!({ "environment": "e", "tag": "gray", "images": images });
         let plan = scene.plan(&spec).await.expect("planned");
         assert_eq!(plan.changes.len(), count * 10);
@@ -337,10 +416,10 @@ async fn a_large_lane_is_planned_without_a_call_per_object() {
             count * 10
         );
         assert!(plan.warnings.contains(&told), "{:?}", plan.warnings);
-        let tries = scene.cluster.requests().len();
+        let tries = scene.rehearsal().requests().len();
         assert_eq!(tries, count, "one dry run a service");
-        asked.push(scene.cluster.counted() - tries as u64);
-        scene.cluster.shutdown().await;
+        asked.push(scene.rehearsal().counted() - tries as u64);
+        scene.rehearsal().shutdown().await;
     }
     assert_eq!(asked[0], asked[1], "reads do not grow with the lane");
     assert!(asked[0] < 40, "{asked:?}");

@@ -3,11 +3,16 @@
 //! A row is a change of one service's manifest, and the words that the failed run says. The judging itself has a table of
 //! its own beside the code; here the signals come from controllers and (simulated) nodes.
 
-use std::path::{Path, PathBuf};
+use std::fmt::Write as _;
+use std::path::Path;
 
-use kube::api::{Api, DeleteParams, PostParams};
+use graylane_engine::clock::{Clock as _, Timestamp, WallClock};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
+use crate::support::agent::test_run;
+use crate::support::stage::{make_namespace, real};
 use crate::support::{Home, client, say, until};
 
 const WORKFLOW: &str = r#"name: lane
@@ -149,10 +154,81 @@ async fn every_signal_of_a_rollout_is_told_on_the_rehearsal_and_on_a_real_api_se
     let rehearsal = stage.rehearsal("fast");
     until("the rehearsal has written its kubeconfig", || rehearsal.kubeconfig.exists());
     let rehearsed = tell(&rehearsal.kubeconfig, "rollouts", false).await;
-    let Some(kubeconfig) = std::env::var_os("GRAYLANE_TEST_KUBECONFIG").map(PathBuf::from) else {
+    let Some(kubeconfig) = real() else {
         say(&format!("rollout signals: {rehearsed} on the rehearsal, 0 on a real API server (skipped)"));
         return;
     };
-    let real = tell(&kubeconfig, &format!("rollouts-{}", std::process::id()), true).await;
+    let real = tell(&kubeconfig, &format!("rollouts-{}", test_run()), true).await;
     say(&format!("rollout signals: {rehearsed} on the rehearsal, {real} on a real API server"));
+}
+
+/// From the moment in which a pod's status says that it cannot start, to the end of the task on disk: milliseconds. The test
+/// says the status itself, as a node would, in the place of the node's.
+async fn reaction(kubeconfig: &Path, namespace: &str) -> u128 {
+    let kube = client(kubeconfig).await;
+    make_namespace(&kube, namespace).await;
+    let home = home(kubeconfig, namespace);
+    let file = home.path("config/services/spring-b.yaml");
+    graylane_tasks::cluster::create_all(&kube, namespace, &file).await.expect("created");
+    home.edit("workflows/lane.yaml", "timeout: 6s", "timeout: 1m");
+    let mut child = home
+        .command(&["run", "workflows/lane.yaml", "-i", "image=spring-cloud-b:neverready"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("started");
+    let pods: Api<Pod> = Api::namespaced(kube, namespace);
+    let gray = ListParams::default().labels("zadigx-release-type=mse-gray");
+    let mut found = None;
+    for _ in 0..400 {
+        let all = pods.list(&gray).await.expect("listed");
+        let runs =
+            |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+        found = all.items.into_iter().find(runs).and_then(|pod| pod.metadata.name);
+        if found.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let pod = found.expect("a gray pod runs");
+    // The watch has told what the node said last.
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    let status = json!({ "status": { "containerStatuses": [{ "name": "spring-cloud-b", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "waiting": { "reason": "InvalidImageName", "message": "couldn't parse image name" }, "running": null } }] } });
+    let clock = WallClock::default();
+    pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(status)).await.expect("patched");
+    let changed = clock.now();
+    until("the run has ended", || child.try_wait().expect("asked").is_some());
+    let shown = home.graylane(&["runs", "show", "latest", "-o", "json"]).expect(0).json();
+    assert!(shown.to_string().contains("InvalidImageName"), "{shown}");
+    let ended = shown["tasks"][0]["ended_at"].as_str().expect("ended");
+    let ended: Timestamp = ended.parse().expect("a time");
+    ended.since(changed).as_millis()
+}
+
+/// A figure, not a limit: machines differ. `GRAYLANE_REACTION_REPORT` names the report that `cargo xtask long` keeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reaction_to_a_status_change_is_measured() {
+    let rounds = if std::env::var_os("GRAYLANE_REACTION_REPORT").is_some() { 9 } else { 1 };
+    let stage = Home::new();
+    let rehearsal = stage.rehearsal("fast");
+    let mut clusters = vec![("the rehearsal", rehearsal.kubeconfig.clone())];
+    clusters.extend(real().map(|kubeconfig| ("a real API server", kubeconfig)));
+    let mut lines = String::new();
+    for (cluster, kubeconfig) in clusters {
+        let mut times = Vec::new();
+        for round in 0..rounds {
+            times.push(reaction(&kubeconfig, &format!("reaction-{}-{round}", test_run())).await);
+        }
+        times.sort_unstable();
+        let (middle, longest) = (times[times.len() / 2], times[times.len() - 1]);
+        say(&format!(
+            "reaction to a pod's status on {cluster}: {middle} ms, the longest of {rounds}: {longest} ms"
+        ));
+        writeln!(lines, "| {cluster} | {rounds} | {middle} ms | {longest} ms |").expect("written");
+    }
+    let Some(report) = std::env::var_os("GRAYLANE_REACTION_REPORT") else { return };
+    let text = format!(
+        "# Reaction to a pod's status\n\nWritten by `cargo xtask long`: from a status that says that a pod cannot start to the failed task on disk, with the last\nlines of the log and the events read in between. The goal is 100 ms, by watch.\n\n| cluster | rounds | middle | longest |\n|---|---|---|---|\n{lines}"
+    );
+    std::fs::write(report, text).expect("written");
 }

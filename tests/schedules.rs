@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use graylane_engine::clock::Timestamp;
+use graylane_engine::clock::{Clock as _, Timestamp, WallClock};
 use graylane_engine::id::{Digest, RunId, Seq};
 use graylane_engine::journal::{DiskJournal, Journal as _, Row, Together};
 use graylane_engine::run::{Event, Record, Slot, Trigger};
 use graylane_engine::schedule::{ScheduleKey, TZDATA};
 
-use crate::support::Home;
+use serde_json::Value;
+
+use crate::support::daemon::Daemon;
+use crate::support::{Home, until};
 
 #[test]
 fn next_shows_local_time_and_utc_and_marks_changes_of_the_clock() {
@@ -125,9 +128,114 @@ async fn list_and_history_tell_how_schedules_stand() {
     assert_eq!(lines[0]["outcome"], "fired");
     assert_eq!(lines[0]["run"], run.to_string());
     assert_eq!((&lines[1]["outcome"], &lines[1]["count"]), (&"skipped(overlap)".into(), &3.into()));
+    assert_eq!(lines[1]["from"], "2026-05-10T09:00:00.000Z", "moments are RFC 3339, as everywhere");
     let skipped = home.graylane(&["schedule", "history", "--outcome", "skipped"]).expect(0).stdout;
     assert!(skipped.contains("(3)") && !skipped.contains(&run.to_string()), "{skipped}");
     let other = home.graylane(&["-o", "json", "schedule", "history", "hotfix"]).expect(0).json();
     assert_eq!(other, serde_json::json!([]));
     home.graylane(&["store", "check"]).expect(0);
+}
+
+const MINUTE: u64 = 60_000;
+
+/// A workflow that is due each minute and touches no cluster.
+fn minutely(name: &str, more: &str) -> String {
+    format!(
+        "name: {name}\ntriggers:\n  - {{ name: minutely, cron: \"* * * * *\"{more} }}\ntasks:\n  ask: {{ type: approval, when: \"${{{{ false }}}}\" }}\n"
+    )
+}
+
+/// What became of a slot of a workflow, as the daemon tells it.
+fn became(daemon: &Daemon, token: &str, workflow: &str, slot: Timestamp) -> Option<Value> {
+    let lines = daemon.get(&format!("/api/v1/slots?schedule={workflow}"), token).json();
+    lines.as_array().expect("a list").iter().find(|line| line["from"] == slot.to_string()).cloned()
+}
+
+/// One minute of the real clock: a daemon that is there when it begins, and one that was killed before and comes back after.
+#[test]
+fn a_slot_fires_through_the_daemon_and_one_that_passed_while_it_was_dead_is_decided_at_its_start() {
+    let clock = WallClock::default();
+    let now = || clock.now().millis();
+    let (alive, dead) = (Home::new(), Home::new());
+    alive.write("workflows/tick.yaml", &minutely("tick", ""));
+    dead.write("workflows/late.yaml", &minutely("late", ", start_deadline: 1s, missed: latest"));
+    dead.write("workflows/left.yaml", &minutely("left", ", start_deadline: 1s"));
+    let (token, other) = (alive.token("boss", "admin", &[]), dead.token("boss", "admin", &[]));
+    // Enough of the minute must be left for two daemons to start.
+    until("a minute is young", || now() % MINUTE < 20_000);
+    let slot = Timestamp::from_millis(now() / MINUTE * MINUTE + MINUTE);
+    let (live, mut killed) = (alive.serve(&[]), dead.serve(&[]));
+    for (daemon, token, count) in [(&live, &token, 1), (&killed, &other, 2)] {
+        until("schedules are known", || {
+            daemon.get("/api/v1/schedules", token).json().as_array().map(Vec::len) == Some(count)
+        });
+    }
+    killed.signal("KILL");
+    killed.ended();
+    assert!(clock.now() < slot, "it was killed before the slot");
+
+    let mut fired = None;
+    until("the slot has fired", || {
+        fired = became(&live, &token, "tick", slot);
+        fired.is_some()
+    });
+    let fired = fired.expect("fired");
+    assert_eq!((&fired["outcome"], &fired["schedule"]), (&"fired".into(), &"workflows/tick/minutely".into()));
+    let run = fired["run"].as_str().expect("a run").to_owned();
+    live.until(&token, &run, "succeeded");
+    let shown = live.get(&format!("/api/v1/runs/{run}"), &token).json();
+    assert_eq!((&shown["trigger"], &shown["actor"]), (&"schedule".into(), &"graylane".into()), "{shown}");
+    let text = alive.graylane(&["runs", "show", &run]).expect(0).stdout;
+    assert!(text.contains(&slot.to_string()), "its slot is told as a moment: {text}");
+    let metrics = live.get("/metrics", &token).body;
+    for line in [
+        "graylane_slots_total{outcome=\"fired\"} 1\n",
+        "graylane_schedules 1\n",
+        "graylane_oldest_undecided_slot_seconds 0\n",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+
+    // Nobody has decided the slots of the dead one; who looks is told, and what to do.
+    until("its deadline is over", || now() > slot.millis() + 1_500);
+    let status = dead.graylane(&["status", "-o", "json"]).expect(0).json();
+    let undecided = &status["schedules"]["undecided"];
+    assert_eq!(
+        (&undecided["slot"], &undecided["command"]),
+        (&slot.to_string().into(), &"graylane serve".into())
+    );
+    let text = dead.graylane(&["status"]).expect(0).stdout;
+    assert!(text.contains("the oldest undecided slot") && text.contains("    graylane serve"), "{text}");
+    let mut killed = dead.serve(&[]);
+    for round in 0..2 {
+        for (workflow, outcome) in [("late", "caught_up"), ("left", "skipped(missed)")] {
+            until("the slot is decided", || {
+                let outcome = became(&killed, &other, workflow, slot).map(|line| line["outcome"].clone());
+                outcome.is_some_and(|outcome| outcome != "pending" && outcome != "queued")
+            });
+            let line = became(&killed, &other, workflow, slot).expect("decided");
+            assert_eq!(line["outcome"], outcome, "{workflow}, round {round}: {line}");
+            assert_eq!(line["run"].is_string(), workflow == "late", "{line}");
+        }
+        if round == 0 {
+            // A second death changes nothing of what was decided.
+            killed.signal("KILL");
+            killed.ended();
+            killed = dead.serve(&[]);
+        }
+    }
+    let runs = killed.get("/api/v1/runs?trigger=catchup", &other).json();
+    let of = |nominal: &str| {
+        runs["runs"]
+            .as_array()
+            .expect("runs")
+            .iter()
+            .filter(|run| run["unique"].to_string().contains(nominal))
+            .count()
+    };
+    assert_eq!(of(&format!("@{}", slot.millis() / 1_000)), 1, "one run, however often it came back: {runs}");
+    let history = dead.graylane(&["schedule", "history", "workflows/late/minutely"]).expect(0).stdout;
+    assert!(history.contains("caught_up"), "{history}");
+    let left = dead.graylane(&["schedule", "history", "left", "--outcome", "missed"]).expect(0).stdout;
+    assert!(left.contains("skipped(missed)"), "{left}");
 }

@@ -1,10 +1,13 @@
 //! The daemon as a team leaves it running: started, stopped, killed, and started wrongly.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::daemon::QUICK;
+use serde_json::Value;
+
+use crate::support::daemon::{QUICK, WAITS};
 use crate::support::{Home, until};
 
 #[test]
@@ -337,4 +340,146 @@ fn on_a_full_disk_nothing_new_begins_and_with_room_the_daemon_goes_on_by_itself(
     }
     let verified = home.graylane(&["audit", "verify"]).expect(0);
     assert!(!verified.stdout.contains("changed:"), "{verified:?}");
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_what_it_does_that_it_lives_and_that_it_ends() {
+    let home = Home::new();
+    let token = home.token("boss", "admin", &[]);
+    let socket = UnixDatagram::bind(home.path("notify")).expect("bound");
+    socket.set_read_timeout(Some(crate::support::PATIENCE)).expect("set");
+    let mut daemon = home.serve_with(&[], |command| {
+        command.env("NOTIFY_SOCKET", home.path("notify")).env("WATCHDOG_USEC", "400000");
+    });
+    let heard = || {
+        let mut bytes = [0; 1024];
+        let length = socket.recv(&mut bytes).expect("told in time");
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let until = |words: &str| {
+        let mut all = Vec::new();
+        while all.last().is_none_or(|last: &String| !last.contains(words)) {
+            all.push(heard());
+        }
+        all
+    };
+    let first: Vec<String> = until("READY=1");
+    // A sign of life may come before; nothing else does.
+    assert!(
+        first.iter().all(|told| told.starts_with("READY=1\nSTATUS=") || told == "WATCHDOG=1"),
+        "{first:?}"
+    );
+    let run = daemon.submit(&token, WAITS);
+    daemon.until(&token, &run, "waiting");
+    until("1 runs unfinished, 1 wait for people");
+    until("WATCHDOG=1");
+    until("WATCHDOG=1");
+    daemon.signal("TERM");
+    let last = until("STOPPING=1");
+    assert!(last.last().is_some_and(|told| told.contains("EXTEND_TIMEOUT_USEC=30000000")), "{last:?}");
+    assert_eq!(daemon.ended().0, 0);
+}
+
+#[test]
+fn every_line_of_a_json_log_is_an_object_and_says_which_run_task_and_attempt_is_meant() {
+    let home = Home::new();
+    let token = home.token("boss", "admin", &[]);
+    let mut daemon = home.serve_with(&["--drain", "10ms"], |command| {
+        command
+            .env("GRAYLANE_LOG_FORMAT", "json")
+            .env("GRAYLANE_LOG", "warn,graylane=info,graylane::run=debug");
+    });
+    let failing = "name: release\ninputs: { tag: { type: string, default: Gray } }\ntasks:\n  down: { type: mse-gray-offline, with: { environment: production, tag: \"${{ inputs.tag }}\" } }\n";
+    let [good, bad, waits] = [QUICK, failing, WAITS].map(|workflow| daemon.submit(&token, workflow));
+    daemon.until(&token, &good, "succeeded");
+    daemon.until(&token, &bad, "failed");
+    daemon.until(&token, &waits, "waiting");
+    assert_eq!(
+        daemon.post(&format!("/api/v1/runs/{waits}/cancel"), &token, &serde_json::json!({})).status,
+        200
+    );
+    daemon.until(&token, &waits, "cancelled");
+    let run = daemon.submit(&token, WAITS);
+    daemon.until(&token, &run, "waiting");
+    daemon.signal("TERM");
+    let (code, log) = daemon.ended();
+    assert_eq!(code, 0, "{log}");
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert!(lines.iter().all(|line| line["timestamp"].is_string() && line["level"].is_string()), "{log}");
+    // How a run ends is said once, and always in the same words.
+    for (run, words, level) in
+        [(&good, "run succeeded", "INFO"), (&bad, "run failed", "ERROR"), (&waits, "run cancelled", "WARN")]
+    {
+        let ends: Vec<&Value> = lines
+            .iter()
+            .filter(|line| line["target"] == "graylane::run" && line["fields"]["run"] == run.as_str())
+            .collect();
+        assert_eq!(ends.len(), 1, "{run}: {log}");
+        assert_eq!((&ends[0]["fields"]["message"], &ends[0]["level"]), (&words.into(), &level.into()));
+        assert_eq!(ends[0]["fields"]["workflow"], "release");
+    }
+    assert!(
+        lines.iter().any(|line| line["fields"]["message"]
+            .as_str()
+            .is_some_and(|words| words.starts_with("stopping: "))),
+        "{log}"
+    );
+    // What is said within an attempt says of which run, task and attempt it is.
+    let within = lines.iter().find(|line| {
+        line["fields"]["message"] == "an attempt begins" && line["spans"][0]["run"] == bad.as_str()
+    });
+    let spans = &within.unwrap_or_else(|| panic!("{log}"))["spans"];
+    let names: Vec<&Value> = spans.as_array().expect("spans").iter().map(|span| &span["name"]).collect();
+    assert_eq!(names, ["run", "task", "attempt"], "{spans}");
+    assert_eq!(
+        (&spans[0]["workflow"], &spans[1]["task"], &spans[1]["type"], &spans[2]["attempt"]),
+        (&"release".into(), &"down".into(), &"mse-gray-offline".into(), &"1".into())
+    );
+}
+
+#[test]
+fn metrics_tell_of_the_store_the_lanes_and_the_runs() {
+    let home = Home::new();
+    let token = home.token("boss", "admin", &[]);
+    let elsewhere = Home::new();
+    let cluster = elsewhere.rehearsal("fast");
+    let at = format!("cluster: {{ kubeconfig: {:?} }}", cluster.kubeconfig.display().to_string());
+    home.edit("config/environments/production.yaml", "cluster: rehearsal", &at);
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "--only", "deploy"]).expect(0);
+    // The first measurement begins with the daemon.
+    let daemon = home.serve(&[]);
+    let waits = daemon.submit(&token, WAITS);
+    daemon.until(&token, &waits, "waiting");
+    let number = |series: &str| -> Option<f64> {
+        let metrics = daemon.get("/metrics", &token).body;
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned));
+        line.and_then(|value| value.parse().ok())
+    };
+    for part in ["store", "objects"] {
+        let series = format!("graylane_disk_bytes{{part=\"{part}\"}}");
+        until("the disk was measured", || number(&series).is_some_and(|bytes| bytes > 0.0));
+    }
+    until("the lanes were counted", || number("graylane_lanes{environment=\"production\"}") == Some(1.0));
+    for (series, expected) in [
+        ("graylane_runs{state=\"waiting\"}", 1.0),
+        ("graylane_store_runs{kept=\"unfinished\"}", 1.0),
+        ("graylane_store_runs{kept=\"unsealed\"}", 1.0),
+        ("graylane_journal_broken", 0.0),
+        ("graylane_journal_append_failures_total", 0.0),
+        ("graylane_schedules", 0.0),
+        ("graylane_slots_total{outcome=\"fired\"}", 0.0),
+    ] {
+        assert_eq!(number(series), Some(expected), "{series}");
+    }
+    for series in [
+        "graylane_journal_append_seconds_count",
+        "graylane_api_request_seconds_count{route=\"/api/v1/runs\",method=\"POST\",status=\"200\"}",
+        "graylane_oldest_run_seconds{state=\"waiting\"}",
+    ] {
+        assert!(number(series).is_some_and(|value| value > 0.0), "{series}");
+    }
 }

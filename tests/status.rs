@@ -93,3 +93,66 @@ fn failures_and_clusters_that_do_not_answer_are_lines() {
     std::fs::write(home.path("data/format"), "9\n").expect("written");
     ran(&mut home.command(&["status"])).expect(3);
 }
+
+#[test]
+fn a_lane_whose_time_is_nearly_up_is_named_with_the_command_that_lets_it_live() {
+    let home = Home::new();
+    let _cluster = home.rehearsal("fast");
+    let file = "config/environments/production.yaml";
+    home.edit(file, "services: ../services\n", "services: ../services\nttl: 8h\n");
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml"]).expect(0);
+    let status = || home.graylane(&["status", "-o", "json"]).expect(0).json();
+    let lanes = status()["lanes"][0].clone();
+    assert_eq!((&lanes["lanes"][0]["tag"], &lanes["expiring"]), (&"gray".into(), &Value::Null), "{lanes}");
+    home.graylane(&["lanes", "renew", "gray", "--environment", "production", "--for", "90m"]).expect(0);
+    let soon = status()["lanes"][0]["expiring"][0].clone();
+    assert_eq!((&soon["tag"], &soon["expired"]), (&"gray".into(), &false.into()), "{soon}");
+    let command = soon["command"].as_str().expect("a command");
+    let text = home.graylane(&["status"]).expect(0).stdout;
+    assert!(text.contains("gray expires soon, at 20") && text.contains(command), "{text}");
+    // It is over before anybody looks.
+    home.graylane(&["lanes", "renew", "gray", "--environment", "production", "--for", "1ms"]).expect(0);
+    assert_eq!(status()["lanes"][0]["expiring"][0]["expired"], true);
+    let text = home.graylane(&["status"]).expect(0).stdout;
+    assert!(text.contains("gray has expired: its time was up at 20"), "{text}");
+    // The command as it was named.
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    home.graylane(&words).expect(0);
+    assert_eq!(status()["lanes"][0]["expiring"], Value::Null);
+}
+
+/// Whoever looks at a run that is not over is told what it waits for, and what can be done.
+#[test]
+fn every_view_of_an_unfinished_run_ends_with_what_it_waits_for_and_what_can_be_done() {
+    let home = quick();
+    home.edit(
+        "workflows/quick.yaml",
+        "    type: mse-gray-offline\n",
+        "    type: mse-gray-offline\n    on_failure: hold\n",
+    );
+    // Where nobody is at the terminal, following ends as it waits.
+    let ran = home.graylane(&["run", "workflows/quick.yaml"]).expect(4);
+    let status = home.graylane(&["status", "-o", "json"]).expect(4).json();
+    let run = status["unfinished"][0]["run"]["id"].as_str().expect("an id").to_owned();
+    let answers = ["retry", "skip", "fail", "undo"].map(|answer| format!("graylane answer {run} {answer}"));
+    let views = [
+        ("run", format!("{}{}", ran.stdout, ran.stderr)),
+        ("status", home.graylane(&["status"]).expect(4).stdout),
+        ("show", home.graylane(&["runs", "show", &run]).expect(0).stdout),
+        ("json", home.graylane(&["runs", "show", &run, "-o", "json"]).expect(0).stdout),
+        ("list", {
+            let list = home.graylane(&["runs", "list"]).expect(0);
+            format!("{}{}", list.stdout, list.stderr)
+        }),
+    ];
+    for (view, text) in &views[..4] {
+        for answer in &answers {
+            assert!(text.contains(answer.as_str()), "{view}: {text}");
+        }
+        assert!(text.contains("is held until"), "{view}: {text}");
+    }
+    assert!(views[4].1.contains("graylane status"), "{}", views[4].1);
+    home.graylane(&["answer", &run, "fail"]).expect(0);
+    let list = home.graylane(&["runs", "list"]).expect(0);
+    assert!(!list.stderr.contains("graylane status"), "{list:?}");
+}

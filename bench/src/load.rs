@@ -285,7 +285,7 @@ async fn watch(mut events: Events, before: u64) -> Result<Watched, String> {
             return Err(format!("a stream told entry {id} after {}", watched.last));
         }
         watched.last = id;
-        let at: Timestamp = sent.text("at")?.parse().map_err(|error: String| error)?;
+        let at: Timestamp = sent.text("at")?.parse()?;
         watched.times.push(clock.now().since(at));
         if sent.text("event")? == LAST {
             return Ok(watched);

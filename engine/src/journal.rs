@@ -120,6 +120,11 @@ pub trait Journal: Send + Sync + 'static {
     /// All deeds, in order, each with its hash over those before it.
     fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, Error>;
 
+    /// One deed; `None` where there are not so many.
+    fn deed(&self, seq: Seq) -> Result<Option<DeedRecord>, Error> {
+        Ok(self.deeds()?.into_iter().map(|(deed, _)| deed).find(|deed| deed.seq == seq))
+    }
+
     /// The rows whose names begin so, in the order of their names.
     fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)>;
 
@@ -133,6 +138,12 @@ pub trait Journal: Send + Sync + 'static {
     /// The records of a run, in order; none for a run that is not known.
     fn read(&self, run: RunId) -> Result<Vec<Record>, Error> {
         Ok(self.read_chained(run)?.into_iter().map(|(record, _)| record).collect())
+    }
+
+    /// A page of the records of a run: at most so many after this one, in order.
+    fn read_after(&self, run: RunId, after: Seq, limit: usize) -> Result<Vec<Record>, Error> {
+        let records = self.read(run)?.into_iter();
+        Ok(records.filter(|record| record.seq > after).take(limit).collect())
     }
 
     /// A page of runs, newest first. It costs the same wherever the page is and however many runs there are.

@@ -971,6 +971,11 @@ impl Scheduler {
         let span = tracing::info_span!(parent: &of_task, "attempt", %attempt);
         let steps = Steps::default();
         let work = attempt::carry_out(kind, context, plan, work, journal, reports, steps.clone());
+        let work = async move {
+            tracing::debug!(target: RUN_LOG, "an attempt begins");
+            work.await;
+            tracing::debug!(target: RUN_LOG, "an attempt ends");
+        };
         let work = tracing::Instrument::instrument(work, span);
         let handle = match &self.parts.threads {
             Some(threads) => self.attempts.spawn_on(work, threads),

@@ -24,7 +24,9 @@ use crate::id::{Digest, SourceName, WorkflowUid};
 use crate::run::Sourced;
 
 pub use self::driver::{Driver, Frozen, Options};
-pub use self::history::{Figures, ScheduleLine, SlotLine, SlotQuery, figures, schedules, slots};
+pub use self::history::{
+    Figures, LastSlot, PendingSlot, ScheduleLine, SlotLine, SlotQuery, Undecided, figures, schedules, slots,
+};
 
 /// All that is known of workflows, from every source. A new one replaces the old one as a whole.
 #[derive(Debug, Clone, Default)]

@@ -15,7 +15,7 @@ use self::history::History;
 pub use self::history::{AttemptView, SaidView, StepView};
 pub use self::next::Next;
 use crate::clock::{Timestamp, rfc3339};
-use crate::id::{Digest, RunId, TaskName};
+use crate::id::{Digest, RunId, SourceName, TaskName};
 pub use crate::run::RunSummary;
 use crate::run::{
     Consent, Ending, Origin, Outcome, Record, Run, RunState, Slot, Sourced, TaskRun, TaskState, Trigger,
@@ -51,7 +51,7 @@ pub struct RunView {
     pub origin: Option<Origin>,
     /// The slot that it is the run of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slot: Option<Slot>,
+    pub slot: Option<SlotView>,
     /// The run that takes it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undone_by: Option<RunId>,
@@ -105,6 +105,34 @@ fn left_by(task: &TaskView, plan: impl Fn(&Digest) -> Option<Plan>) -> Vec<Strin
         Some(format!("{} {maybe} {word} by {}", change.object, task.name))
     });
     lines.collect()
+}
+
+/// The slot that a run is the run of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SlotView {
+    /// The source of the workflow.
+    pub source: SourceName,
+    /// The trigger's name.
+    pub schedule: String,
+    /// The moment that the schedule names.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub nominal: Timestamp,
+    /// When the run was really submitted.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub actual: Timestamp,
+    /// Whether it started late because `missed` or `defer` says so.
+    pub catchup: bool,
+    /// The version of the time zones that the moment follows from.
+    pub tzdata: String,
+}
+
+impl SlotView {
+    fn of(slot: &Slot) -> SlotView {
+        let Slot { source, schedule, nominal, actual, catchup, tzdata } = slot.clone();
+        SlotView { source, schedule, nominal, actual, catchup, tzdata }
+    }
 }
 
 /// A task of a run.
@@ -235,7 +263,7 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
         outcome,
         reason,
         origin: run.submitted.origin.clone(),
-        slot: run.submitted.trigger.slot().cloned(),
+        slot: run.submitted.trigger.slot().map(SlotView::of),
         undone_by: run.undone_by,
         inputs: run.submitted.inputs.clone(),
         tasks: run

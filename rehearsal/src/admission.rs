@@ -49,7 +49,15 @@ pub(crate) fn assign_account(pod: &mut Value, suffix: &str) {
 
 /// Adds the agent to a pod whose namespace or labels ask for it.
 pub(crate) fn inject_agent(state: &State, pod: &mut Value) {
-    if !is_enrolled(state, pod) || pods::carries_agent(pod) {
+    let namespace = state.find(kinds::NAMESPACES, "", object::namespace(pod));
+    let enrolled = namespace.and_then(|namespace| object::label(namespace, "mse-enable")) == Some("enabled");
+    give_agent(pod, enrolled);
+}
+
+/// What the agent's webhook makes of a new pod, in a namespace that is enrolled or not: also for a webhook that stands
+/// before another API server.
+pub fn give_agent(pod: &mut Value, namespace_enrolled: bool) {
+    if !is_enrolled(pod, namespace_enrolled) || pods::carries_agent(pod) {
         return;
     }
     let agent = json!({
@@ -70,13 +78,11 @@ pub(crate) fn inject_agent(state: &State, pod: &mut Value) {
     }
 }
 
-fn is_enrolled(state: &State, pod: &Value) -> bool {
-    let namespace = state.find(kinds::NAMESPACES, "", object::namespace(pod));
-    let whole = namespace.and_then(|namespace| object::label(namespace, "mse-enable")) == Some("enabled");
+fn is_enrolled(pod: &Value, namespace_enrolled: bool) -> bool {
     match object::label(pod, "msePilotAutoEnable") {
         Some("off") => false,
         Some("on") => true,
-        _ => whole,
+        _ => namespace_enrolled,
     }
 }
 

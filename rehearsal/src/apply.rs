@@ -109,6 +109,7 @@ pub(crate) fn note_update(kind: &Kind, live: Option<&Value>, written: &mut Value
     let sent = read(written);
     let mut owners = if dropped || !sent.is_empty() { sent } else { read(live) };
     let mut changed = changed(&shape, live, written);
+    changed.extend(made(kind, &shape, live, written));
     if writer.subresource.is_none() && kind.has("status") {
         changed.retain(|path| !is_status(path));
     }
@@ -238,10 +239,35 @@ fn changed(shape: &Shape, before: &Value, after: &Value) -> Set {
         .collect()
 }
 
-fn removed(shape: &Shape, before: &Value, after: &Value) -> Set {
+/// The structures, maps and lists that are new in `after`: whoever writes them owns them besides what is inside.
+fn made(kind: &Kind, shape: &Shape, before: &Value, after: &Value) -> Set {
     let (Ok(before), Ok(after)) = (fields::flatten(shape, before), fields::flatten(shape, after)) else {
         return Set::new();
     };
+    let old = fields::containers(&before);
+    let mut new = fields::containers(&after);
+    // Kinds that a definition brought have no type: of a new object everything is new.
+    let custom = kind.group == "gateway.networking.k8s.io";
+    new.retain(|path| {
+        let was = old.contains(path) || before.contains_key(path);
+        !was && (custom || !is_always_there(path)) && !fields::belongs_to_nobody(path)
+    });
+    new
+}
+
+/// What a type writes even where it is empty: a new object has it before anybody says anything (Go: neither a pointer nor
+/// left out where it is empty).
+fn is_always_there(path: &Path) -> bool {
+    const NAMES: [&str; 8] =
+        ["spec", "status", "metadata", "template", "jobTemplate", "strategy", "updateStrategy", "containers"];
+    path.iter().all(|step| matches!(step, Step::Field(name) if NAMES.contains(&name.as_str())))
+}
+
+fn removed(shape: &Shape, before: &Value, after: &Value) -> Set {
+    let (Ok(mut before), Ok(after)) = (fields::flatten(shape, before), fields::flatten(shape, after)) else {
+        return Set::new();
+    };
+    before.extend(fields::containers(&before).into_iter().map(|path| (path, None)));
     let still_there =
         |path: &Path| after.range(path.clone()..).next().is_some_and(|(next, _)| next.starts_with(path));
     before.into_keys().filter(|path| !still_there(path) && !fields::belongs_to_nobody(path)).collect()
@@ -250,6 +276,7 @@ fn removed(shape: &Shape, before: &Value, after: &Value) -> Set {
 /// An object without any bookkeeping belongs to whoever wrote it before anyone applied.
 fn before_first_apply(kind: &Kind, shape: &Shape, live: &Value) -> Owner {
     let mut set = fields::of_object(shape, live).unwrap_or_default();
+    set.extend(made(kind, shape, &Value::Object(Map::new()), live));
     set.retain(|path| !is_status(path));
     Owner {
         manager: "before-first-apply".to_owned(),

@@ -27,6 +27,11 @@ pub(crate) fn flatten(shape: &Shape, value: &Value) -> Result<BTreeMap<Path, Opt
     Ok(out)
 }
 
+/// The places that have places inside, on the way to those of [`flatten`]: structures, maps and lists.
+pub(crate) fn containers(places: &BTreeMap<Path, Option<Value>>) -> Set {
+    places.keys().flat_map(|path| (1..path.len()).map(|length| path[..length].to_vec())).collect()
+}
+
 /// The set of a whole object, without what belongs to nobody.
 pub(crate) fn of_object(shape: &Shape, object: &Value) -> Result<Set, String> {
     Ok(flatten(shape, object)?.into_keys().filter(|path| !belongs_to_nobody(path)).collect())

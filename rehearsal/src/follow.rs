@@ -1,6 +1,7 @@
 //! Following a resource through a client: a list that stays current, with each change applied after a lag.
 //!
-//! Works against any API server. An error of the watch is logged and followed by another try; it never ends the following.
+//! Works against any API server. An error of the watch is logged and followed by another try, after a pause that grows while
+//! they go on (a kind that is not served yet); it never ends the following.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,9 +19,14 @@ use crate::delays::{Random, Span};
 /// Objects by namespace and name.
 pub(crate) type Objects = BTreeMap<(String, String), Arc<Value>>;
 
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// What to follow, and how far behind.
 pub(crate) struct Following {
     pub(crate) client: kube::Client,
+    /// The one namespace that is followed; `None` follows all.
+    pub(crate) namespace: Option<String>,
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,
     pub(crate) kind: &'static str,
@@ -38,12 +44,16 @@ enum Step {
 /// Follows until stopped and hands every new state to `apply`.
 pub(crate) async fn follow(mut following: Following, mut apply: impl FnMut(&Objects)) {
     let kind = GroupVersionKind::gvk(following.group, following.version, following.kind);
-    let api: kube::Api<DynamicObject> =
-        kube::Api::all_with(following.client.clone(), &ApiResource::from_gvk(&kind));
+    let resource = ApiResource::from_gvk(&kind);
+    let api: kube::Api<DynamicObject> = match &following.namespace {
+        Some(namespace) => kube::Api::namespaced_with(following.client.clone(), namespace, &resource),
+        None => kube::Api::all_with(following.client.clone(), &resource),
+    };
     let mut events = watcher::watcher(api, watcher::Config::default()).boxed();
     let mut now = Objects::new();
     let mut fresh = Objects::new();
     let mut begun = false;
+    let mut pause = FIRST_PAUSE;
     let mut queue: VecDeque<(Instant, Step)> = VecDeque::new();
     loop {
         while let Some((due, _)) = queue.front() {
@@ -78,13 +88,18 @@ pub(crate) async fn follow(mut following: Following, mut apply: impl FnMut(&Obje
                 fresh.insert(key(&object), object);
                 continue;
             }
-            Some(Ok(Event::InitDone)) => Step::Replace(std::mem::take(&mut fresh)),
+            Some(Ok(Event::InitDone)) => {
+                pause = FIRST_PAUSE;
+                Step::Replace(std::mem::take(&mut fresh))
+            }
             Some(Ok(Event::Apply(object))) => Step::Put(plain(&object)),
             Some(Ok(Event::Delete(object))) => Step::Remove(plain(&object)),
             Some(Err(error)) => {
                 tracing::debug!(%error, kind = following.kind, "a watch failed and is begun again");
+                let wait = pause;
+                pause = (pause * 2).min(LONGEST_PAUSE);
                 tokio::select! {
-                    () = tokio::time::sleep(Duration::from_millis(100)) => continue,
+                    () = tokio::time::sleep(wait) => continue,
                     () = following.stop.cancelled() => return,
                 }
             }

@@ -32,6 +32,8 @@ pub struct GatewayOptions {
     pub delays: Delays,
     /// Where its randomness begins.
     pub seed: u64,
+    /// The one namespace whose routes it serves; `None` serves all.
+    pub namespace: Option<String>,
     /// Whether a GET whose connection is refused goes to another endpoint once. MSE does this by default; without it a
     /// drain that comes too late shows.
     pub retry_connect: bool,
@@ -39,7 +41,13 @@ pub struct GatewayOptions {
 
 impl Default for GatewayOptions {
     fn default() -> Self {
-        Self { classes: every_kind(), delays: Delays::realistic(), seed: 1, retry_connect: false }
+        Self {
+            classes: every_kind(),
+            delays: Delays::realistic(),
+            seed: 1,
+            namespace: None,
+            retry_connect: false,
+        }
     }
 }
 
@@ -74,6 +82,7 @@ impl Gateway {
         let mut random = Random::new(options.seed ^ 0x6761_7465);
         let mut following = |group, version, kind, lag| Following {
             client: client.clone(),
+            namespace: options.namespace.clone(),
             group,
             version,
             kind,

@@ -39,7 +39,7 @@ mod store;
 mod validation;
 mod wire;
 
-pub use admission::AGENT_CONTAINER;
+pub use admission::{AGENT_CONTAINER, give_agent};
 pub use api::{Api, Body};
 pub use cluster::{Cluster, LoggedRequest, Options};
 pub use delays::{Delays, Span};

@@ -109,6 +109,7 @@ fn strategic_items(
         }
         List::Keyed { patch_key, .. } => patch_key,
     };
+    let order: Vec<Value> = old.iter().map(|item| item[key.as_str()].clone()).collect();
     for patch in patches {
         let wanted = &patch[key.as_str()];
         if wanted.is_null() {
@@ -127,7 +128,30 @@ fn strategic_items(
             }
         }
     }
-    Ok(old)
+    Ok(in_order(old, patches, &order, key))
+}
+
+/// Items that the patch names come in its order, the others in theirs; before one that the patch names come only those that
+/// are known to stand before it (apimachinery, strategicpatch: `normalizeElementOrder`). So new items come first.
+fn in_order(items: Vec<Value>, patches: &[Value], order: &[Value], key: &str) -> Vec<Value> {
+    let of = |item: &Value| item[key].clone();
+    let (mut named, others): (Vec<Value>, Vec<Value>) =
+        items.into_iter().partition(|item| patches.iter().any(|patch| of(patch) == of(item)));
+    named.sort_by_key(|item| patches.iter().position(|patch| of(patch) == of(item)));
+    let stood = |item: &Value| order.iter().position(|other| *other == of(item));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    let mut all = Vec::new();
+    loop {
+        match (named.peek(), others.peek()) {
+            (Some(next), Some(other)) => {
+                let before = stood(next).is_some_and(|at| stood(other).is_some_and(|stood| stood < at));
+                all.extend(if before { others.next() } else { named.next() });
+            }
+            (Some(_), None) => all.extend(named.next()),
+            (None, Some(_)) => all.extend(others.next()),
+            (None, None) => return all,
+        }
+    }
 }
 
 fn without_directives(patch: &Map<String, Value>) -> Value {

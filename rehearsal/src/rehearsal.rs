@@ -93,6 +93,7 @@ impl Rehearsal {
             classes: options.ingress_classes,
             delays: options.delays,
             seed: options.seed,
+            namespace: None,
             retry_connect: options.retry_connect,
         };
         let started =

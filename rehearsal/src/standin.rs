@@ -48,6 +48,10 @@ impl StandIns {
         });
         let following = Following {
             client,
+            namespace: match namespaces.as_slice() {
+                [one] => Some(one.clone()),
+                _ => None,
+            },
             group: "",
             version: "v1",
             kind: "Pod",

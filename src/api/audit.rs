@@ -1,14 +1,14 @@
 //! The audit log over the API: entries told in words, the head, and whether all of it fits.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as Given;
-use graylane_engine::audit::{Chain, Entry, Head, words};
+use graylane_engine::audit::{Entry, Head, words};
 use graylane_engine::clock::Timestamp;
 use graylane_engine::id::{RunId, hex};
 use graylane_engine::journal::{Error, Journal, Removed};
-use graylane_engine::ledger::DeedRecord;
 use graylane_engine::proof::{self, Verified};
 use graylane_engine::run::Record;
 
@@ -31,8 +31,8 @@ pub(super) async fn entries(
     caller.reach(None, [])?;
     let journal = state.parts.journal;
     let limit = asked.limit.unwrap_or(50);
-    if limit > MAX_ENTRIES {
-        return Err(ApiError::bad_request(format!("limit: at most {MAX_ENTRIES} entries")));
+    if limit == 0 || limit > MAX_ENTRIES {
+        return Err(ApiError::bad_request(format!("limit: 1 to {MAX_ENTRIES} entries")));
     }
     let moment = |name: &str, text: &Option<String>| {
         let parsed = text.as_deref().map(str::parse::<Timestamp>).transpose();
@@ -52,53 +52,53 @@ pub(super) async fn entries(
         None => 0,
     };
     off_thread(move || {
-        let mut teller = Teller::new(&*journal, begin)?;
+        let mut teller = Teller::new(journal, begin)?;
         let mut lines: VecDeque<AuditLine> = VecDeque::new();
-        let mut after = begin;
-        loop {
-            let entries = journal.audit(after, PART)?;
-            let Some(last) = entries.last() else { break };
-            after = last.position;
-            for entry in entries {
-                let line = teller.line(&entry)?;
-                if !wants(&line, entry.at) {
-                    continue;
-                }
-                if lines.len() >= limit {
-                    if !newest {
-                        return Ok(lines.into());
-                    }
-                    lines.pop_front();
-                }
-                lines.push_back(line);
+        while newest || lines.len() < limit {
+            let page = teller.page(if all { limit } else { PART })?;
+            if page.is_empty() {
+                break;
+            }
+            lines.extend(page.into_iter().filter(|(at, line)| wants(line, *at)).map(|(_, line)| line));
+            if newest {
+                lines.drain(..lines.len().saturating_sub(limit));
             }
         }
+        lines.truncate(limit);
         Ok(lines.into())
     })
     .await
 }
 
-/// Entries after this position, told in words.
-pub(super) fn told(journal: &dyn Journal, after: u64, limit: usize) -> Result<Vec<AuditLine>, Error> {
-    let mut teller = Teller::new(journal, after)?;
-    journal.audit(after, limit)?.iter().map(|entry| teller.line(entry)).collect()
-}
+/// How many records of runs a teller remembers.
+const REMEMBERED: usize = 4_096;
 
-/// Tells entries in their order.
-struct Teller<'j> {
-    journal: &'j dyn Journal,
+/// Tells entries in their order, page by page. A page costs what it tells, wherever it is in the log.
+pub(super) struct Teller {
+    journal: Arc<dyn Journal>,
+    /// The head after what was told last.
     head: Head,
-    deeds: Vec<(DeedRecord, Chain)>,
     /// Runs of a page mostly come one after the other.
     runs: HashMap<RunId, Vec<Record>>,
+    remembered: usize,
+    /// The runs that retention has removed; looked up when the records of one are not there.
     removed: HashMap<RunId, Removed>,
 }
 
-impl<'j> Teller<'j> {
-    fn new(journal: &'j dyn Journal, after: u64) -> Result<Teller<'j>, Error> {
+impl Teller {
+    /// Begins after this position.
+    pub(super) fn new(journal: Arc<dyn Journal>, after: u64) -> Result<Teller, Error> {
         let head = journal.head_at(after)?.unwrap_or_else(|| journal.head());
-        let removed = journal.removed()?.into_iter().map(|removed| (removed.run, removed)).collect();
-        Ok(Teller { journal, head, deeds: journal.deeds()?, runs: HashMap::new(), removed })
+        Ok(Teller { journal, head, runs: HashMap::new(), remembered: 0, removed: HashMap::new() })
+    }
+
+    /// The next entries, told in words; none at the end of the log. Between pages nothing of runs is remembered.
+    pub(super) fn page(&mut self, limit: usize) -> Result<Vec<(Timestamp, AuditLine)>, Error> {
+        let entries = self.journal.audit(self.head.position, limit)?;
+        let told = entries.iter().map(|entry| Ok((entry.at, self.line(entry)?))).collect();
+        self.runs.clear();
+        self.remembered = 0;
+        told
     }
 
     fn line(&mut self, entry: &Entry) -> Result<AuditLine, Error> {
@@ -119,38 +119,46 @@ impl<'j> Teller<'j> {
 
     fn record(&mut self, entry: &Entry) -> Result<Told, Error> {
         if let Some(removed) = self.removed.get(&entry.run) {
-            let what = format!("its records were removed, as deed {} says", removed.deed);
-            return Ok(("removed".into(), None, what));
+            return Ok(gone(removed));
         }
         if !self.runs.contains_key(&entry.run) {
-            if self.runs.len() > 256 {
-                self.runs.clear();
+            let records = self.journal.read(entry.run)?;
+            if records.is_empty() {
+                self.removed =
+                    self.journal.removed()?.into_iter().map(|removed| (removed.run, removed)).collect();
+                if let Some(removed) = self.removed.get(&entry.run) {
+                    return Ok(gone(removed));
+                }
             }
-            self.runs.insert(entry.run, self.journal.read(entry.run)?);
+            if self.remembered + records.len() > REMEMBERED {
+                self.runs.clear();
+                self.remembered = 0;
+            }
+            self.remembered += records.len();
+            self.runs.insert(entry.run, records);
         }
-        let record =
-            self.runs[&entry.run].iter().find(|record| record.seq == entry.seq).ok_or_else(|| {
-                Error::Damaged(format!(
-                    "audit entry {}: record {} of run {} is missing",
-                    entry.position, entry.seq, entry.run
-                ))
-            })?;
+        let record = self.runs[&entry.run].iter().find(|record| record.seq == entry.seq);
+        let record = record.ok_or_else(|| {
+            Error::Damaged(format!(
+                "audit entry {}: record {} of run {} is missing",
+                entry.position, entry.seq, entry.run
+            ))
+        })?;
         let (actor, what) = words(&record.event);
         Ok((record.event.name().into(), actor.map(str::to_owned), what))
     }
 
-    fn deed(&mut self, entry: &Entry) -> Result<Told, Error> {
-        if self.deeds.last().is_none_or(|(last, _)| last.seq < entry.seq) {
-            // It was done after the others were read.
-            self.deeds = self.journal.deeds()?;
-        }
-        let found = self.deeds.iter().find(|(record, _)| record.seq == entry.seq);
-        let (record, _) = found.ok_or_else(|| {
+    fn deed(&self, entry: &Entry) -> Result<Told, Error> {
+        let record = self.journal.deed(entry.seq)?.ok_or_else(|| {
             Error::Damaged(format!("audit entry {}: deed {} is missing", entry.position, entry.seq))
         })?;
         let actor = record.deed.actor().map(str::to_owned);
         Ok((record.deed.name().into(), actor, record.deed.words()))
     }
+}
+
+fn gone(removed: &Removed) -> Told {
+    ("removed".into(), None, format!("its records were removed, as deed {} says", removed.deed))
 }
 
 /// Event, actor, and what it was in words.

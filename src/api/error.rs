@@ -60,6 +60,7 @@ codes! {
     InvalidInputs, "invalid-inputs", UNPROCESSABLE_ENTITY, "The inputs do not fit the workflow";
     Refused, "refused", UNPROCESSABLE_ENTITY, "What is asked for cannot be done";
     TooMany, "too-many-requests", TOO_MANY_REQUESTS, "Too many requests";
+    Overloaded, "overloaded", SERVICE_UNAVAILABLE, "There are too many connections";
     Internal, "internal", INTERNAL_SERVER_ERROR, "Graylane has failed";
     Store, "store", INTERNAL_SERVER_ERROR, "The store has failed";
     Cluster, "cluster", BAD_GATEWAY, "The cluster did not answer as it should";

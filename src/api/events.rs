@@ -8,8 +8,9 @@
 //! Who comes back with `Last-Event-ID` misses nothing that has an id, however far behind. What is sent waits for who
 //! reads it: a page is read from the journal when the one before has gone out.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -19,22 +20,27 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use futures::{Stream, StreamExt as _};
 use graylane_engine::audit::is_audited;
+use graylane_engine::clock::Timestamp;
 use graylane_engine::id::RunId;
 use graylane_engine::run::Record;
 use graylane_engine::scheduler::Update;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::audit::Teller;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::In;
 use super::route::{Events, Operation, Part};
 use super::runs::one;
-use super::{State, audit, stream, wire};
+use super::{State, stream, wire};
 
 /// How many entries are read at a time.
 const PAGE: usize = 500;
+/// How many pages are read at the same time, for all who follow.
+static READERS: Semaphore = Semaphore::const_new(2);
 /// How often something is sent where nothing happens, so that a broken connection is noticed.
 const QUIET: Duration = Duration::from_secs(15);
 
@@ -87,14 +93,16 @@ pub(super) async fn of_run(
     caller: Caller,
     LastEvent(last): LastEvent,
     In(run): In<String>,
-) -> Result<Events<wire::Update>, ApiError> {
+) -> Result<Events<wire::RunEvent>, ApiError> {
     let id = one(&state, &caller, &run)?.id;
-    let updates = stream::updates(&state, id, last.unwrap_or(0))?;
-    Ok(response(updates.map(|update| match &update {
-        wire::Update::Record(record) => event("record", Some(record.seq.0), record),
-        wire::Update::Progress { .. } => event("progress", None, &update),
-        wire::Update::Log(line) => event("log", None, line),
-        wire::Update::Ended(view) => event("ended", None, view),
+    let updates = stream::updates(&state, id, last.unwrap_or(0)).await?;
+    Ok(response(updates.map(|update| match update {
+        wire::Update::Record(record) => event("record", Some(record.seq.0), &wire::RunEvent::Record(record)),
+        wire::Update::Progress { task, progress } => {
+            event("progress", None, &wire::RunEvent::Progress { task, progress })
+        }
+        wire::Update::Log(line) => event("log", None, &wire::RunEvent::Log(line)),
+        wire::Update::Ended(view) => event("ended", None, &wire::RunEvent::Ended(view)),
     })))
 }
 
@@ -103,12 +111,30 @@ pub(super) async fn of_all(
     Given(state): Given<State>,
     caller: Caller,
     LastEvent(last): LastEvent,
-) -> Result<Events<wire::AuditLine>, ApiError> {
+) -> Result<Events<wire::Happened>, ApiError> {
     // First watch, then read: nothing is missed in between.
     let updates = state.engine.watch();
-    let after = last.unwrap_or_else(|| state.parts.journal.head().position);
-    let all =
-        All { state, caller, updates, after, ready: VecDeque::new(), reached: HashMap::new(), behind: true };
+    let journal = Arc::clone(&state.parts.journal);
+    let head = journal.head().position;
+    if let Some(last) = last.filter(|last| *last > head) {
+        return Err(ApiError::bad_request(format!(
+            "Last-Event-ID: there is no event {last}, the last one is {head}"
+        ))
+        .hint("leave it away to begin with what comes now"));
+    }
+    let after = last.unwrap_or(head);
+    let teller = tokio::task::spawn_blocking(move || Teller::new(journal, after)).await;
+    let teller = teller.map_err(|error| ApiError::store(error.to_string()))?;
+    let teller = teller.map_err(|error| ApiError::store(error.to_string()))?;
+    let all = All {
+        state,
+        caller,
+        updates,
+        teller: Some(teller),
+        ready: VecDeque::new(),
+        reached: HashMap::new(),
+        behind: true,
+    };
     Ok(response(futures::stream::unfold(all, |mut all| async move { Some((all.next().await?, all)) })))
 }
 
@@ -117,8 +143,8 @@ struct All {
     state: State,
     caller: Caller,
     updates: Receiver<Update>,
-    /// The last entry that was sent.
-    after: u64,
+    /// Knows the last entry that was told; away while it reads.
+    teller: Option<Teller>,
     ready: VecDeque<Bytes>,
     /// Which runs the caller's token is for.
     reached: HashMap<RunId, bool>,
@@ -140,7 +166,7 @@ impl All {
                 Ok(Update::Record(record)) => {
                     self.behind = is_audited(&record.event);
                     if self.reaches(record.run) {
-                        self.ready.push_back(event("record", None, &hint(&record)));
+                        self.ready.push_back(event("record", None, &wire::Happened::Record(hint(&record))));
                     }
                 }
                 // It is in the log; and what was missed is too, as far as it has an id.
@@ -153,30 +179,35 @@ impl All {
 
     /// Reads the next page of the log.
     async fn read(&mut self) -> Option<()> {
-        let (journal, after) = (self.state.parts.journal.clone(), self.after);
-        let read = tokio::task::spawn_blocking(move || audit::told(&*journal, after, PAGE)).await;
-        // Whoever reads comes back with the last id.
-        let lines = read.ok()?.ok()?;
-        self.behind = lines.len() == PAGE;
-        for line in lines {
-            self.after = line.position;
-            let run = line.run.as_ref().and_then(|run| run.parse().ok());
+        let mut teller = self.teller.take()?;
+        // Who is far behind leaves the processor to others.
+        let _turn = READERS.acquire().await.ok()?;
+        let read = tokio::task::spawn_blocking(move || {
+            let page = teller.page(PAGE).map(|lines| lines.into_iter().map(told).collect::<Vec<_>>());
+            (teller, page)
+        });
+        // Where it cannot be read, the stream ends: whoever reads comes back with the last id.
+        let (teller, page) = read.await.ok()?;
+        self.teller = Some(teller);
+        let page = page.ok()?;
+        self.behind = page.len() == PAGE;
+        for (run, event) in page {
             let mine = match run {
                 Some(run) => self.reaches(run),
                 None => self.caller.reach(None, []).is_ok(),
             };
             if mine {
-                self.ready.push_back(event("audit", Some(line.position), &line));
+                self.ready.push_back(event);
             }
         }
         Some(())
     }
 
     fn reaches(&mut self, run: RunId) -> bool {
-        let is_limited = |only: &BTreeSet<String>| !only.is_empty();
-        if !matches!(&self.caller, Caller::Token { environments, workflows, .. } if is_limited(environments) || is_limited(workflows))
-        {
-            return true;
+        match &self.caller {
+            Caller::Token { environments, workflows, .. }
+                if !environments.is_empty() || !workflows.is_empty() => {}
+            Caller::Token { .. } | Caller::Owner | Caller::Anonymous(_) => return true,
         }
         if self.reached.len() > 10_000 {
             self.reached.clear();
@@ -184,6 +215,12 @@ impl All {
         let (state, caller) = (&self.state, &self.caller);
         *self.reached.entry(run).or_insert_with(|| one(state, caller, &run.to_string()).is_ok())
     }
+}
+
+/// An entry of the log as it is sent, and the run that it is of.
+fn told((_, line): (Timestamp, wire::AuditLine)) -> (Option<RunId>, Bytes) {
+    let run = line.run.as_ref().and_then(|run| run.parse().ok());
+    (run, event("audit", Some(line.position), &wire::Happened::Audit(line)))
 }
 
 /// What a record is about, in few bytes: whoever wants more asks for the run.

@@ -2,6 +2,7 @@
 //!
 //! `/healthz`: the engine's loop answers; where it does not, only a new process helps. `/readyz`: runs can be taken here, now.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -10,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
+use graylane_engine::trigger;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -167,15 +169,27 @@ impl Answer for Exposition {
 pub(super) async fn metrics(Given(state): Given<State>) -> Exposition {
     let now = state.parts.clock.now();
     let standing = state.engine.standing();
-    let catalogue = std::sync::Arc::clone(&state.catalogue.borrow());
+    let catalogue = Arc::clone(&state.catalogue.borrow());
+    let (journal, known) = (Arc::clone(&state.parts.journal), Arc::clone(&catalogue));
+    let read = tokio::task::spawn_blocking(move || trigger::figures(&*journal, &known, now, |_| true)).await;
+    let slots = match read {
+        Ok(Ok(figures)) => Some(figures),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "schedules cannot be counted");
+            None
+        }
+        // A panic in it is told by the runtime.
+        Err(_) => None,
+    };
     let plain = Plain {
         now,
         unfinished: &state.engine.unfinished(),
         store: state.journal.statistics(),
         broken: state.engine.broken().is_some(),
         catalogue: &catalogue,
+        slots,
         paused: standing.paused.len(),
         frozen: standing.freezes(now).count(),
     };
-    Exposition(state.metrics.render(&plain, |_| {}))
+    Exposition(state.metrics.render(&plain))
 }

@@ -49,6 +49,9 @@ pub(super) async fn submit(
     Body(asked): Body<wire::Submit>,
 ) -> Result<Json<wire::Submitted>, ApiError> {
     let key = key.of(&caller, &asked);
+    if let Some(before) = granted(&state, key.as_ref()).await? {
+        return Ok(before);
+    }
     let submission = Submission { key, ..submission(&state, &caller, asked).await? };
     let id = state.engine.submit(submission).await?;
     Ok(Json(wire::Submitted { id: id.to_string() }))
@@ -88,6 +91,15 @@ impl IdempotencyKey {
         let wish = serde_json::to_vec(wish).unwrap_or_default();
         Some(Key { name: Digest::of(format!("{whose}\n{text}").as_bytes()), request: Digest::of(&wish) })
     }
+}
+
+/// The run that was made for this wish before: nothing of it is looked at again, as files and runs may be others by now.
+pub(super) async fn granted(
+    state: &State,
+    key: Option<&Key>,
+) -> Result<Option<Json<wire::Submitted>>, ApiError> {
+    let before = state.engine.granted(key).await?;
+    Ok(before.map(|run| Json(wire::Submitted { id: run.to_string() })))
 }
 
 /// What is submitted, as far as the caller may bring it: variables and secrets are the operator's, as environments are.
@@ -254,16 +266,22 @@ fn taken(id: RunId, what: &str, answer: PersonAnswer) -> Result<Json<wire::Answe
 pub(super) async fn follow_up(
     Given(state): Given<State>,
     caller: Caller,
+    key: IdempotencyKey,
     In(run): In<String>,
     Body(asked): Body<wire::FollowUp>,
 ) -> Result<Json<wire::Submitted>, ApiError> {
+    // The wish is what was sent: `latest` is another run by now.
+    let key = key.of(&caller, &(&run, &asked));
+    if let Some(before) = granted(&state, key.as_ref()).await? {
+        return Ok(before);
+    }
     let id = one(&state, &caller, &run)?.id;
     let how = match asked.how {
         wire::How::Undo { force } => FollowUp::Undo { force },
         wire::How::Retry { from } => FollowUp::Retry { from: task_name(from)? },
         wire::How::Rerun => FollowUp::Rerun,
     };
-    let id = state.engine.follow_up(id, how, caller.name(asked.actor)).await?;
+    let id = state.engine.follow_up(id, how, caller.name(asked.actor), key).await?;
     Ok(Json(wire::Submitted { id: id.to_string() }))
 }
 

@@ -33,7 +33,12 @@ pub(super) async fn slots(
     }
     let since = asked.since.as_deref().map(str::parse).transpose();
     let since = since.map_err(|why: String| ApiError::bad_request(format!("since: {why}")))?;
-    let query = SlotQuery { schedule: asked.schedule, outcome: asked.outcome, since, limit };
+    // A page is of what the caller may see.
+    let workflows = match &caller {
+        Caller::Token { workflows, .. } => workflows.clone(),
+        Caller::Owner | Caller::Anonymous(_) => Default::default(),
+    };
+    let query = SlotQuery { schedule: asked.schedule, workflows, outcome: asked.outcome, since, limit };
     let journal = state.parts.journal;
     let read = tokio::task::spawn_blocking(move || trigger::slots(&*journal, &query)).await;
     let read = read.map_err(|error| ApiError::store(error.to_string()))?;
@@ -43,6 +48,6 @@ pub(super) async fn slots(
 }
 
 /// Whether the caller may see a schedule, which is named by source, workflow and trigger.
-fn reaches(caller: &Caller, schedule: &str) -> bool {
+pub(super) fn reaches(caller: &Caller, schedule: &str) -> bool {
     caller.reach(schedule.split('/').nth(1), std::iter::empty()).is_ok()
 }

@@ -150,10 +150,12 @@ async fn taken(
 
 /// What is said where there is no place.
 fn full() -> String {
-    let problem = ApiError::new(Code::TooMany, "there are too many connections").into_problem();
-    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let code = Code::Overloaded;
+    let problem = ApiError::new(code, format!("{CONNECTIONS} connections are open, and no more are taken"));
+    let body = serde_json::to_string(&problem.into_problem()).unwrap_or_default();
     format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        "HTTP/1.1 {}\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        code.status(),
         body.len()
     )
 }
@@ -188,5 +190,20 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_no_place_is_told_as_in_every_refusal() {
+        let said = full();
+        let (head, body) = said.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        let problem: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!((&problem["status"], &problem["code"]), (&503.into(), &"overloaded".into()));
     }
 }

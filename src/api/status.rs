@@ -2,19 +2,25 @@
 //!
 //! Everything is read from what the engine knows; only lanes are asked of clusters, and not for long. Nothing is changed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State as Given;
 use futures::StreamExt as _;
+use graylane_engine::clock::{Timestamp, parse_duration};
 use graylane_engine::journal::Query;
+use graylane_engine::trigger;
 use graylane_engine::view::{Next, RunSummary, RunView};
 use graylane_tasks::environment::{ClusterAt, Site, names};
 use graylane_tasks::inventory;
 
 use super::caller::Caller;
 use super::error::ApiError;
-use super::wire::{Failed, JournalState, LanesOf, Paused, Status, Unfinished};
+use super::schedules::reaches;
+use super::wire::{
+    Expiring, Failed, JournalState, LanesOf, Paused, Schedules, Status, UndecidedSlot, Unfinished,
+};
 use super::{State, bundles, freezes, runs};
 
 /// How long one cluster may take.
@@ -47,6 +53,7 @@ pub(super) async fn status(Given(state): Given<State>, caller: Caller) -> Result
         failed: failed(&state, &caller).await?,
         paused: paused.collect(),
         frozen: freezes::frozen(&state, &caller),
+        schedules: schedules(&state, &caller).await?,
         lanes: lanes(&state, &caller).await?,
     }))
 }
@@ -94,6 +101,59 @@ async fn failed(state: &State, caller: &Caller) -> Result<Vec<Failed>, ApiError>
     Ok(found)
 }
 
+async fn schedules(state: &State, caller: &Caller) -> Result<Schedules, ApiError> {
+    let (journal, known) = (Arc::clone(&state.parts.journal), Arc::clone(&state.catalogue.borrow()));
+    let (caller, now) = (caller.clone(), state.parts.clock.now());
+    let decides = !known.sources.is_empty();
+    let read = tokio::task::spawn_blocking(move || {
+        trigger::figures(&*journal, &known, now, |key| reaches(&caller, &key.to_string()))
+    });
+    let read = read.await.map_err(|error| ApiError::store(error.to_string()))?;
+    let figures = read.map_err(|error| ApiError::store(error.to_string()))?;
+    let undecided = figures.oldest_undecided.map(|oldest| {
+        let history = format!("graylane schedule history {}", oldest.schedule);
+        let (why, command) = match oldest.why {
+            // Who reads no sources decides no slots.
+            _ if !decides => {
+                ("nobody decides it: no daemon holds this store".to_owned(), "graylane serve".to_owned())
+            }
+            _ if state.engine.broken().is_some() => ("the journal cannot be written".to_owned(), history),
+            Some(why) => (why, history),
+            None => ("it is being decided".to_owned(), history),
+        };
+        UndecidedSlot { schedule: oldest.schedule, slot: oldest.slot, why, command }
+    });
+    let outcomes = figures.outcomes.into_iter().map(|(outcome, count)| (outcome.to_owned(), count));
+    Ok(Schedules { known: figures.schedules, outcomes: outcomes.collect(), undecided })
+}
+
+/// How long before its end a lane is named: a quarter of its time, a day at most.
+fn soon(ttl: Duration) -> Duration {
+    (ttl / 4).min(Duration::from_secs(24 * 60 * 60))
+}
+
+/// The lanes whose time is up, or soon is.
+fn expiring(site: &Site, lanes: &[inventory::Lane], now: Timestamp) -> Vec<Expiring> {
+    let environment = &site.environment.name;
+    let Some((written, ttl)) =
+        site.environment.ttl.as_ref().and_then(|ttl| Some((ttl, parse_duration(ttl).ok()?)))
+    else {
+        return Vec::new();
+    };
+    let near = lanes.iter().filter_map(|lane| {
+        let expires: Timestamp = lane.expires.as_ref()?.parse().ok()?;
+        (expires <= now.plus(soon(ttl))).then(|| Expiring {
+            tag: lane.tag.clone(),
+            expires,
+            expired: expires <= now,
+            command: format!("graylane lanes renew {} --environment {environment} --for {written}", lane.tag),
+        })
+    });
+    let mut near: Vec<Expiring> = near.collect();
+    near.sort_by_key(|lane| lane.expires);
+    near
+}
+
 async fn lanes(state: &State, caller: &Caller) -> Result<Vec<LanesOf>, ApiError> {
     let bundle = bundles::operators(state, caller).await?;
     let mut sites = Vec::new();
@@ -107,14 +167,15 @@ async fn lanes(state: &State, caller: &Caller) -> Result<Vec<LanesOf>, ApiError>
             Err(why) => sites.push((name, Err(why))),
         }
     }
+    let now = state.parts.clock.now();
     let asked = sites.into_iter().map(|(environment, site)| async move {
         let looked = match site {
             Err(why) => Err(why),
-            Ok(site) => look(state, &site).await,
+            Ok(site) => look(state, &site).await.map(|lanes| (expiring(&site, &lanes, now), lanes)),
         };
         match looked {
-            Ok(lanes) => LanesOf { environment, lanes, trouble: None },
-            Err(why) => LanesOf { environment, lanes: Vec::new(), trouble: Some(why) },
+            Ok((expiring, lanes)) => LanesOf { environment, lanes, expiring, trouble: None },
+            Err(why) => LanesOf { environment, lanes: Vec::new(), expiring: Vec::new(), trouble: Some(why) },
         }
     });
     let mut found: Vec<LanesOf> = futures::stream::iter(asked).buffer_unordered(CLUSTERS).collect().await;

@@ -6,7 +6,8 @@ use axum::body::{Body, Bytes};
 use axum::extract::State as Given;
 use axum::response::Response;
 use futures::{Stream, StreamExt as _};
-use graylane_engine::id::RunId;
+use graylane_engine::id::{RunId, Seq};
+use graylane_engine::journal::Error;
 use graylane_engine::run::{Event, Record};
 use graylane_engine::scheduler::{Engine, Update};
 use tokio::sync::broadcast::error::RecvError;
@@ -18,6 +19,9 @@ use super::route::Lines;
 use super::runs::one;
 use super::{State, wire};
 
+/// How many records are read at a time.
+const PAGE: usize = 1_000;
+
 /// Everything that has happened in a run, and then what happens, until it is final: one JSON object a line.
 pub(super) async fn follow(
     Given(state): Given<State>,
@@ -25,7 +29,7 @@ pub(super) async fn follow(
     In(run): In<String>,
 ) -> Result<Lines<wire::Update>, ApiError> {
     let id = one(&state, &caller, &run)?.id;
-    let lines = updates(&state, id, 0)?.map(|update| {
+    let lines = updates(&state, id, 0).await?.map(|update| {
         let mut line = serde_json::to_vec(&update).unwrap_or_default();
         line.push(b'\n');
         Ok::<Bytes, Infallible>(Bytes::from(line))
@@ -37,34 +41,45 @@ pub(super) async fn follow(
         .map_err(|error| ApiError::new(Code::Internal, error.to_string()))
 }
 
-/// What happened in a run after this record, and then what happens, until it is final.
-pub(super) fn updates(
+/// What happened in a run after this record, and then what happens, until it is final. However much that is, no more
+/// than a page of it is held at a time.
+pub(super) async fn updates(
     state: &State,
     id: RunId,
     after: u64,
 ) -> Result<impl Stream<Item = wire::Update> + Send + use<>, ApiError> {
+    let unread = |error: Error| ApiError::store(error.to_string());
+    if let Some(before) = after.checked_sub(1)
+        && state.engine.records_after(id, Seq(before), 1).await.map_err(unread)?.is_empty()
+    {
+        return Err(ApiError::bad_request(format!("Last-Event-ID: run {id} has no event {after}")));
+    }
     // First watch, then read: nothing is missed in between, and what comes twice has a seq to be told by.
     let updates = state.engine.watch();
-    let records = state.engine.records(id).map_err(|error| ApiError::store(error.to_string()))?;
-    let done = records.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
-    let last = records.last().map_or(0, |record| record.seq.0);
-    let past = futures::stream::iter(
-        records
-            .into_iter()
-            .filter(move |record| record.seq.0 > after)
-            .map(|record| wire::Update::Record(Box::new(record)))
-            .collect::<Vec<_>>(),
-    );
-    let live = Live { id, updates, last, done, ended: false, engine: state.engine.clone() };
+    let mut live = Live {
+        id,
+        updates,
+        last: after,
+        behind: true,
+        done: false,
+        ended: false,
+        engine: state.engine.clone(),
+    };
+    // What cannot be read is said before the answer begins.
+    let first = live.page().await.map_err(unread)?;
     let live = futures::stream::unfold(live, |mut live| async move { Some((live.next().await?, live)) });
-    Ok(past.chain(live.flat_map(futures::stream::iter)))
+    Ok(futures::stream::iter(first).chain(live.flat_map(futures::stream::iter)))
 }
 
 /// A follower of one run.
 struct Live {
     id: RunId,
     updates: tokio::sync::broadcast::Receiver<Update>,
+    /// The last record that was told.
     last: u64,
+    /// Whether the journal may hold more than was told.
+    behind: bool,
+    /// Whether its last record was told.
     done: bool,
     ended: bool,
     engine: Engine,
@@ -73,18 +88,28 @@ struct Live {
 impl Live {
     /// What happens next; after the last record, the whole run; then nothing.
     async fn next(&mut self) -> Option<Vec<wire::Update>> {
-        if self.ended {
-            return None;
-        }
-        if self.done {
-            self.ended = true;
-            let view = self.engine.view(self.id).await.ok()??;
-            return Some(vec![wire::Update::Ended(Box::new(view))]);
-        }
         loop {
+            if self.ended {
+                return None;
+            }
+            if self.done {
+                self.ended = true;
+                let view = self.engine.view(self.id).await.ok()??;
+                return Some(vec![wire::Update::Ended(Box::new(view))]);
+            }
+            if self.behind {
+                let page = self.page().await.ok()?;
+                if !page.is_empty() {
+                    return Some(page);
+                }
+                continue;
+            }
             match self.updates.recv().await {
                 Ok(Update::Record(record)) if record.run == self.id => {
-                    return Some(self.take(vec![(*record).clone()]));
+                    if record.seq.0 == self.last + 1 {
+                        return Some(self.take(vec![(*record).clone()]));
+                    }
+                    self.behind = record.seq.0 > self.last;
                 }
                 Ok(Update::Progress { run, task, progress }) if run == self.id => {
                     return Some(vec![wire::Update::Progress { task: task.to_string(), progress }]);
@@ -94,20 +119,33 @@ impl Live {
                 }
                 Ok(_) => {}
                 // Too slow: what was missed is in the journal.
-                Err(RecvError::Lagged(_)) => {
-                    let records = self.engine.records(self.id).unwrap_or_default();
-                    return Some(self.take(records));
-                }
+                Err(RecvError::Lagged(_)) => self.behind = true,
                 Err(RecvError::Closed) => return None,
             }
         }
     }
 
-    /// The records that were not told yet.
-    fn take(&mut self, records: Vec<Record>) -> Vec<wire::Update> {
-        let new: Vec<Record> = records.into_iter().filter(|record| record.seq.0 > self.last).collect();
-        self.last = new.last().map_or(self.last, |record| record.seq.0);
-        self.done |= new.iter().any(|record| matches!(record.event, Event::RunFinished { .. }));
-        new.into_iter().map(|record| wire::Update::Record(Box::new(record))).collect()
+    /// The next page of what is on disk.
+    async fn page(&mut self) -> Result<Vec<wire::Update>, Error> {
+        let records = self.engine.records_after(self.id, Seq(self.last), PAGE).await?;
+        self.behind = records.len() == PAGE;
+        if records.is_empty() && self.last > 0 {
+            // Who comes back after the end is told of the end once more.
+            let last = self.engine.records_after(self.id, Seq(self.last - 1), 1).await?;
+            self.done = last.iter().any(ends);
+        }
+        Ok(self.take(records))
     }
+
+    /// Tells records that were not told yet.
+    fn take(&mut self, records: Vec<Record>) -> Vec<wire::Update> {
+        self.last = records.last().map_or(self.last, |record| record.seq.0);
+        self.done |= records.last().is_some_and(ends);
+        records.into_iter().map(|record| wire::Update::Record(Box::new(record))).collect()
+    }
+}
+
+/// Whether nothing follows in its run.
+fn ends(record: &Record) -> bool {
+    matches!(record.event, Event::RunFinished { .. })
 }

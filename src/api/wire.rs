@@ -319,6 +319,7 @@ pub(crate) struct Status {
     pub(crate) failed: Vec<Failed>,
     pub(crate) paused: Vec<Paused>,
     pub(crate) frozen: Vec<Frozen>,
+    pub(crate) schedules: Schedules,
     /// The lanes of each environment, as its cluster says.
     pub(crate) lanes: Vec<LanesOf>,
 }
@@ -360,6 +361,31 @@ pub(crate) struct Failed {
     pub(crate) command: String,
 }
 
+/// How schedules stand.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Schedules {
+    /// How many there are; those that are gone are not counted.
+    pub(crate) known: usize,
+    /// How many slots had which outcome, ever.
+    pub(crate) outcomes: BTreeMap<String, u64>,
+    /// The oldest slot that is due and has neither a run nor a reason why it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) undecided: Option<UndecidedSlot>,
+}
+
+/// A slot that waits.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct UndecidedSlot {
+    pub(crate) schedule: String,
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub(crate) slot: Timestamp,
+    /// What it waits for.
+    pub(crate) why: String,
+    /// What can be done, or shows more.
+    pub(crate) command: String,
+}
+
 /// A workflow whose triggers start nothing.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Paused {
@@ -377,9 +403,25 @@ pub(crate) struct Paused {
 pub(crate) struct LanesOf {
     pub(crate) environment: String,
     pub(crate) lanes: Vec<Lane>,
+    /// Those whose time is up, or soon is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) expiring: Vec<Expiring>,
     /// Why they are not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trouble: Option<String>,
+}
+
+/// A lane whose time is up, or soon is.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Expiring {
+    pub(crate) tag: String,
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub(crate) expires: Timestamp,
+    /// Whether it is up: whatever takes expired lanes down takes this one.
+    pub(crate) expired: bool,
+    /// What lets it live longer.
+    pub(crate) command: String,
 }
 
 /// What made two runs differ.
@@ -611,6 +653,34 @@ pub(crate) enum Update {
     Ended(Box<RunView>),
 }
 
+/// The data of an event of a run's stream, by the event's name.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum RunEvent {
+    /// `record`: one that is on disk; its `seq` is the event's id.
+    Record(Box<Record>),
+    /// `progress`: how far a task is.
+    Progress {
+        task: String,
+        #[serde(flatten)]
+        progress: Progress,
+    },
+    /// `log`: a line of the log.
+    Log(LogLine),
+    /// `ended`: the run is final, and this is all of it.
+    Ended(Box<RunView>),
+}
+
+/// The data of an event of the stream of everything, by the event's name.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Happened {
+    /// `audit`: an entry of the audit log; its position is the event's id.
+    Audit(AuditLine),
+    /// `record`: something happened in a run; without an id.
+    Record(Hint),
+}
+
 /// A token to make.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -640,7 +710,8 @@ pub(crate) struct MadeToken {
     pub(crate) name: String,
     /// The token itself.
     pub(crate) token: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) expires: Option<Timestamp>,
 }
 
@@ -653,12 +724,16 @@ pub(crate) struct Token {
     pub(crate) role: Role,
     /// `valid`, `expired` or `revoked`.
     pub(crate) state: String,
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub(crate) created: Timestamp,
     /// Who made it.
     pub(crate) by: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) expires: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) revoked: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) environments: BTreeSet<String>,

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State as Given;
 use graylane_engine::bundle::{ATTACHED, WORKFLOW_FILE};
-use graylane_engine::clock::Timestamp;
+use graylane_engine::clock::{Timestamp, rfc3339};
 use graylane_engine::id::WorkflowUid;
 use graylane_engine::ledger::{Deed, Standing};
 use graylane_engine::run::Trigger;
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::caller::Caller;
 use super::error::{ApiError, Code};
 use super::extract::{Body, In};
-use super::runs::IdempotencyKey;
+use super::runs::{IdempotencyKey, granted};
 use super::wire::Submitted;
 use super::{State, bundles};
 use crate::problems::WireProblem;
@@ -37,7 +37,8 @@ pub(crate) struct SourceView {
     /// Where it is.
     pub(crate) place: String,
     /// When it was read last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) read_at: Option<Timestamp>,
     /// The commit that was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +69,8 @@ pub(crate) struct WorkflowView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) commit: Option<String>,
     /// Since when it holds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "rfc3339::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub(crate) since: Option<Timestamp>,
     pub(crate) triggers: Vec<TriggerView>,
     /// What is wrong with the file as it is now, and warnings.
@@ -89,6 +91,8 @@ pub(crate) struct TriggerView {
 /// Who paused a workflow, and why.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PauseView {
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub(crate) since: Timestamp,
     pub(crate) by: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,6 +102,8 @@ pub(crate) struct PauseView {
 /// Something that happened to a workflow.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct WorkflowDeed {
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub(crate) at: Timestamp,
     /// `workflow-taken`, `workflow-gone`, `workflow-paused`, ...
     pub(crate) deed: String,
@@ -329,12 +335,15 @@ pub(super) async fn run(
     Body(asked): Body<RunRequest>,
 ) -> Result<Json<Submitted>, ApiError> {
     let uid = uid(&caller, path)?;
+    let key = key.of(&caller, &(uid.to_string(), &asked));
+    if let Some(before) = granted(&state, key.as_ref()).await? {
+        return Ok(before);
+    }
     let known = known(&state.catalogue.borrow(), &uid)?;
     let good = known.good.ok_or_else(|| {
         let first = known.problems.first().map(|problem| format!(": {problem}")).unwrap_or_default();
         ApiError::new(Code::InvalidWorkflow, format!("{uid} has no revision that can run{first}"))
     })?;
-    let key = key.of(&caller, &(uid.to_string(), &asked));
     let mut inputs =
         graylane_engine::input::parse_pairs(&good.graph.inputs, asked.set.iter().map(String::as_str))
             .map_err(|wrong| ApiError::new(Code::InvalidInputs, wrong.join("; ")))?;

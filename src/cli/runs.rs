@@ -58,8 +58,8 @@ pub(crate) struct ListArgs {
     /// Submitted by
     #[arg(long, value_name = "NAME")]
     actor: Option<String>,
-    /// Started by this kind of trigger
-    #[arg(long, value_name = "KIND", value_parser = ["manual", "undo", "schedule"])]
+    /// Started by this kind of trigger; `catchup` is a slot that was made up for
+    #[arg(long, value_name = "KIND", value_parser = ["manual", "undo", "schedule", "catchup"])]
     trigger: Option<String>,
     /// Submitted at this time or later: RFC 3339, a day as 2026-12-24, or how long ago as 90m, 24h or 7d
     #[arg(long, value_name = "TIME")]
@@ -194,6 +194,13 @@ pub(crate) async fn run(context: &Context, command: RunsCommand) -> Result<u8, F
                     print(&table(&page.runs));
                     if let Some(last) = page.runs.last().filter(|_| page.more) {
                         note(&format!("there are more: add --after {}", last.id));
+                    }
+                    match page.runs.iter().filter(|run| !run.is_final()).count() {
+                        0 => {}
+                        1 => note("1 is unfinished: `graylane status` says what it waits for"),
+                        count => note(&format!(
+                            "{count} are unfinished: `graylane status` says what they wait for"
+                        )),
                     }
                 }
             }

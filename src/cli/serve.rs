@@ -1,10 +1,11 @@
 //! `graylane serve`: the daemon.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
-use super::{Context, Failure, tell};
+use super::{Context, Failure};
 use crate::settings::Given;
 
 /// What `serve` takes; each stands for a setting.
@@ -48,5 +49,7 @@ impl ServeArgs {
 }
 
 pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
-    crate::serve::serve(&context.settings, tell()).await
+    let settings = Arc::new(context.settings.clone());
+    let tell = Arc::new(move |words: String| crate::serve::say(&settings, &words));
+    crate::serve::serve(&context.settings, tell).await
 }

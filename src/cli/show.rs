@@ -68,11 +68,13 @@ pub(crate) async fn run(context: &Context, args: ShowArgs) -> Result<u8, Failure
                 print("\nlog:");
                 log.iter().for_each(|line| print(&super::runs::log_line(line)));
             }
-            print(&summary(&view, context.colours));
             let samples = samples::tables(&view);
-            if !samples.is_empty() {
-                print(&samples);
-            }
+            let samples = (!samples.is_empty()).then_some(samples);
+            let (before, after) = if view.outcome.is_none() { (samples, None) } else { (None, samples) };
+            // What an unfinished run waits for, and what can be done, stands last.
+            before.iter().for_each(|samples| print(samples));
+            print(&summary(&view, context.colours));
+            after.iter().for_each(|samples| print(samples));
         }
     }
     Ok(0)
@@ -101,7 +103,11 @@ fn facts(view: &RunView) -> String {
         format!("run         {}", summary.id),
         format!("submitted   {} by {} ({})", summary.submitted_at, summary.actor, summary.trigger),
     ];
-    if let Some(Value::Object(trigger)) =
+    if let Some(slot) = &view.slot {
+        let how = if slot.catchup { ", made up for" } else { "" };
+        lines.push(format!("schedule    {}/{}/{}", slot.source, summary.workflow, slot.schedule));
+        lines.push(format!("slot        {} (begun at {}{how})", slot.nominal, slot.actual));
+    } else if let Some(Value::Object(trigger)) =
         view.started_by.as_ref().and_then(|by| serde_json::to_value(by).ok())
     {
         let known = trigger.iter().filter(|(name, _)| *name != "kind");

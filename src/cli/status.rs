@@ -4,7 +4,7 @@ use graylane_engine::scheduler::Mode;
 
 use super::{Context, EXIT_SURROUNDINGS, EXIT_WAITS, Failure, Output, json, print, tell};
 use crate::access::Access;
-use crate::api::wire::{LanesOf, Status};
+use crate::api::wire::{LanesOf, Schedules, Status};
 
 pub(crate) async fn run(context: &Context) -> Result<u8, Failure> {
     let access = Access::open(&context.settings, Mode::Look, tell()).await?;
@@ -66,10 +66,34 @@ fn told(status: &Status) -> String {
         line(format!("\n{} is paused by {}, since {}{why}", paused.workflow, paused.by, paused.since));
         line(format!("    graylane workflows unpause {}", paused.workflow));
     }
+    schedules(&status.schedules).into_iter().for_each(&mut line);
     for at in &status.lanes {
         lanes(at).into_iter().for_each(&mut line);
     }
     out
+}
+
+fn schedules(schedules: &Schedules) -> Vec<String> {
+    if schedules.known == 0 && schedules.undecided.is_none() {
+        return Vec::new();
+    }
+    let what =
+        if schedules.known == 1 { "1 schedule".to_owned() } else { format!("{} schedules", schedules.known) };
+    let outcomes = schedules.outcomes.iter().filter(|(_, count)| **count > 0);
+    let outcomes: Vec<String> = outcomes.map(|(outcome, count)| format!("{count} {outcome}")).collect();
+    let outcomes = if outcomes.is_empty() { "no slot was decided yet".into() } else { outcomes.join(", ") };
+    let mut lines = vec![format!("\n{what}; slots: {outcomes}")];
+    match &schedules.undecided {
+        None => lines.push("  every slot that is due is decided".into()),
+        Some(slot) => {
+            lines.push(format!(
+                "  the oldest undecided slot: {} of {}: {}",
+                slot.slot, slot.schedule, slot.why
+            ));
+            lines.push(format!("    {}", slot.command));
+        }
+    }
+    lines
 }
 
 fn lanes(at: &LanesOf) -> Vec<String> {
@@ -90,5 +114,10 @@ fn lanes(at: &LanesOf) -> Vec<String> {
         lines.push(format!("  {} ({} services{since}{run})", lane.tag, lane.services.len()));
     }
     lines.push(format!("    graylane lanes {environment}"));
+    for lane in &at.expiring {
+        let words = if lane.expired { "has expired: its time was up at" } else { "expires soon, at" };
+        lines.push(format!("  {} {words} {}", lane.tag, lane.expires));
+        lines.push(format!("    {}", lane.command));
+    }
     lines
 }

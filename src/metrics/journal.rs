@@ -37,6 +37,14 @@ impl<J: Journal> Journal for Timed<J> {
         self.inner.deeds()
     }
 
+    fn deed(&self, seq: Seq) -> Result<Option<DeedRecord>, Error> {
+        self.inner.deed(seq)
+    }
+
+    fn read_after(&self, run: RunId, after: Seq, limit: usize) -> Result<Vec<Record>, Error> {
+        self.inner.read_after(run, after, limit)
+    }
+
     fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
         self.inner.rows(prefix)
     }

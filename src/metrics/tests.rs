@@ -70,6 +70,7 @@ fn plain(catalogue: &Catalogue) -> Plain<'_> {
         store: Statistics::default(),
         broken: false,
         catalogue,
+        slots: None,
         paused: 0,
         frozen: 0,
     }
@@ -100,7 +101,7 @@ fn runs_tasks_and_attempts_are_counted_by_what_became_of_them() {
     metrics.append(Duration::from_millis(30), false);
     metrics.call("/api/v1/runs/{run}", "GET", 200, Duration::from_millis(2));
 
-    let (samples, kinds) = read(&metrics.render(&plain(&Catalogue::default()), |_| {}));
+    let (samples, kinds) = read(&metrics.render(&plain(&Catalogue::default())));
     for (series, expected) in [
         (r#"graylane_runs_submitted_total{workflow="release",trigger="manual"}"#, 1.0),
         (r#"graylane_runs_finished_total{workflow="release",outcome="succeeded"}"#, 1.0),
@@ -130,7 +131,7 @@ fn thousands_of_workflows_do_not_become_thousands_of_series() {
         let ended = Event::RunFinished { outcome: Outcome::Failed, reason: None, undone_by: None };
         story(&metrics, RunId::new(number, 1), &format!("w{number}"), vec![ended]);
     }
-    let (samples, _) = read(&metrics.render(&plain(&Catalogue::default()), |_| {}));
+    let (samples, _) = read(&metrics.render(&plain(&Catalogue::default())));
     let finished = samples.iter().filter(|(series, _)| series.starts_with("graylane_runs_finished_total"));
     assert_eq!(finished.clone().count(), 201);
     assert_eq!(finished.map(|(_, value)| value).sum::<f64>(), 5_000.0, "none is lost");

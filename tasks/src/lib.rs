@@ -6,6 +6,7 @@
 //!   lane (route, patch, leak, around)  a gray copy, rendered from its baseline; what it may stand beside
 //!   cluster, rollout, inventory        what a cluster is asked and told
 //!   verified                           what was verified in a lane, and whether production gets that
+//!   ownership                          whose fields a baseline's are, and how they become ours
 //!   mse_gray_deploy, generic_verify,   the types: a new one is a new file, and a line in `register`
 //!   prod_deploy, mse_gray_offline
 //! ```
@@ -21,6 +22,7 @@ pub mod lane;
 pub mod manifest;
 pub mod mse_gray_deploy;
 pub mod mse_gray_offline;
+pub mod ownership;
 pub mod prod_deploy;
 pub mod readiness;
 pub mod renewal;

@@ -26,6 +26,7 @@ use crate::lane::leak::{Pods, leaks};
 use crate::lane::{baseline_hash, config_hash, set_images};
 use crate::manifest::{ObjectRef, clean, images, kind, map_at, name, namespace, sorted, texts};
 use crate::mse_gray_deploy::{change, must_exist, refuse, shown_images, unprobed};
+use crate::ownership;
 use crate::rollout::{Expect, follow, probed, running_images};
 use crate::secret::{DigestKey, redact, restore};
 use crate::spec::{
@@ -281,6 +282,13 @@ impl Planner<'_> {
                     expected.insert(service.clone(), images_value(&images(&object)));
                 }
                 let (dry, force) = self.dry_run(&object, &service, live.as_ref()).await?;
+                let going = live.as_ref().map(|live| ownership::going(live, &object, self.take_over()));
+                plan.warnings.extend(going.into_iter().flatten().map(|field| {
+                    format!(
+                        "{}: {field} goes: `kubectl apply` wrote it, and the manifest no longer has it",
+                        ObjectRef::of(&object)
+                    )
+                }));
                 let shown = if kind(&object) == "Secret" { &object } else { &dry };
                 plan.changes.push(change(&self.cluster.namespace, live.as_ref(), Some(shown), self.key));
                 if kind(&object) == "Deployment" && !probed(&object) {
@@ -302,6 +310,11 @@ impl Planner<'_> {
             services: planned,
         };
         spec::seal(plan, &body, self.site)
+    }
+
+    /// The managers whose fields become ours without being told.
+    fn take_over(&self) -> &[String] {
+        &self.site.environment.take_over
     }
 
     /// `images` and `services` as one, in the order of the deploy.
@@ -461,20 +474,25 @@ impl Planner<'_> {
         if kind(&shape) == "Secret" {
             shape["data"] = live.and_then(|live| live.get("data")).cloned().unwrap_or_else(|| json!({}));
         }
+        let shown = |mut dry: Value| {
+            ownership::keep_number(&mut dry, object, live);
+            dry
+        };
         match self.cluster.apply(&shape, true, false).await {
-            Ok(dry) => Ok((dry, false)),
+            Ok(dry) => Ok((shown(dry), false)),
             Err(ApplyError::Other(error)) => Err(error),
             Err(ApplyError::Conflict(conflicts, error)) => {
                 // Fields that a rollback wrote are ours too, by another kind of write.
                 let may = |manager: &String| {
                     manager == FIELD_MANAGER
-                        || self.site.environment.take_over.contains(manager)
+                        || self.take_over().contains(manager)
                         || self.with.force.contains(manager)
                 };
                 let foreign: Vec<&(String, String)> =
                     conflicts.iter().filter(|(manager, _)| !may(manager)).collect();
                 if foreign.is_empty() {
-                    return Ok((TaskError::from_apply(self.cluster.apply(&shape, true, true).await)?, true));
+                    let forced = TaskError::from_apply(self.cluster.apply(&shape, true, true).await)?;
+                    return Ok((shown(forced), true));
                 }
                 let shown = full_name(&self.cluster.namespace, object);
                 let named = foreign.iter().map(|(manager, field)| format!("{field} belongs to `{manager}`"));
@@ -659,7 +677,7 @@ impl Deploy<'_> {
         };
         self.still_as_planned(&at, write.before.as_ref()).await?;
         if let Some(before) = &write.before {
-            self.take_over(&at, before).await?;
+            self.take_over(&at, &write.object, before).await?;
         }
         // Before it may be there: a rollback and an undo look at nothing else.
         let mark = writes(&at);
@@ -732,18 +750,25 @@ impl Deploy<'_> {
         Ok(())
     }
 
-    /// Moves the fields of managers that may be taken over to ours, as kubectl does when it goes over to server-side
-    /// apply: else a field that the manifest no longer has would stay for ever (client-go, csaupgrade).
-    async fn take_over(&self, at: &ObjectRef, before: &Before) -> Result<(), TaskError> {
+    /// Moves the fields of managers that may be taken over to ours, and leaves the number of pods to nobody.
+    async fn take_over(&self, at: &ObjectRef, object: &Value, before: &Before) -> Result<(), TaskError> {
+        let managers = &self.site.environment.take_over;
         for last in [false, false, false, false, true] {
             let Some(live) = self.cluster.get(at).await? else { return Ok(()) };
             if crate::manifest::uid(&live) != Some(before.uid.as_str()) {
                 return Ok(());
             }
-            let Some(managed) = upgraded(&live, &self.site.environment.take_over) else { return Ok(()) };
+            if ownership::is_unkept(&live) {
+                if !managers.iter().any(|manager| manager == ownership::BEFORE_FIRST_APPLY) || last {
+                    return Ok(());
+                }
+                self.cluster.apply(&ownership::nothing_of(&live), false, false).await?;
+                continue;
+            }
+            let Some(record) = ownership::taken_over(&live, object, managers) else { return Ok(()) };
             let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
             let patch = json!([
-                { "op": "replace", "path": "/metadata/managedFields", "value": managed },
+                { "op": "replace", "path": "/metadata/managedFields", "value": record },
                 { "op": "replace", "path": "/metadata/resourceVersion", "value": version },
             ]);
             match self.cluster.patch(at, &patch).await {
@@ -920,79 +945,5 @@ impl Deploy<'_> {
         ]);
         self.cx.log(format!("rolling back {at}"));
         self.cluster.patch(&at, &patch).await.map(Some)
-    }
-}
-
-/// The managed fields with those of `managers` (by update) merged into our own (by apply); none where there are none.
-fn upgraded(live: &Value, managers: &[String]) -> Option<Value> {
-    let entries = live.pointer("/metadata/managedFields")?.as_array()?;
-    let mine = |entry: &Value| {
-        entry["manager"] == FIELD_MANAGER
-            && entry["operation"] == "Apply"
-            && entry.get("subresource").is_none()
-    };
-    let theirs = |entry: &Value| {
-        entry["operation"] == "Update"
-            && entry.get("subresource").is_none()
-            && entry["manager"].as_str().is_some_and(|manager| {
-                manager == FIELD_MANAGER || managers.iter().any(|other| other == manager)
-            })
-    };
-    let first = entries.iter().find(|entry| theirs(entry))?;
-    let mut merged = entries.iter().find(|entry| mine(entry)).unwrap_or(first).clone();
-    merged["manager"] = FIELD_MANAGER.into();
-    merged["operation"] = "Apply".into();
-    for entry in entries.iter().filter(|entry| theirs(entry)) {
-        let fields = merge_fields(&merged["fieldsV1"], &entry["fieldsV1"]);
-        merged["fieldsV1"] = fields;
-    }
-    // kubectl's own copy of what it applied goes with its manager.
-    if let Some(annotations) =
-        merged.pointer_mut("/fieldsV1/f:metadata/f:annotations").and_then(Value::as_object_mut)
-    {
-        annotations.remove("f:kubectl.kubernetes.io/last-applied-configuration");
-    }
-    let mut upgraded: Vec<Value> =
-        entries.iter().filter(|entry| !mine(entry) && !theirs(entry)).cloned().collect();
-    upgraded.push(merged);
-    Some(Value::Array(upgraded))
-}
-
-fn merge_fields(one: &Value, other: &Value) -> Value {
-    match (one, other) {
-        (Value::Object(one), Value::Object(other)) => {
-            let mut merged = one.clone();
-            for (key, value) in other {
-                let both = merged.get(key).map_or_else(|| value.clone(), |mine| merge_fields(mine, value));
-                merged.insert(key.clone(), both);
-            }
-            Value::Object(merged)
-        }
-        (Value::Null, other) => other.clone(),
-        (one, _) => one.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_of_kubectl_become_ours_and_those_of_others_stay() {
-        let live = json!({ "metadata": { "managedFields": [
-            { "manager": "kubectl-client-side-apply", "operation": "Update", "apiVersion": "apps/v1", "fieldsV1": { "f:spec": { "f:replicas": {} } } },
-            { "manager": "graylane", "operation": "Apply", "apiVersion": "apps/v1", "fieldsV1": { "f:spec": { "f:paused": {} } } },
-            { "manager": "hpa", "operation": "Update", "subresource": "scale", "apiVersion": "apps/v1", "fieldsV1": { "f:spec": {} } },
-        ] } });
-        let managers = ["kubectl-client-side-apply".to_owned()];
-        let upgraded = upgraded(&live, &managers).expect("upgraded");
-        assert_eq!(
-            upgraded,
-            json!([
-                { "manager": "hpa", "operation": "Update", "subresource": "scale", "apiVersion": "apps/v1", "fieldsV1": { "f:spec": {} } },
-                { "manager": "graylane", "operation": "Apply", "apiVersion": "apps/v1", "fieldsV1": { "f:spec": { "f:paused": {}, "f:replicas": {} } } },
-            ])
-        );
-        assert_eq!(super::upgraded(&live, &[]), None);
     }
 }

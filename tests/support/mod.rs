@@ -1,7 +1,10 @@
 //! A user's home for a test: a copy of the examples, a data folder, the binary, and a rehearsal of its own.
 
+pub(crate) mod agent;
 pub(crate) mod daemon;
 pub(crate) mod desk;
+pub(crate) mod routes;
+pub(crate) mod stage;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -10,7 +10,7 @@ use super::query::{Page, Query, unique_term};
 use super::record::Stored;
 use super::segment::{Lines, Row, Segment, Walk};
 use crate::audit::{Chain, Entry, Head};
-use crate::id::RunId;
+use crate::id::{RunId, Seq};
 use crate::ledger::DeedRecord;
 use crate::run::{Record, RunSummary};
 
@@ -96,6 +96,18 @@ impl Index {
 
     pub(super) fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, String> {
         self.deeds.iter().map(|stored| stored.deed().map(|deed| (deed, stored.chain))).collect()
+    }
+
+    /// The deed at this place.
+    pub(super) fn deed(&self, seq: Seq) -> Result<Option<DeedRecord>, String> {
+        let at = usize::try_from(seq.0).ok().and_then(|seq| seq.checked_sub(1));
+        at.and_then(|at| self.deeds.get(at)).map(|stored| stored.deed()).transpose()
+    }
+
+    /// Records of a run of the table, from this place on; `None` for a run that is not in it.
+    pub(super) fn live_after(&self, run: RunId, skip: usize, limit: usize) -> Option<Vec<Arc<Stored>>> {
+        let records = &self.live.get(&run)?.records;
+        Some(records.iter().skip(skip).take(limit).cloned().collect())
     }
 
     /// The run of the table that has this alone, and the segments where another one may.

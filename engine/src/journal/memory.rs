@@ -98,6 +98,10 @@ impl Journal for MemoryJournal {
         self.inner().index.deeds().map_err(Error::Damaged)
     }
 
+    fn deed(&self, seq: Seq) -> Result<Option<DeedRecord>, Error> {
+        self.inner().index.deed(seq).map_err(Error::Damaged)
+    }
+
     fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
         self.inner().index.rows_below(prefix)
     }

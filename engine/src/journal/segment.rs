@@ -406,6 +406,25 @@ impl Segment {
         Ok(entries)
     }
 
+    /// Entries of its slice after this position, at most so many: the blocks that hold them are read, and no others.
+    pub(super) fn audit_after(&self, position: u64, limit: usize) -> Result<Vec<Entry>, String> {
+        let (from, to) = self.about.heads().map_err(|error| self.wrong(error))?;
+        let first = position.max(from.position);
+        let count = usize::try_from(to.position.saturating_sub(first)).unwrap_or(usize::MAX).min(limit);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let place = (first - from.position) * ENTRY_BYTES as u64;
+        let bytes = self.bytes(Stream::Audit, place, count * ENTRY_BYTES)?;
+        let entries: Vec<Entry> = bytes.chunks_exact(ENTRY_BYTES).filter_map(Entry::from_bytes).collect();
+        match entries.iter().zip(first + 1..).find(|(entry, expected)| entry.position != *expected) {
+            None => Ok(entries),
+            Some((entry, _)) => {
+                Err(self.wrong(format_args!("audit entry {} is not where it should be", entry.position)))
+            }
+        }
+    }
+
     /// The runs of it that retention removed.
     pub(super) fn removed(&self) -> Result<Vec<Removed>, String> {
         let mut removed = Vec::new();

@@ -449,6 +449,11 @@ impl Journal for DiskJournal {
         index.deeds().map_err(Error::Damaged)
     }
 
+    fn deed(&self, seq: Seq) -> Result<Option<DeedRecord>, Error> {
+        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.deed(seq).map_err(Error::Damaged)
+    }
+
     fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
         self.shared.index.read().unwrap_or_else(PoisonError::into_inner).rows_below(prefix)
     }
@@ -465,6 +470,21 @@ impl Journal for DiskJournal {
         let stored = self.stored(run)?;
         let decoded = stored.iter().map(|stored| stored.record().map(|record| (record, stored.chain)));
         decoded.collect::<Result<_, _>>().map_err(|why| Error::Damaged(format!("run {run}: {why}")))
+    }
+
+    fn read_after(&self, run: RunId, after: Seq, limit: usize) -> Result<Vec<Record>, Error> {
+        let skip = usize::try_from(after.0).unwrap_or(usize::MAX);
+        let stored = {
+            let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+            index.live_after(run, skip, limit)
+        };
+        let decode =
+            |stored: &Stored| stored.record().map_err(|why| Error::Damaged(format!("run {run}: {why}")));
+        match stored {
+            Some(stored) => stored.iter().map(|stored| decode(stored)).collect(),
+            // Its hash is checked from its first record on.
+            None => self.stored(run)?.iter().skip(skip).take(limit).map(decode).collect(),
+        }
     }
 
     fn list(&self, query: &Query) -> Result<Page, Error> {
@@ -490,8 +510,8 @@ impl Journal for DiskJournal {
             if entries.len() >= limit {
                 break;
             }
-            let slice = segment.audit().map_err(Error::Damaged)?;
-            entries.extend(slice.into_iter().filter(|entry| entry.position > after));
+            let left = limit - entries.len();
+            entries.extend(segment.audit_after(after, left).map_err(Error::Damaged)?);
         }
         entries.extend(rest);
         entries.truncate(limit);

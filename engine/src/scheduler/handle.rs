@@ -257,12 +257,8 @@ impl Engine {
         let bundle = Arc::new(submission.bundle.clone());
         let parts = self.parts.clone();
         let seen = self.parts.journal.head().position;
-        if let Some(key) = submission.key.clone() {
-            let parts = self.parts.clone();
-            let granted = tokio::task::spawn_blocking(move || granted(&*parts.journal, &key, 0)).await;
-            if let Some(run) = granted.map_err(|error| SubmitError::Inputs(vec![error.to_string()]))?? {
-                return Ok(run);
-            }
+        if let Some(run) = self.granted(submission.key.as_ref()).await? {
+            return Ok(run);
         }
         // Parsing and storing are not for the threads that serve others.
         let made = tokio::task::spawn_blocking(move || {
@@ -272,6 +268,17 @@ impl Engine {
         let made = made.await;
         let (run, record) = made.map_err(|error| SubmitError::Inputs(vec![error.to_string()]))??;
         self.enter(run, record, bundle, PolicyFile::Latest, seen).await
+    }
+
+    /// The run that a wish was granted with before.
+    ///
+    /// # Errors
+    /// Something else was asked for under the same name.
+    pub async fn granted(&self, key: Option<&Key>) -> Result<Option<RunId>, SubmitError> {
+        let Some(key) = key.cloned() else { return Ok(None) };
+        let parts = self.parts.clone();
+        let granted = tokio::task::spawn_blocking(move || granted(&*parts.journal, &key, 0)).await;
+        granted.map_err(|error| SubmitError::Inputs(vec![error.to_string()]))?
     }
 
     /// Does something that belongs to no run; when this returns, it is on disk.
@@ -401,13 +408,25 @@ impl Engine {
         answered.await.map_err(|_| self.stopping())?
     }
 
-    /// Begins a run that follows on one that is over; when this returns, it is on disk.
+    /// Begins a run that follows on one that is over; when this returns, it is on disk. Asked for again under the same
+    /// key it is the same run, as with a submission.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn follow_up(&self, of: RunId, how: FollowUp, actor: String) -> Result<RunId, FollowUpError> {
+    pub async fn follow_up(
+        &self,
+        of: RunId,
+        how: FollowUp,
+        actor: String,
+        key: Option<Key>,
+    ) -> Result<RunId, FollowUpError> {
         let now = self.parts.clock.now();
         let id = new_id(&self.parts, now);
+        let seen = self.parts.journal.head().position;
+        // What was taken back already would be refused now.
+        if let Some(run) = self.granted(key.as_ref()).await? {
+            return Ok(run);
+        }
         let default = match how {
             // It waits its turn; nothing newer pushes it aside.
             FollowUp::Undo { .. } => PolicyFile::Queue,
@@ -419,7 +438,7 @@ impl Engine {
             if !old.state.is_final() {
                 return Err(FollowError::Unfinished(of).into());
             }
-            let (event, graph) = match how {
+            let (mut event, graph) = match how {
                 FollowUp::Undo { force } => {
                     if let Some(by) = old.undone_by
                         && !force
@@ -443,6 +462,9 @@ impl Engine {
                 }
                 FollowUp::Rerun => (old.rerun(actor)?, Arc::clone(&old.graph)),
             };
+            if let Event::RunSubmitted { key: kept, .. } = &mut event {
+                *kept = key;
+            }
             let record = Record { run: id, seq: Seq(1), at: now, event };
             let run = Run::begin(graph, &record).map_err(StartError::Illegal)?;
             Ok((run, record, bundle))
@@ -450,7 +472,7 @@ impl Engine {
         let made =
             made.await.map_err(|error| StartError::Journal(journal::Error::Damaged(error.to_string())));
         let (run, record, bundle) = made??;
-        Ok(self.enter(run, record, bundle, default, 0).await?)
+        Ok(self.enter(run, record, bundle, default, seen).await?)
     }
 
     /// Says how a held task goes on; when this returns, the answer is on disk.
@@ -552,6 +574,20 @@ impl Engine {
     /// A journal that cannot be read.
     pub fn records(&self, run: RunId) -> Result<Vec<Record>, journal::Error> {
         self.parts.journal.read(run)
+    }
+
+    /// A page of them: at most so many after this one.
+    ///
+    /// # Errors
+    /// A journal that cannot be read.
+    pub async fn records_after(
+        &self,
+        run: RunId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<Record>, journal::Error> {
+        let parts = self.parts.clone();
+        off_thread(move || parts.journal.read_after(run, after, limit)).await
     }
 
     /// A stored plan.

@@ -1,18 +1,17 @@
 //! What became of slots, and how schedules stand: read off runs, states and ranges of skips, and kept nowhere else.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Catalogue;
 use super::driver::rule;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, rfc3339};
 use crate::id::RunId;
 use crate::journal::{Error, Journal, Query};
 use crate::run::{Event, RunSummary};
-use crate::schedule::{Last, Pending, Schedule, ScheduleKey, Skip, Skipped, SlotOutcome, State};
+use crate::schedule::{Last, Pending, Rule, Schedule, ScheduleKey, Skip, Skipped, SlotOutcome, State};
 
 /// How many runs are read at a time.
 const PAGE: usize = 200;
@@ -27,17 +26,48 @@ pub struct ScheduleLine {
     /// The zone.
     pub timezone: String,
     /// The next slot that is not decided; none for a schedule that is gone.
+    #[serde(default, with = "rfc3339::option")]
+    #[schemars(with = "Option<String>")]
     pub next: Option<Timestamp>,
     /// Every slot up to here is decided, but for those that are pending.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub decided: Timestamp,
     /// The last slot that was decided.
-    pub last: Option<Last>,
+    pub last: Option<LastSlot>,
     /// Slots that start later than they were due.
-    pub pending: Vec<Pending>,
+    pub pending: Vec<PendingSlot>,
     /// How many slots had which outcome.
     pub counts: BTreeMap<String, u64>,
     /// Since when nobody knows it any more.
+    #[serde(default, with = "rfc3339::option")]
+    #[schemars(with = "Option<String>")]
     pub gone: Option<Timestamp>,
+}
+
+/// The last slot that was decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LastSlot {
+    /// The slot.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub nominal: Timestamp,
+    /// What became of it, in one word.
+    pub outcome: String,
+    /// Its run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+}
+
+/// A slot that starts later than it was due.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PendingSlot {
+    /// The slot.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
+    pub nominal: Timestamp,
+    /// What it waits for, in words.
+    pub why: String,
 }
 
 /// What became of a slot, or of several that follow on each other.
@@ -46,8 +76,12 @@ pub struct SlotLine {
     /// Source, workflow and trigger.
     pub schedule: String,
     /// The slot; the first of several.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub from: Timestamp,
     /// The last of several.
+    #[serde(with = "rfc3339")]
+    #[schemars(with = "String")]
     pub to: Timestamp,
     /// How many.
     pub count: u64,
@@ -66,6 +100,8 @@ pub struct SlotLine {
 pub struct SlotQuery {
     /// Of schedules whose name is this, or the workflow, or source and workflow.
     pub schedule: Option<String>,
+    /// Only of these workflows; of all where none is named.
+    pub workflows: BTreeSet<String>,
     /// With this outcome.
     pub outcome: Option<String>,
     /// Not older than this.
@@ -74,13 +110,40 @@ pub struct SlotQuery {
     pub limit: usize,
 }
 
-/// Numbers for metrics.
+/// Schedules in numbers.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Figures {
+    /// How many schedules there are; those that are gone are not counted.
+    pub schedules: usize,
     /// How many slots had which outcome, over all schedules.
     pub outcomes: BTreeMap<&'static str, u64>,
-    /// How long the oldest slot that is due has been waiting for its decision, or for its late start.
-    pub oldest_undecided: Option<Duration>,
+    /// The oldest slot that is due, and waits for its decision or for its late start.
+    pub oldest_undecided: Option<Undecided>,
+}
+
+/// A slot that is due, and has neither a run nor a reason why it has none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Undecided {
+    /// Source, workflow and trigger.
+    pub schedule: String,
+    /// The slot.
+    pub slot: Timestamp,
+    /// Since when it is due: with `jitter`, a little later than the slot.
+    pub due: Timestamp,
+    /// What it waits for, in words; none where nobody has decided it.
+    pub why: Option<String>,
+}
+
+fn pending(pending: &Pending) -> PendingSlot {
+    PendingSlot { nominal: pending.nominal, why: late(pending).to_owned() }
+}
+
+/// What a slot waits for that starts later than it was due.
+fn late(pending: &Pending) -> &'static str {
+    match pending.why {
+        Skip::Freeze => "it starts when the freeze ends",
+        _ => "it was missed, and starts when those before it have ended",
+    }
 }
 
 fn states(journal: &dyn Journal) -> Result<Vec<(ScheduleKey, State)>, Error> {
@@ -99,35 +162,33 @@ fn states(journal: &dyn Journal) -> Result<Vec<(ScheduleKey, State)>, Error> {
 /// # Errors
 /// A journal that cannot be read.
 pub fn schedules(journal: &dyn Journal) -> Result<Vec<ScheduleLine>, Error> {
-    let line = |(key, state): (ScheduleKey, State)| {
-        let schedule = state.cron.parse::<Schedule>().ok();
-        let zone = state.timezone.parse::<chrono_tz::Tz>().ok();
-        let next = schedule.zip(zone).filter(|_| state.gone.is_none());
-        ScheduleLine {
-            schedule: key.to_string(),
-            next: next.and_then(|(schedule, zone)| schedule.slots(zone, state.decided).next()),
-            cron: state.cron,
-            timezone: state.timezone,
-            decided: state.decided,
-            last: state.last,
-            pending: state.pending,
-            counts: state.counts,
-            gone: state.gone,
-        }
+    let line = |(key, state): (ScheduleKey, State)| ScheduleLine {
+        schedule: key.to_string(),
+        next: next_of(&state).filter(|_| state.gone.is_none()),
+        cron: state.cron,
+        timezone: state.timezone,
+        decided: state.decided,
+        last: state.last.map(|Last { nominal, outcome, run }| LastSlot { nominal, outcome, run }),
+        pending: state.pending.iter().map(pending).collect(),
+        counts: state.counts,
+        gone: state.gone,
     };
     Ok(states(journal)?.into_iter().map(line).collect())
 }
 
-/// Whether a schedule is one that is asked for.
-fn is_asked(asked: Option<&str>, key: &ScheduleKey) -> bool {
-    asked.is_none_or(|asked| {
+impl SlotQuery {
+    /// Whether a schedule is one that is asked for.
+    fn asks(&self, key: &ScheduleKey) -> bool {
         let workflow = &key.workflow;
-        asked == key.schedule
-            || asked == workflow.name.as_str()
-            || asked == workflow.to_string()
-            || asked == key.to_string()
-            || asked == format!("{}/{}", workflow.name, key.schedule)
-    })
+        let mine = self.workflows.is_empty() || self.workflows.contains(workflow.name.as_str());
+        mine && self.schedule.as_deref().is_none_or(|asked| {
+            asked == key.schedule
+                || asked == workflow.name.as_str()
+                || asked == workflow.to_string()
+                || asked == key.to_string()
+                || asked == format!("{}/{}", workflow.name, key.schedule)
+        })
+    }
 }
 
 /// What became of slots, newest first.
@@ -135,7 +196,6 @@ fn is_asked(asked: Option<&str>, key: &ScheduleKey) -> bool {
 /// # Errors
 /// A journal that cannot be read.
 pub fn slots(journal: &dyn Journal, query: &SlotQuery) -> Result<Vec<SlotLine>, Error> {
-    let asked = query.schedule.as_deref();
     let mut lines = Vec::new();
     let of_range = |key: &ScheduleKey, range: Skipped| SlotLine {
         schedule: key.to_string(),
@@ -147,7 +207,7 @@ pub fn slots(journal: &dyn Journal, query: &SlotQuery) -> Result<Vec<SlotLine>, 
         why: range.why,
     };
     for (key, state) in states(journal)? {
-        if !is_asked(asked, &key) {
+        if !query.asks(&key) {
             continue;
         }
         lines.extend(state.open.map(|range| of_range(&key, range)));
@@ -158,10 +218,7 @@ pub fn slots(journal: &dyn Journal, query: &SlotQuery) -> Result<Vec<SlotLine>, 
             count: 1,
             outcome: "pending".into(),
             run: None,
-            why: Some(match pending.why {
-                Skip::Freeze => "it starts when the freeze ends".into(),
-                _ => "it was missed, and starts when those before it have ended".into(),
-            }),
+            why: Some(late(&pending).into()),
         }));
         for (name, value) in journal.rows(&key.skips()) {
             let range = serde_json::from_slice(&value)
@@ -193,7 +250,7 @@ fn runs(
         let page = journal.list(&list)?;
         for run in &page.runs {
             let Some((key, nominal)) = slot_of(run) else { continue };
-            if !is_asked(query.schedule.as_deref(), &key) {
+            if !query.asks(&key) {
                 continue;
             }
             let outcome = outcome_of(journal, run, trigger == "catchup")?;
@@ -252,27 +309,55 @@ fn outcome_of(journal: &dyn Journal, run: &RunSummary, late: bool) -> Result<&'s
     }
 }
 
-/// Numbers for metrics, at this moment.
+/// Schedules in numbers, at this moment; only those that are `wanted`. A slot is due as its trigger says, and where the
+/// catalogue does not know it (nobody reads sources here, or its file is wrong) as the schedule stood.
 ///
 /// # Errors
 /// A journal that cannot be read.
-pub fn figures(journal: &dyn Journal, catalogue: &Catalogue, now: Timestamp) -> Result<Figures, Error> {
-    let states: BTreeMap<ScheduleKey, State> = states(journal)?.into_iter().collect();
-    let mut figures = Figures::default();
-    for outcome in SlotOutcome::ALL {
-        let count = states.values().filter_map(|state| state.counts.get(outcome.word())).sum();
-        figures.outcomes.insert(outcome.word(), count);
-    }
-    let mut oldest: Option<Timestamp> = None;
-    for (workflow, known) in &catalogue.workflows {
-        for trigger in known.good.iter().flat_map(|good| &good.graph.triggers) {
-            let Some(rule) = rule(workflow, trigger) else { continue };
-            let Some(state) = states.get(&rule.key).filter(|state| state.gone.is_none()) else { continue };
-            let undecided = rule.first_after(state.decided).map(|(_, due)| due).filter(|due| *due <= now);
-            let pending = state.pending.first().map(|pending| pending.nominal);
-            oldest = [oldest, undecided, pending].into_iter().flatten().min();
+pub fn figures(
+    journal: &dyn Journal,
+    catalogue: &Catalogue,
+    now: Timestamp,
+    wanted: impl Fn(&ScheduleKey) -> bool,
+) -> Result<Figures, Error> {
+    let known = catalogue.workflows.iter().flat_map(|(workflow, known)| {
+        let triggers = known.good.iter().flat_map(|good| &good.graph.triggers);
+        triggers.filter_map(move |trigger| rule(workflow, trigger))
+    });
+    let rules: BTreeMap<ScheduleKey, Rule> = known.map(|rule| (rule.key.clone(), rule)).collect();
+    let outcomes = SlotOutcome::ALL.map(|outcome| (outcome.word(), 0)).into();
+    let mut figures = Figures { schedules: 0, outcomes, oldest_undecided: None };
+    for (key, state) in states(journal)? {
+        if !wanted(&key) {
+            continue;
+        }
+        for (outcome, count) in &mut figures.outcomes {
+            *count += state.counts.get(*outcome).copied().unwrap_or(0);
+        }
+        if state.gone.is_some() {
+            continue;
+        }
+        figures.schedules += 1;
+        let next = match rules.get(&key) {
+            Some(rule) => rule.first_after(state.decided),
+            None => next_of(&state).map(|slot| (slot, slot)),
+        };
+        let next = next.filter(|(_, due)| *due <= now).map(|(slot, due)| (slot, due, None));
+        let first = state.pending.first();
+        let waiting = first.map(|first| (first.nominal, first.nominal, Some(late(first).into())));
+        let oldest = [next, waiting].into_iter().flatten().min_by_key(|(slot, ..)| *slot);
+        if let Some((slot, due, why)) = oldest
+            && figures.oldest_undecided.as_ref().is_none_or(|oldest| slot < oldest.slot)
+        {
+            figures.oldest_undecided = Some(Undecided { schedule: key.to_string(), slot, due, why });
         }
     }
-    figures.oldest_undecided = oldest.map(|oldest| now.since(oldest));
     Ok(figures)
+}
+
+/// The next slot that is not decided, by expression and zone as they stood.
+fn next_of(state: &State) -> Option<Timestamp> {
+    let schedule = state.cron.parse::<Schedule>().ok()?;
+    let zone = state.timezone.parse::<chrono_tz::Tz>().ok()?;
+    schedule.slots(zone, state.decided).next()
 }

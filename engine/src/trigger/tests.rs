@@ -365,8 +365,14 @@ async fn a_source_that_cannot_be_read_ends_no_schedule() {
     world.publish.send_replace(Arc::new(empty));
     world.until("2026-05-10T12:30").await;
     let now = world.clock.now();
-    let figures = figures(&*world.journal, &catalogue(&[&file]), now).expect("read");
-    assert_eq!(figures.oldest_undecided.expect("undecided").as_secs(), 90 * 60);
+    for known in [catalogue(&[&file]), world.publish.borrow().clone()] {
+        let figures = figures(&*world.journal, &known, now, |_| true).expect("read");
+        let oldest = figures.oldest_undecided.expect("undecided, whether its file is known or not");
+        assert_eq!((oldest.slot, oldest.due), (at("2026-05-10T11:00"), at("2026-05-10T11:00")));
+        assert_eq!((figures.schedules, oldest.schedule.as_str(), oldest.why), (1, "team/release/s", None));
+    }
+    let others = figures(&*world.journal, &catalogue(&[&file]), now, |_| false).expect("read");
+    assert_eq!((others.schedules, others.oldest_undecided), (0, None));
     world.publish(&[&file]);
     world.until("2026-05-10T13:30").await;
     assert_eq!(world.told(), "11:00..12:00 2 skipped(missed), 13:00 fired");
@@ -608,6 +614,13 @@ async fn a_freeze_skips_slots_and_defer_starts_the_last_when_it_ends() {
     world.deed(freeze(true)).await;
     world.until("2026-05-10T11:20").await;
     assert_eq!(world.told(), "11:00 pending");
+    let figures =
+        figures(&*world.journal, &world.publish.borrow(), world.clock.now(), |_| true).expect("read");
+    let oldest = figures.oldest_undecided.expect("it waits");
+    assert_eq!(
+        (oldest.slot, oldest.why.as_deref()),
+        (at("2026-05-10T11:00"), Some("it starts when the freeze ends"))
+    );
     world.deed(freeze(false)).await;
     world.until("2026-05-10T11:21").await;
     assert_eq!(world.told(), "11:00 caught_up", "a thaw is noticed at once");
@@ -765,7 +778,8 @@ async fn skips_are_told_once_a_range() {
         }
     }
     assert_eq!(news.len(), 2, "of sixteen: {}", world.told());
-    let figures = figures(&*world.journal, &world.publish.borrow(), world.clock.now()).expect("read");
+    let figures =
+        figures(&*world.journal, &world.publish.borrow(), world.clock.now(), |_| true).expect("read");
     assert_eq!(figures.outcomes["skipped(overlap)"], 13, "{}", world.told());
     assert_eq!((figures.outcomes["fired"], figures.oldest_undecided), (2, None));
 }

@@ -270,7 +270,10 @@ fn assign_service(state: &mut State, service: &mut Value) {
 }
 
 pub(super) fn counts_generations(kind: &Kind) -> bool {
-    matches!(kind.group, "apps" | "batch" | "networking.k8s.io" | "policy" | "discovery.k8s.io")
+    matches!(
+        kind.group,
+        "apps" | "batch" | "networking.k8s.io" | "gateway.networking.k8s.io" | "policy" | "discovery.k8s.io"
+    )
 }
 
 fn store(state: &mut State, key: Key, object: Value, dry_run: bool) -> Arc<Value> {

@@ -424,10 +424,10 @@ async fn a_run_can_be_taken_back_days_later_and_once() {
     world.engine.shutdown().await;
     let world = World::later(journal, Duration::from_secs(3 * 24 * 3600)).await;
     let undo =
-        world.engine.follow_up(run, FollowUp::Undo { force: true }, "bob".into()).await.expect("begun");
+        world.engine.follow_up(run, FollowUp::Undo { force: true }, "bob".into(), None).await.expect("begun");
     assert_eq!(told(&world.finish(undo).await), "succeeded | a: succeeded, b: succeeded");
     assert_eq!(world.diary(), ["b undo plan 1 by force", "a undo plan 0 by force"]);
-    let again = world.engine.follow_up(undo, FollowUp::Undo { force: false }, "bob".into()).await;
+    let again = world.engine.follow_up(undo, FollowUp::Undo { force: false }, "bob".into(), None).await;
     assert!(again.expect_err("refused").to_string().contains("is an undo itself"));
 }
 
@@ -454,7 +454,7 @@ async fn a_retry_keeps_what_succeeded_and_goes_on_with_the_same_plan() {
     world.finish(run).await;
     let before = world.diary().len();
     let retry =
-        world.engine.follow_up(run, FollowUp::Retry { from: None }, "bob".into()).await.expect("begun");
+        world.engine.follow_up(run, FollowUp::Retry { from: None }, "bob".into(), None).await.expect("begun");
     let view = world.finish(retry).await;
     let kept: Vec<&str> = view.tasks.iter().filter(|task| task.kept).map(|task| task.name.as_str()).collect();
     assert_eq!(kept, ["a", "d"]);
@@ -465,16 +465,16 @@ async fn a_retry_keeps_what_succeeded_and_goes_on_with_the_same_plan() {
     let done = world.submit(&RETRIED.replace("DOES", "succeed")).await;
     world.finish(done).await;
     let before = world.diary().len();
-    let nothing = world.engine.follow_up(done, FollowUp::Retry { from: None }, "bob".into()).await;
+    let nothing = world.engine.follow_up(done, FollowUp::Retry { from: None }, "bob".into(), None).await;
     assert!(nothing.expect_err("refused").to_string().contains("every task of run"));
     let from = FollowUp::Retry { from: Some(task("b")) };
-    let retry = world.engine.follow_up(done, from, "bob".into()).await.expect("begun");
+    let retry = world.engine.follow_up(done, from, "bob".into(), None).await.expect("begun");
     assert_eq!(world.finish(retry).await.summary.status, "succeeded");
     let mut again: Vec<String> = world.diary()[before..].iter().map(|line| line[..1].to_owned()).collect();
     again.dedup();
     assert_eq!(again, ["b", "c"], "the task and all that comes after it");
     let unknown = FollowUp::Retry { from: Some(task("x")) };
-    assert!(world.engine.follow_up(done, unknown, "bob".into()).await.is_err());
+    assert!(world.engine.follow_up(done, unknown, "bob".into(), None).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -482,10 +482,10 @@ async fn a_run_that_was_taken_back_is_not_retried_but_rerun() {
     let world = World::new().await;
     let run = world.submit(UNDONE).await;
     world.undone(run).await;
-    let refused = world.engine.follow_up(run, FollowUp::Retry { from: None }, "bob".into()).await;
+    let refused = world.engine.follow_up(run, FollowUp::Retry { from: None }, "bob".into(), None).await;
     assert!(refused.expect_err("refused").to_string().contains("was taken back by run"));
     let before = world.diary().len();
-    let rerun = world.engine.follow_up(run, FollowUp::Rerun, "bob".into()).await.expect("begun");
+    let rerun = world.engine.follow_up(run, FollowUp::Rerun, "bob".into(), None).await.expect("begun");
     let view = world.finish(rerun).await;
     assert_eq!(view.inputs, world.view(run).await.inputs);
     assert_eq!(view.bundle, world.view(run).await.bundle);
@@ -497,7 +497,7 @@ async fn a_running_run_is_not_followed_on() {
     let world = World::new().await;
     let run = world.submit("name: w\ntasks:\n  a: { type: probe, with: { does: take 60 } }\n").await;
     for how in [FollowUp::Undo { force: false }, FollowUp::Retry { from: None }, FollowUp::Rerun] {
-        let refused = world.engine.follow_up(run, how, "bob".into()).await.expect_err("refused");
+        let refused = world.engine.follow_up(run, how, "bob".into(), None).await.expect_err("refused");
         assert!(refused.to_string().contains("is not over yet"), "{refused}");
     }
 }
@@ -741,10 +741,13 @@ async fn a_retry_keeps_nothing_of_a_run_that_somebody_took_back_later() {
     let world = World::new().await;
     let run = world.submit(&RETRIED.replace("DOES", "fail")).await;
     world.finish(run).await;
-    let undo =
-        world.engine.follow_up(run, FollowUp::Undo { force: false }, "bob".into()).await.expect("begun");
+    let undo = world
+        .engine
+        .follow_up(run, FollowUp::Undo { force: false }, "bob".into(), None)
+        .await
+        .expect("begun");
     world.finish(undo).await;
-    let refused = world.engine.follow_up(run, FollowUp::Retry { from: None }, "bob".into()).await;
+    let refused = world.engine.follow_up(run, FollowUp::Retry { from: None }, "bob".into(), None).await;
     let why = refused.expect_err("refused").to_string();
     assert!(why.contains(&format!("was taken back by run {undo}")), "{why}");
 }
@@ -762,7 +765,7 @@ async fn nothing_pushes_an_undo_aside() {
         world.finish(first).await;
         let undo = world
             .engine
-            .follow_up(first, FollowUp::Undo { force: false }, "bob".into())
+            .follow_up(first, FollowUp::Undo { force: false }, "bob".into(), None)
             .await
             .expect("begun");
         let newer = world.submit(&yaml("succeed")).await;

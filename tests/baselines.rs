@@ -1,0 +1,240 @@
+//! Baselines as they are found: made by `kubectl apply`, by `kubectl create`, as Helm and Argo CD make them, without any record
+//! of who owns what, and by `prod-deploy` itself; with an autoscaler. Told on both clusters.
+//!
+//! A row is how production came to be; what `prod-deploy` takes over, respects or refuses is said beside it. Every baseline
+//! has an environment variable that the manifest no longer has, a number of pods that an autoscaler has changed, and
+//! something that somebody else added and the manifest does not speak of.
+
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::support::Ran;
+use crate::support::stage::{DEPLOYMENTS, PLAIN, Stage, Wants, on_both};
+
+const ENVIRONMENT: &str = "config/environments/production.yaml";
+
+/// Who made a baseline, and how.
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    /// `kubectl apply`: an update, and what was applied in an annotation.
+    KubectlApply,
+    /// A plain create under this name: `kubectl create`, or Helm.
+    Create(&'static str),
+    /// Server-side apply under this name, as Argo CD.
+    Apply(&'static str),
+    /// An object whose record was lost.
+    Nobody,
+    /// `prod-deploy`, from nothing.
+    ProdDeploy,
+}
+
+struct Row {
+    service: &'static str,
+    by: By,
+    /// Whose name a refusal says; none where everything is taken over at once.
+    refused: Option<&'static str>,
+}
+
+const TABLE: [Row; 6] = [
+    Row { service: "applied", by: By::KubectlApply, refused: None },
+    Row { service: "created", by: By::Create("kubectl-create"), refused: Some("kubectl-create") },
+    Row { service: "helmed", by: By::Create("helm"), refused: Some("helm") },
+    Row { service: "synced", by: By::Apply("argocd-controller"), refused: Some("argocd-controller") },
+    Row { service: "unkept", by: By::Nobody, refused: None },
+    Row { service: "ours", by: By::ProdDeploy, refused: None },
+];
+
+fn manifest(service: &str, variables: &[&str]) -> Value {
+    let env: Vec<Value> = variables.iter().map(|name| json!({ "name": name, "value": "v" })).collect();
+    let labels = json!({ "app": service, "zadigx-release-version": "original" });
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": service, "labels": { "team": "a" } },
+        "spec": { "replicas": 2, "selector": { "matchLabels": labels }, "template": { "metadata": { "labels": labels },
+            "spec": { "containers": [{ "name": "app", "image": format!("{service}:1"), "env": env }] } } },
+    })
+}
+
+/// The manifest as the repository has it from now on.
+fn write(stage: &Stage, service: &str, variables: &[&str]) {
+    let text = graylane_tasks::manifest::yaml(&manifest(service, variables));
+    stage.home.write(&format!("config/services/{service}.yaml"), &text);
+}
+
+fn deploy(stage: &Stage, command: &str, service: &str, image: &str, more: &str) -> Ran {
+    let text = format!(
+        "name: prod-workflow\ntasks:\n  promote:\n    type: prod-deploy\n    timeout: 1m\n    with: {{ environment: production, images: {{ {service}: \"{image}\" }}{more} }}\n"
+    );
+    stage.home.write("workflows/prod.yaml", &text);
+    stage.home.graylane(&[command, "workflows/prod.yaml"])
+}
+
+fn by(manager: &str) -> PatchParams {
+    PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() }
+}
+
+async fn found(stage: &Stage, row: &Row) {
+    let api = stage.api(DEPLOYMENTS);
+    let mut object = manifest(row.service, &["ONE", "TWO"]);
+    match row.by {
+        By::KubectlApply => {
+            let applied = object.to_string();
+            object["metadata"]["annotations"] =
+                json!({ "kubectl.kubernetes.io/last-applied-configuration": applied });
+            create(&api, "kubectl-client-side-apply", object).await;
+        }
+        By::Create(manager) => create(&api, manager, object).await,
+        By::Apply(manager) => {
+            api.patch(row.service, &PatchParams::apply(manager), &Patch::Apply(object))
+                .await
+                .expect("applied");
+        }
+        By::Nobody => {
+            create(&api, "old", object).await;
+            lose_record(&api, row.service).await;
+        }
+        By::ProdDeploy => {
+            write(stage, row.service, &["ONE", "TWO"]);
+            deploy(stage, "run", row.service, &format!("{}:1", row.service), "").expect(0);
+        }
+    }
+    stage.settle().await;
+    if row.by != By::ProdDeploy {
+        // An autoscaler writes the number of pods by another path than everybody else.
+        let scale = Patch::Merge(json!({ "spec": { "replicas": 4 } }));
+        api.patch_scale(row.service, &by("kube-controller-manager"), &scale).await.expect("scaled");
+    }
+    let other = json!({ "metadata": { "annotations": { "example.com/seen": "yes" } },
+        "spec": { "template": { "spec": { "containers": [{ "name": "app", "env": [{ "name": "OTHER", "value": "o" }] }] } } } });
+    api.patch(row.service, &by("somebody"), &Patch::Strategic(other)).await.expect("patched");
+    if row.by == By::Nobody {
+        lose_record(&api, row.service).await;
+    }
+    write(stage, row.service, &["ONE"]);
+    stage.settle().await;
+}
+
+async fn create(api: &Api<DynamicObject>, manager: &str, object: Value) {
+    let params = PostParams { field_manager: Some(manager.into()), ..PostParams::default() };
+    api.create(&params, &serde_json::from_value(object).expect("an object")).await.expect("created");
+}
+
+async fn lose_record(api: &Api<DynamicObject>, name: &str) {
+    let patch = json!([{ "op": "replace", "path": "/metadata/managedFields", "value": [{}] }]);
+    let patch: Patch<Value> = Patch::Json(serde_json::from_value(patch).expect("a patch"));
+    api.patch(name, &by("old"), &patch).await.expect("patched");
+}
+
+/// Image, number of pods, and environment variables, as production has them.
+async fn live(stage: &Stage, service: &str) -> (String, i64, Vec<String>) {
+    let object = stage.get(DEPLOYMENTS, service).await.expect("there");
+    let container = &object["spec"]["template"]["spec"]["containers"][0];
+    let variables = container["env"].as_array().cloned().unwrap_or_default();
+    let mut names: Vec<String> =
+        variables.iter().filter_map(|one| one["name"].as_str().map(str::to_owned)).collect();
+    names.sort();
+    let image = container["image"].as_str().expect("an image").to_owned();
+    (image, object["spec"]["replicas"].as_i64().expect("a number"), names)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn baselines_are_taken_over_respected_or_refused_as_they_are_found() {
+    on_both(Wants { baseline: false, ..PLAIN }, async |stage| {
+        for row in &TABLE {
+            tell(stage, row).await;
+        }
+    })
+    .await;
+}
+
+async fn tell(stage: &Stage, row: &Row) {
+    let service = row.service;
+    found(stage, row).await;
+    let replicas = if row.by == By::ProdDeploy { 2 } else { 4 };
+    let all = ["ONE", "OTHER", "TWO"].map(str::to_owned).to_vec();
+    // Nobody knows that somebody else added it: what has no record goes as one.
+    let without: Vec<String> =
+        if row.by == By::Nobody { vec!["ONE".into()] } else { vec!["ONE".into(), "OTHER".into()] };
+    let before = live(stage, service).await;
+    assert_eq!(before, (format!("{service}:1"), replicas, all.clone()), "{service}: as it is found");
+
+    let image = format!("{service}:2");
+    if let Some(manager) = row.refused {
+        for command in ["plan", "run"] {
+            let refused = deploy(stage, command, service, &image, "");
+            assert_ne!(refused.code, 0, "{service}: {refused:?}");
+            let field = ".spec.template.spec.containers[name=\"app\"].image belongs to";
+            for words in [
+                "has fields of other managers",
+                &format!("{field} `{manager}`"),
+                &format!("take them with `force: [{manager}]`"),
+            ] {
+                assert!(refused.stdout.contains(words), "{service}: {words:?} is not in\n{}", refused.stdout);
+            }
+        }
+        assert_eq!(live(stage, service).await, before, "{service}: refused before the first write");
+        // By force the value is taken, and everything else stays whose it was.
+        deploy(stage, "run", service, &image, &format!(", force: [{manager}]")).expect(0);
+        assert_eq!(live(stage, service).await, (image, replicas, all), "{service}: forced");
+        stage.look(&format!("{service}: forced")).await;
+        let list = format!("take_over: [{manager}]\nallow:");
+        stage.home.edit(ENVIRONMENT, "allow:", &list);
+        let image = format!("{service}:3");
+        deploy(stage, "run", service, &image, "").expect(0);
+        stage.home.edit(ENVIRONMENT, &list, "allow:");
+        assert_eq!(live(stage, service).await, (image, replicas, without), "{service}: taken over");
+    } else {
+        let plan = deploy(stage, "plan", service, &image, "").expect(0).stdout;
+        assert!(!plan.contains("replicas: "), "{service}: the number of pods is left: {plan}");
+        let note = format!(
+            "Deployment {service}: .spec.template.spec.containers[name=\"app\"].env[name=\"TWO\"] goes: `kubectl apply` wrote it, and the manifest no longer has it"
+        );
+        assert_eq!(plan.contains(&note), row.by == By::KubectlApply, "{service}: {plan}");
+        deploy(stage, "run", service, &image, "").expect(0);
+        assert_eq!(live(stage, service).await, (image, replicas, without), "{service}: taken over");
+    }
+    stage.look(&format!("{service}: taken over")).await;
+    let object = stage.get(DEPLOYMENTS, service).await.expect("there");
+    let managers: Vec<&str> = object["metadata"]["managedFields"]
+        .as_array()
+        .expect("a record")
+        .iter()
+        .filter_map(|entry| entry["manager"].as_str())
+        .filter(|manager| *manager != "kube-controller-manager")
+        .collect();
+    let mut expected = vec!["graylane", "somebody"];
+    let last = &object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"];
+    assert!(last.is_null(), "{service}: kubectl's copy goes with what it says");
+    let seen = object["metadata"]["annotations"]["example.com/seen"] == "yes";
+    assert_eq!(seen, row.by != By::Nobody, "{service}: what somebody else added stays where that is known");
+    if row.by == By::Nobody {
+        expected.pop();
+    }
+    let mut managers = managers;
+    managers.sort_unstable();
+    managers.dedup();
+    assert_eq!(managers, expected, "{service}: whose it is now");
+}
+
+/// Replicas that a person gives in the manifest of a service without an autoscaler are left too: once a deploy has made the
+/// object, the number is whoever's who scales it.
+#[tokio::test(flavor = "multi_thread")]
+async fn control_a_number_that_the_task_gives_is_written() {
+    on_both(Wants { baseline: false, ..PLAIN }, async |stage| {
+        write(stage, "ours", &["ONE"]);
+        deploy(stage, "run", "ours", "ours:1", "").expect(0);
+        let replicas = async || {
+            let object = stage.get(DEPLOYMENTS, "ours").await.expect("there");
+            object["spec"]["replicas"].as_i64().expect("a number")
+        };
+        assert_eq!(replicas().await, 2, "a new object has the manifest's");
+        deploy(stage, "run", "ours", "ours:2", "").expect(0);
+        assert_eq!(replicas().await, 2, "and keeps it");
+        let text = "name: prod-workflow\ntasks:\n  promote:\n    type: prod-deploy\n    timeout: 1m\n    with: { environment: production, services: { ours: { images: { app: \"ours:3\" }, replicas: 3 } } }\n";
+        stage.home.write("workflows/prod.yaml", text);
+        stage.home.graylane(&["run", "workflows/prod.yaml"]).expect(0);
+        assert_eq!(replicas().await, 3, "a number that the task gives is written");
+        deploy(stage, "run", "ours", "ours:4", "").expect(0);
+        assert_eq!(replicas().await, 3, "and kept by a task that gives none");
+    })
+    .await;
+}

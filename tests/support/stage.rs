@@ -1,0 +1,543 @@
+//! One story, two clusters: a story is told on the rehearsal and, unchanged, on a real API server, and the objects that
+//! come out are compared.
+//!
+//! ```text
+//! graylane ── HTTP ── rehearsal: API, controllers, gateway, stand-ins            (a process of its own)
+//! graylane ── TLS ─── a real API server with its controllers and a simulated node
+//!                        └── the rehearsal's gateway and stand-ins, as clients of that API (in this process)
+//! ```
+//! The real one is named by GRAYLANE_TEST_KUBECONFIG; every story has a namespace of its own there. With CI=true its
+//! absence is a failure; elsewhere it is said. [`ASIDE`] is all that the comparison leaves aside, with the reason of each.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use graylane_rehearsal::{Delays, Gateway, GatewayOptions, Network, StandIns};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::{Value, json};
+
+use super::{Home, Rehearsal, agent, client, routes, say};
+
+/// A kind: its version, its name, and its name in paths.
+pub(crate) type Kind = (&'static str, &'static str, &'static str);
+
+pub(crate) const DEPLOYMENTS: Kind = ("apps/v1", "Deployment", "deployments");
+pub(crate) const SERVICES: Kind = ("v1", "Service", "services");
+pub(crate) const INGRESSES: Kind = ("networking.k8s.io/v1", "Ingress", "ingresses");
+pub(crate) const HTTP_ROUTES: Kind = ("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes");
+pub(crate) const CONFIG_MAPS: Kind = ("v1", "ConfigMap", "configmaps");
+pub(crate) const SECRETS: Kind = ("v1", "Secret", "secrets");
+pub(crate) const PODS: Kind = ("v1", "Pod", "pods");
+
+/// The namespace of the example; each story on a real API server has one of its own.
+pub(crate) const EXAMPLE: &str = "mse-customer";
+
+const ENVIRONMENT: &str = "config/environments/production.yaml";
+
+/// Where a story is told.
+pub(crate) struct Stage {
+    pub(crate) home: Home,
+    /// Where the gateway answers, as `127.0.0.1:PORT`.
+    pub(crate) gateway: String,
+    pub(crate) namespace: String,
+    pub(crate) real: bool,
+    http_routes: bool,
+    client: kube::Client,
+    looks: Mutex<Vec<Look>>,
+    plays: Plays,
+}
+
+/// What keeps the cluster, or its traffic, going.
+enum Plays {
+    Rehearsal { _process: Rehearsal },
+    Traffic { gateway: Gateway, stand_ins: StandIns },
+}
+
+/// The objects of one moment, by kind and name.
+struct Look {
+    when: String,
+    objects: BTreeMap<String, Value>,
+}
+
+/// What a story asks of its stage.
+#[derive(Clone, Copy)]
+pub(crate) struct Wants<'w> {
+    /// How long things take on the rehearsal.
+    pub(crate) delays: &'w str,
+    /// What is changed in the example before its baseline is put onto the cluster.
+    pub(crate) prepare: &'w (dyn Fn(&Home) + Sync),
+    /// Whether the example's services are up when the story begins; else the namespace is empty.
+    pub(crate) baseline: bool,
+    /// Whether HTTPRoutes are served.
+    pub(crate) http_routes: bool,
+}
+
+/// The example as it stands.
+pub(crate) const PLAIN: Wants<'static> =
+    Wants { delays: "fast", prepare: &|_| {}, baseline: true, http_routes: false };
+
+/// The example under load: nobody may meet a pod that is gone while it still has its time to end.
+pub(crate) const LOADED: Wants<'static> = Wants { delays: "realistic", prepare: &ends_slowly, ..PLAIN };
+
+/// The simulated node ends containers at once, whatever their preStop hook is; a real one does not.
+fn ends_slowly(home: &Home) {
+    for service in ["nacos", "spring-a", "spring-b", "spring-c"] {
+        home.edit(
+            &format!("config/services/{service}.yaml"),
+            "  template:\n    metadata:\n",
+            "  template:\n    metadata:\n      annotations: { fakenode/stop-seconds: \"1\" }\n",
+        );
+    }
+}
+
+/// Tells a story on the rehearsal alone: controls, which need its delays.
+pub(crate) async fn on_the_rehearsal(wants: Wants<'_>, story: impl AsyncFn(&Stage)) {
+    let stage = Stage::rehearsal(wants).await;
+    story(&stage).await;
+}
+
+/// Tells a story on both clusters and compares what it left, and what it had looked at on its way.
+pub(crate) async fn on_both(wants: Wants<'_>, story: impl AsyncFn(&Stage)) {
+    let (rehearsed, real) = told(wants, story).await;
+    let differences = real.map(|real| differences(&rehearsed, &real)).unwrap_or_default();
+    TALLY.differences.fetch_add(differences.len(), Ordering::SeqCst);
+    TALLY.say();
+    assert!(
+        differences.is_empty(),
+        "the rehearsal and the real API server differ:\n{}",
+        differences.join("\n")
+    );
+}
+
+/// Tells a story on both clusters, where it is not as large on both.
+pub(crate) async fn on_each(wants: Wants<'_>, story: impl AsyncFn(&Stage)) {
+    told(wants, story).await;
+    TALLY.say();
+}
+
+async fn told(wants: Wants<'_>, story: impl AsyncFn(&Stage)) -> (Vec<Look>, Option<Vec<Look>>) {
+    let stage = Stage::rehearsal(wants).await;
+    story(&stage).await;
+    let rehearsed = stage.over().await;
+    TALLY.rehearsed.fetch_add(1, Ordering::SeqCst);
+    let Some(kubeconfig) = real() else { return (rehearsed, None) };
+    let stage = Stage::real(&kubeconfig, wants).await;
+    story(&stage).await;
+    let real = stage.over().await;
+    TALLY.real.fetch_add(1, Ordering::SeqCst);
+    (rehearsed, Some(real))
+}
+
+/// The kubeconfig of the real API server. With CI=true there must be one; elsewhere its absence is said.
+pub(crate) fn real() -> Option<PathBuf> {
+    let found = std::env::var_os("GRAYLANE_TEST_KUBECONFIG").map(PathBuf::from);
+    let ci = std::env::var("CI").as_deref() == Ok("true");
+    assert!(found.is_some() || !ci, "CI=true, and GRAYLANE_TEST_KUBECONFIG names no cluster");
+    found
+}
+
+/// Stories told so far, in all tests of this process.
+struct Tally {
+    rehearsed: AtomicUsize,
+    real: AtomicUsize,
+    differences: AtomicUsize,
+}
+
+static TALLY: Tally =
+    Tally { rehearsed: AtomicUsize::new(0), real: AtomicUsize::new(0), differences: AtomicUsize::new(0) };
+
+impl Tally {
+    fn say(&self) {
+        let of = |count: &AtomicUsize| count.load(Ordering::SeqCst);
+        let (rehearsed, real, differences) = (of(&self.rehearsed), of(&self.real), of(&self.differences));
+        let skipped = if std::env::var_os("GRAYLANE_TEST_KUBECONFIG").is_none() {
+            " (skipped: GRAYLANE_TEST_KUBECONFIG is not set)"
+        } else {
+            ""
+        };
+        say(&format!(
+            "stories so far: {rehearsed} on the rehearsal, {real} on a real API server{skipped}, differences {differences}"
+        ));
+    }
+}
+
+impl Stage {
+    async fn rehearsal(wants: Wants<'_>) -> Stage {
+        let home = prepared(wants);
+        let process = home.rehearsal(wants.delays);
+        let client = process.client().await;
+        let namespace = if wants.baseline { EXAMPLE } else { "bare" };
+        if !wants.baseline {
+            // The rehearsal furnishes the namespace of the example alone.
+            make_namespace(&client, namespace).await;
+            lead(&home, &process.kubeconfig, namespace, &process.gateway);
+        }
+        Stage {
+            gateway: process.gateway.clone(),
+            namespace: namespace.to_owned(),
+            real: false,
+            http_routes: wants.http_routes,
+            client,
+            looks: Mutex::default(),
+            plays: Plays::Rehearsal { _process: process },
+            home,
+        }
+    }
+
+    async fn real(kubeconfig: &Path, wants: Wants<'_>) -> Stage {
+        static STORIES: AtomicUsize = AtomicUsize::new(0);
+        let number = STORIES.fetch_add(1, Ordering::SeqCst);
+        let namespace = format!("{EXAMPLE}-{}-{number}", agent::test_run());
+        let home = prepared(wants);
+        let client = client(kubeconfig).await;
+        agent::stand(kubeconfig).await;
+        if wants.http_routes {
+            routes::define(&client).await;
+        }
+        make_namespace(&client, &namespace).await;
+        let network = Network::new();
+        let options = GatewayOptions {
+            delays: Delays::fast(),
+            namespace: Some(namespace.clone()),
+            // As the program's rehearsal does.
+            retry_connect: true,
+            ..GatewayOptions::default()
+        };
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let gateway =
+            Gateway::start(client.clone(), network.clone(), listen, options).await.expect("listens");
+        let stand_ins = StandIns::start(client.clone(), network, vec![namespace.clone()]);
+        let address = gateway.addr().to_string();
+        lead(&home, kubeconfig, &namespace, &address);
+        let stage = Stage {
+            home,
+            gateway: address,
+            namespace,
+            real: true,
+            http_routes: wants.http_routes,
+            client,
+            looks: Mutex::default(),
+            plays: Plays::Traffic { gateway, stand_ins },
+        };
+        if wants.baseline {
+            stage.furnish().await;
+        }
+        stage
+    }
+
+    /// Puts the example's services onto the cluster as `kubectl apply` does, and waits until they are up.
+    pub(crate) async fn furnish(&self) {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(self.home.path("config/services"))
+            .expect("readable")
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        files.sort();
+        for file in files {
+            graylane_tasks::cluster::create_all(&self.client, &self.namespace, &file).await.expect("created");
+        }
+        self.settle().await;
+    }
+
+    /// Waits until every Deployment is rolled out.
+    pub(crate) async fn settle(&self) {
+        let api = self.api(DEPLOYMENTS);
+        let count = |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_i64);
+        let up = |object: &Value| {
+            let wanted = count(object, "/spec/replicas").unwrap_or(1);
+            let has = |field: &str| count(object, &format!("/status/{field}")).unwrap_or(0);
+            has("observedGeneration") >= count(object, "/metadata/generation").unwrap_or(0)
+                && has("availableReplicas") == wanted
+                && has("updatedReplicas") == wanted
+                && has("replicas") == wanted
+        };
+        for _ in 0..900 {
+            let all = api.list(&ListParams::default()).await.expect("listed");
+            if all.items.iter().all(|object| up(&serde_json::to_value(object).expect("json"))) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("{} does not settle", self.namespace);
+    }
+
+    pub(crate) fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    pub(crate) fn api(&self, kind: Kind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource(kind))
+    }
+
+    pub(crate) async fn get(&self, kind: Kind, name: &str) -> Option<Value> {
+        let found = self.api(kind).get_opt(name).await.expect("answered");
+        found.map(|object| serde_json::to_value(object).expect("json"))
+    }
+
+    pub(crate) async fn list(&self, kind: Kind, labels: &str) -> Vec<Value> {
+        let found = self.api(kind).list(&ListParams::default().labels(labels)).await.expect("listed");
+        let typed = |object: DynamicObject| {
+            let mut value = serde_json::to_value(object).expect("json");
+            value["kind"] = kind.1.into();
+            value["apiVersion"] = kind.0.into();
+            value
+        };
+        found.items.into_iter().map(typed).collect()
+    }
+
+    /// Names in `text` as the example has them, in this story's namespace.
+    pub(crate) fn named(&self, text: &str) -> String {
+        text.replace(&format!("{EXAMPLE}/"), &format!("{}/", self.namespace))
+    }
+
+    /// Keeps every object of the namespace as it is now, for the comparison.
+    pub(crate) async fn look(&self, when: &str) {
+        let mut objects = BTreeMap::new();
+        let more = self.http_routes.then_some(HTTP_ROUTES);
+        for kind in [DEPLOYMENTS, SERVICES, INGRESSES, CONFIG_MAPS, SECRETS].into_iter().chain(more) {
+            for object in self.list(kind, "").await {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                if BORN_WITH_NAMESPACE
+                    .iter()
+                    .any(|(kind_of, prefix, _)| *kind_of == kind.1 && name.starts_with(prefix))
+                {
+                    continue;
+                }
+                objects
+                    .insert(format!("{} {name}", kind.1), without_tags(compared(&object, &self.namespace)));
+            }
+        }
+        self.looks.lock().expect("not poisoned").push(Look { when: when.to_owned(), objects });
+    }
+
+    /// The end of the story: a last look, and nothing is left behind.
+    async fn over(self) -> Vec<Look> {
+        self.look("at its end").await;
+        if let Plays::Traffic { gateway, stand_ins } = &self.plays {
+            gateway.shutdown().await;
+            stand_ins.shutdown().await;
+            let namespaces: Api<Namespace> = Api::all(self.client.clone());
+            namespaces.delete(&self.namespace, &DeleteParams::background()).await.expect("deleted");
+        }
+        self.looks.into_inner().expect("not poisoned")
+    }
+}
+
+/// A kind as the client asks for it.
+pub(crate) fn resource((api_version, kind, plural): Kind) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+/// A namespace that is enrolled, and that the agent's webhook knows.
+pub(crate) async fn make_namespace(client: &kube::Client, name: &str) {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let labels = json!({ "mse-enable": "enabled", agent::LABEL: agent::test_run() });
+    let made = json!({ "metadata": { "name": name, "labels": labels } });
+    let made = serde_json::from_value(made).expect("a namespace");
+    namespaces.create(&PostParams::default(), &made).await.expect("created");
+}
+
+fn prepared(wants: Wants<'_>) -> Home {
+    let home = Home::new();
+    // Digests of Secrets stand in annotations: with one key they can be compared.
+    std::fs::create_dir_all(home.data()).expect("made");
+    std::fs::write(home.data().join("digest.key"), [7; 32]).expect("written");
+    (wants.prepare)(&home);
+    home
+}
+
+/// Lets the example's environment lead to another cluster and namespace.
+fn lead(home: &Home, kubeconfig: &Path, namespace: &str, gateway: &str) {
+    let cluster = format!("cluster: {{ kubeconfig: {} }}\n", kubeconfig.display());
+    home.edit(ENVIRONMENT, "cluster: rehearsal\n", &cluster);
+    home.edit(ENVIRONMENT, &format!("namespace: {EXAMPLE}\n"), &format!("namespace: {namespace}\n"));
+    home.edit(ENVIRONMENT, "http://127.0.0.1:8080", &format!("http://{gateway}"));
+}
+
+/// What a controller puts into every namespace, and only where it is played.
+const BORN_WITH_NAMESPACE: &[(&str, &str, &str)] = &[
+    (
+        "Secret",
+        "default-token-",
+        "the token of the default account: servers before 1.24 make one, later ones do not",
+    ),
+    ("ConfigMap", "kube-root-ca.crt", "the server's authority: the rehearsal speaks plain HTTP and has none"),
+];
+
+/// What is not compared, and why. A place is a JSON pointer; `*` stands for every kind.
+const ASIDE: &[(&str, &str, &str)] = &[
+    ("*", "/metadata/uid", "made up by the server"),
+    ("*", "/metadata/resourceVersion", "counts the server's writes"),
+    ("*", "/metadata/creationTimestamp", "a time"),
+    ("*", "/metadata/namespace", "each story on a real API server has one of its own"),
+    ("*", "/metadata/annotations/graylane.dev~1run", "each run has an id of its own"),
+    ("*", "/metadata/annotations/graylane.dev~1created", "a time"),
+    ("*", "/metadata/annotations/graylane.dev~1expires", "a time"),
+    (
+        "*",
+        "/metadata/annotations/graylane.dev~1verified",
+        "names the digests that pods ran, and the simulated node has none",
+    ),
+    (
+        "*",
+        "/metadata/annotations/graylane.dev~1baseline-hash",
+        "over the live baseline, with what its server fills in",
+    ),
+    ("Deployment", "/status", "counts and times of pods; that they are up is what stories wait for"),
+    ("Ingress", "/status", "older servers write an empty one, later ones none"),
+    ("Service", "/status", "empty but for load balancers"),
+    ("Service", "/spec/clusterIP", "given by the server"),
+    ("Service", "/spec/clusterIPs", "given by the server"),
+    ("Service", "/spec/ipFamilies", "of servers since 1.20 with two kinds of addresses"),
+    ("Service", "/spec/ipFamilyPolicy", "of servers since 1.20 with two kinds of addresses"),
+    ("Service", "/spec/internalTrafficPolicy", "of servers since 1.22"),
+];
+
+/// Images by repository: what was promoted is named by the digest that a node reported, and the simulated node has none.
+fn without_tags(mut object: Value) -> Value {
+    let containers = object.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut);
+    for container in containers.into_iter().flatten() {
+        let image = container["image"].as_str().unwrap_or_default();
+        let image =
+            image.split_once('@').or_else(|| image.rsplit_once(':')).map_or(image, |(image, _)| image);
+        container["image"] = image.to_owned().into();
+    }
+    object
+}
+
+/// An object as it is compared.
+pub(crate) fn compared(object: &Value, namespace: &str) -> Value {
+    let mut object = object.clone();
+    let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+    for (_, pointer, _) in ASIDE.iter().filter(|(of, _, _)| *of == "*" || *of == kind) {
+        let (parent, last) = pointer.rsplit_once('/').expect("a pointer");
+        let last = last.replace("~1", "/");
+        if let Some(map) = object.pointer_mut(parent).and_then(Value::as_object_mut) {
+            map.remove(&last);
+        }
+    }
+    if let Some(managers) = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) {
+        *managers = owners(managers);
+    }
+    let text = graylane_tasks::manifest::sorted(&object).to_string().replace(namespace, EXAMPLE);
+    serde_json::from_str(&text).expect("json")
+}
+
+/// Who owns which fields: all but controllers, which write what is theirs (`status`, the revision) at times of their own.
+fn owners(managers: &[Value]) -> Vec<Value> {
+    let mut owners: Vec<Value> = managers
+        .iter()
+        .filter(|entry| entry["manager"] != "kube-controller-manager")
+        .map(|entry| {
+            json!({ "manager": entry["manager"], "operation": entry["operation"], "fields": fields(&entry["fieldsV1"]) })
+        })
+        .collect();
+    owners.sort_by_key(ToString::to_string);
+    owners
+}
+
+/// Fields that only newer servers have, and maps that they own as one field (`x-kubernetes-map-type: atomic`, since 1.22).
+const NEWER: [&str; 3] =
+    ["/f:spec/f:internalTrafficPolicy", "/f:spec/f:ipFamilies", "/f:spec/f:ipFamilyPolicy"];
+const WHOLE: [&str; 5] =
+    ["/f:secretKeyRef", "/f:configMapKeyRef", "/f:fieldRef", "/f:resourceFieldRef", "/f:spec/f:selector"];
+
+/// What else differs in records between versions, or by who comes first: writes by `scale`, which are recorded since 1.22; whether
+/// an applier owns a structure that is empty; and annotations and status, which a controller writes when it pleases.
+const UNSURE: [&str; 5] = [
+    "/f:spec/f:replicas",
+    "/f:resources",
+    "/f:securityContext",
+    "/f:metadata/f:annotations.",
+    "f:deployment.kubernetes.io/revision",
+];
+
+/// The fields of a set as every version of the server has them.
+fn fields(set: &Value) -> Vec<String> {
+    let whole = |line: String| {
+        let place = WHOLE.iter().find_map(|mark| line.find(mark).map(|at| at + mark.len()));
+        place.map_or_else(|| line.clone(), |end| line[..end].to_owned())
+    };
+    let mut lines: Vec<String> = leaves(set, "").into_iter().map(whole).collect();
+    lines.retain(|line| !NEWER.iter().any(|field| line.trim_end_matches('.') == *field));
+    lines.retain(|line| !line.starts_with("/f:status") && !UNSURE.iter().any(|field| line.ends_with(field)));
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+/// The fields of a set, a line each, in the order of their names.
+pub(crate) fn leaves(fields: &Value, at: &str) -> Vec<String> {
+    let Some(map) = fields.as_object() else { return Vec::new() };
+    let mut lines: Vec<String> = map
+        .iter()
+        .flat_map(|(key, below)| match key.as_str() {
+            "." => vec![format!("{at}.")],
+            key if below.as_object().is_some_and(serde_json::Map::is_empty) => vec![format!("{at}/{key}")],
+            key => leaves(below, &format!("{at}/{key}")),
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn differences(rehearsed: &[Look], real: &[Look]) -> Vec<String> {
+    let mut found = Vec::new();
+    let moments = |looks: &[Look]| looks.iter().map(|look| look.when.clone()).collect::<Vec<_>>();
+    if moments(rehearsed) != moments(real) {
+        found.push(format!("moments: {:?} and {:?}", moments(rehearsed), moments(real)));
+    }
+    for (one, other) in rehearsed.iter().zip(real) {
+        let names: std::collections::BTreeSet<&String> =
+            one.objects.keys().chain(other.objects.keys()).collect();
+        for name in names {
+            match (one.objects.get(name), other.objects.get(name)) {
+                (Some(here), Some(there)) => {
+                    let mut lines = Vec::new();
+                    diff(here, there, "", &mut lines);
+                    found.extend(lines.iter().map(|line| format!("{}: {name}{line}", one.when)));
+                }
+                (Some(_), None) => found.push(format!("{}: {name} is on the rehearsal only", one.when)),
+                (None, _) => found.push(format!("{}: {name} is on the real API server only", one.when)),
+            }
+        }
+    }
+    found
+}
+
+/// Where two values differ, a line a place.
+pub(crate) fn diff(here: &Value, there: &Value, at: &str, lines: &mut Vec<String>) {
+    match (here, there) {
+        (Value::Object(one), Value::Object(other)) => {
+            let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            for key in keys {
+                let of = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                diff(&of(one), &of(other), &format!("{at}/{key}"), lines);
+            }
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            for (number, (one, other)) in one.iter().zip(other).enumerate() {
+                diff(one, other, &format!("{at}/{number}"), lines);
+            }
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            let only = |all: &[Value], others: &[Value]| {
+                let alone = all.iter().filter(|value| !others.contains(value));
+                alone.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            };
+            lines.push(format!(
+                " {at}: rehearsal only [{}], real only [{}]",
+                only(one, other),
+                only(other, one)
+            ));
+        }
+        (one, other) if one == other => {}
+        (one, other) => lines.push(format!(" {at}: rehearsal {one}, real {other}")),
+    }
+}
