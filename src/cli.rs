@@ -12,6 +12,7 @@ mod follow;
 mod freeze;
 mod lanes;
 mod plan;
+mod rbac;
 mod rehearsal;
 mod render;
 mod run;
@@ -164,7 +165,7 @@ enum Command {
     Schedule(schedule::ScheduleCommand),
     /// What stands still, what failed, what is frozen: each with the command for it
     #[command(
-        long_about = "Shows what whoever is woken must know: runs that wait for people or were cut off, the last failures, paused workflows, frozen environments, lanes, and whether the journal can be written; each with the exact command. A cluster that does not answer within 3 s is a line, not a failure.\n\nExit codes: 0 nothing waits for anybody, 3 the journal cannot be written or the store cannot be opened, 4 a run stands still until somebody does something."
+        long_about = "Shows what whoever is woken must know: runs that wait for people or were cut off, the last failures, paused workflows, frozen environments, schedules with the oldest undecided slot, lanes and those whose time is nearly up, and whether the journal can be written; each with the exact command. A cluster that does not answer within 3 s is a line, not a failure.\n\nExit codes: 0 nothing waits for anybody, 3 the journal cannot be written or the store cannot be opened, 4 a run stands still until somebody does something."
     )]
     Status,
     /// Hold what would be deployed to an environment
@@ -200,6 +201,8 @@ enum Command {
     Context(context::ContextCommand),
     /// Show the settings that hold, and where each came from
     Settings,
+    /// Print the Roles that an environment needs on its cluster, and what a thief could do with them
+    Rbac(rbac::RbacArgs),
     /// Print a JSON Schema, as editors and `validate` use it
     Schema(schema::SchemaArgs),
     /// Play the rehearsal cluster as a process of its own, with a kubeconfig
@@ -216,6 +219,7 @@ impl Command {
             Command::Serve(_)
                 | Command::Context(_)
                 | Command::Settings
+                | Command::Rbac(_)
                 | Command::Schema(_)
                 | Command::Rehearsal(_)
                 | Command::Completions(_)
@@ -343,6 +347,7 @@ pub(crate) async fn run(args: Args) -> u8 {
         Command::Serve(_) => serve::run(&context).await,
         Command::Token(command) => token::run(&context, command).await,
         Command::Settings => settings::run(&context),
+        Command::Rbac(args) => rbac::run(&context, &args),
         Command::Schema(args) => schema::run(&args),
         Command::Rehearsal(args) => rehearsal::run(&context, &args).await,
         Command::Completions(args) => completions::run(&args),

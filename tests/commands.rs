@@ -147,7 +147,7 @@ fn a_refused_release_says_what_where_and_what_next() {
         &[
             "ImagePullBackOff",
             "check that image registry.example/c:missing exists",
-            "left to look at: Deployment spring-cloud-a-mse-gray, Deployment spring-cloud-c-mse-gray in mse-customer",
+            "left to look at: Deployment spring-cloud-a-mse-gray, Deployment spring-cloud-c-mse-gray, Secret spring-cloud-a-mse-gray in mse-customer",
         ],
     );
     refused(

@@ -113,12 +113,7 @@ fn the_plan_complains_exactly_where_the_endpoints_controller_would_leak() {
 async fn judge(selectors: &[BTreeMap<String, String>]) -> (Vec<String>, Vec<String>) {
     let cluster = Cluster::start(Options { delays: Delays::none(), ..Options::default() }).expect("started");
     let client = cluster.client();
-    let told = Told {
-        client: client.clone(),
-        namespace: NAMESPACE.into(),
-        others: Vec::new(),
-        gateway: String::new(),
-    };
+    let told = Told::over(client.clone(), NAMESPACE);
     let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some(NAMESPACE.to_owned());

@@ -289,6 +289,11 @@ impl Cluster {
         self.ledger().forbidden.iter().any(hit)
     }
 
+    /// Whether a test forbade anything.
+    pub(crate) fn forbids_something(&self) -> bool {
+        !self.ledger().forbidden.is_empty()
+    }
+
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.inner.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -82,6 +82,7 @@ pub(crate) async fn run(context: &Context, command: ScheduleCommand) -> Result<u
             let lines: Vec<SlotLine> = look(context, path).await?;
             match context.output {
                 Output::Json => print(&indented(&lines)),
+                Output::Text if lines.is_empty() => note("no slot is like that"),
                 Output::Text => print(&history(&lines)),
             }
             Ok(0)

@@ -1,7 +1,15 @@
 //! A cluster: its client, and the few calls that task types make, with errors for the person who can mend them.
 //!
 //! Every call names its object when it fails, waits a bounded time, and is tried again where the API server
-//! was only busy. Which objects are written, and when, is not decided here.
+//! was only busy or away: an attempt that has begun waits longer than a plan. Which objects are written, and when, is
+//! not decided here.
+
+pub(crate) mod attempt;
+mod explain;
+mod leases;
+mod logs;
+mod reviews;
+mod watched;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -9,23 +17,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::Stream;
 use graylane_engine::task::TaskError;
-use k8s_openapi::jiff::Timestamp;
 pub use kube::Client;
 use kube::Config;
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, ListParams, LogParams, Patch, PatchParams, PostParams,
-    Preconditions, PropagationPolicy,
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
+    PropagationPolicy,
 };
+use kube::client::ClientBuilder;
 use kube::config::KubeConfigOptions;
 use kube::core::{GroupVersionKind, Status};
-use kube::runtime::watcher;
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tower::util::MapResponseLayer;
 
+pub use self::explain::rule;
+use self::explain::{Failed, Passes, explain};
+pub use self::logs::LogPlace;
+pub use self::reviews::{Granted, Right};
+use self::watched::Watches;
+pub use self::watched::{Change, Follower, Trouble};
 use crate::environment::{ClusterAt, Site};
 use crate::manifest::{ObjectRef, kind, name, namespace};
+use crate::rights::{Expected, expected};
 
 /// The name under which Graylane owns fields (Kubernetes: Server-Side Apply, field manager).
 pub const FIELD_MANAGER: &str = "graylane";
@@ -34,7 +49,12 @@ pub const FIELD_MANAGER: &str = "graylane";
 const KUBECTL: &str = "kubectl-client-side-apply";
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a call is tried in any case.
 const TRIES: u32 = 6;
+/// The longest pause between two tries, also where the API server asks for a longer one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a connection may say nothing: longer than a watch lasts.
+const SILENCE: Duration = Duration::from_secs(75);
 
 /// Where the rehearsal cluster comes from; only the program knows.
 #[async_trait]
@@ -56,6 +76,13 @@ pub struct Clusters {
 struct Connected {
     client: Client,
     gateway: Option<String>,
+    watches: Arc<Watches>,
+}
+
+impl Connected {
+    fn new(client: Client, gateway: Option<String>) -> Connected {
+        Connected { client, gateway, watches: Arc::default() }
+    }
 }
 
 impl Clusters {
@@ -85,6 +112,8 @@ impl Clusters {
             namespace: site.environment.namespace.clone(),
             others: site.other_namespaces(),
             gateway: found.gateway.unwrap_or_else(|| site.environment.gateway.address.clone()),
+            expected: Arc::new(expected(site)),
+            watches: found.watches,
         })
     }
 
@@ -92,7 +121,7 @@ impl Clusters {
         let config = match &site.environment.cluster {
             ClusterAt::Rehearsal => {
                 let (client, gateway) = self.rehearsal.connect(site).await.map_err(TaskError::transient)?;
-                return Ok(Connected { client, gateway: Some(gateway) });
+                return Ok(Connected::new(client, Some(gateway)));
             }
             ClusterAt::InCluster => Config::incluster().map_err(|error| {
                 TaskError::permanent(format!("cluster `in-cluster` cannot be used: {error}"))
@@ -100,10 +129,10 @@ impl Clusters {
             })?,
             ClusterAt::Kubeconfig(at) => {
                 let client = client_of(&site.path(&at.kubeconfig), at.context.as_deref()).await?;
-                return Ok(Connected { client, gateway: None });
+                return Ok(Connected::new(client, None));
             }
         };
-        Ok(Connected { client: client(config)?, gateway: None })
+        Ok(Connected::new(client(config)?, None))
     }
 }
 
@@ -124,8 +153,14 @@ fn client(mut config: Config) -> Result<Client, TaskError> {
     // The library's own retries can take minutes inside one call; ours are bounded and told.
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
-    Client::try_from(config)
-        .map_err(|error| TaskError::permanent(format!("the cluster's address cannot be used: {error}")))
+    config.read_timeout = Some(SILENCE);
+    let builder = ClientBuilder::try_from(config)
+        .map_err(|error| TaskError::permanent(format!("the cluster's address cannot be used: {error}")))?;
+    let note = |response: http::Response<_>| {
+        attempt::note_retry_after(response.headers());
+        response
+    };
+    Ok(builder.with_layer(&MapResponseLayer::new(note)).build())
 }
 
 /// Creates the objects of a manifest file as `kubectl apply` would have: a baseline is found, not made, by Graylane.
@@ -138,12 +173,7 @@ pub async fn create_all(client: &Client, namespace: &str, file: &Path) -> Result
     let text = std::fs::read_to_string(file).map_err(|error| format!("{shown}: {error}"))?;
     let objects = crate::manifest::parse(&shown, &text)
         .map_err(|problems| problems.first().map(ToString::to_string).unwrap_or_default())?;
-    let cluster = Cluster {
-        client: client.clone(),
-        namespace: namespace.to_owned(),
-        others: Vec::new(),
-        gateway: String::new(),
-    };
+    let cluster = Cluster::over(client.clone(), namespace);
     for object in objects {
         let at = ObjectRef::of(&object);
         let wrong = |words: String| format!("{shown}: {words}");
@@ -156,7 +186,7 @@ pub async fn create_all(client: &Client, namespace: &str, file: &Path) -> Result
         match cluster.raw_call(&cluster.named(&at), || api.create(&params, &object)).await {
             Ok(_) => {}
             Err(Failed::Api(status, _)) if status.code == 409 => {}
-            Err(Failed::Api(_, error) | Failed::Other(error)) => return Err(wrong(error.message)),
+            Err(failed) => return Err(wrong(failed.error().message)),
         }
     }
     Ok(())
@@ -173,21 +203,9 @@ pub struct Cluster {
     pub others: Vec<String>,
     /// Where the gateway answers.
     pub gateway: String,
-}
-
-/// Something that this identity may or may not do.
-#[derive(Debug, Clone, Copy)]
-pub struct Right<'r> {
-    /// The namespace; none for what belongs to no namespace.
-    pub namespace: Option<&'r str>,
-    /// As in `patch`.
-    pub verb: &'r str,
-    /// The API group; empty for the oldest kinds.
-    pub group: &'r str,
-    /// As in `deployments`.
-    pub resource: &'r str,
-    /// As in `log` of pods.
-    pub subresource: Option<&'r str>,
+    /// What the environment needs to be allowed: what is refused beside it is nothing of ours.
+    expected: Arc<Expected>,
+    watches: Arc<Watches>,
 }
 
 /// What became of a delete.
@@ -231,6 +249,18 @@ impl From<ApplyError> for TaskError {
 }
 
 impl Cluster {
+    /// A namespace of a cluster that belongs to no environment.
+    pub fn over(client: Client, namespace: &str) -> Cluster {
+        Cluster {
+            client,
+            namespace: namespace.to_owned(),
+            others: Vec::new(),
+            gateway: String::new(),
+            expected: Arc::default(),
+            watches: Arc::default(),
+        }
+    }
+
     fn api(&self, resource: &ApiResource, at: &ObjectRef) -> Api<DynamicObject> {
         let namespace = at.namespace.as_deref().unwrap_or(&self.namespace);
         Api::namespaced_with(self.client.clone(), namespace, resource)
@@ -295,7 +325,7 @@ impl Cluster {
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(Some(namespace)),
                 Err(Failed::Api(status, _)) if status.code == 403 => {}
-                Err(Failed::Api(_, error) | Failed::Other(error)) => return Err(error),
+                Err(failed) => return Err(failed.error()),
             }
         }
         Ok(None)
@@ -323,36 +353,8 @@ impl Cluster {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let patch = Patch::Merge(serde_json::json!({ "metadata": { "labels": { key: value } } }));
         let what = format!("Namespace {namespace}");
+        attempt::may_write().await?;
         self.call(&what, || namespaces.patch(namespace, &params, &patch)).await.map(drop)
-    }
-
-    /// Whether this identity may do something: the API server is asked (SelfSubjectAccessReview).
-    ///
-    /// # Errors
-    /// What the API server said.
-    pub async fn may(&self, right: &Right<'_>) -> Result<bool, TaskError> {
-        use k8s_openapi::api::authorization::v1::{
-            ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-        };
-        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
-        let attributes = ResourceAttributes {
-            group: Some(right.group.to_owned()),
-            resource: Some(right.resource.to_owned()),
-            subresource: right.subresource.map(str::to_owned),
-            verb: Some(right.verb.to_owned()),
-            namespace: right.namespace.map(str::to_owned),
-            ..ResourceAttributes::default()
-        };
-        let review = SelfSubjectAccessReview {
-            spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(attributes),
-                ..SelfSubjectAccessReviewSpec::default()
-            },
-            ..SelfSubjectAccessReview::default()
-        };
-        let params = PostParams::default();
-        let answer = self.call("access review", || reviews.create(&params, &review)).await?;
-        Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
     /// All objects of a kind that a label selector selects, in every namespace of the environment; an empty one selects all.
@@ -369,12 +371,30 @@ impl Cluster {
         let mut objects = Vec::new();
         for namespace in self.namespaces() {
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-            let found = self.call(&format!("{kind} objects in {namespace}"), || api.list(&params)).await?;
-            for object in found.items {
-                objects.push(self.typed(object, &at)?);
+            let what = format!("{kind} objects in {namespace}");
+            match self.raw_call(&what, || api.list(&params)).await {
+                Ok(found) => {
+                    for object in found.items {
+                        objects.push(self.typed(object, &at)?);
+                    }
+                }
+                Err(failed) if self.is_none_of_ours(&failed, namespace, &resource) => {}
+                Err(failed) => return Err(failed.error()),
             }
         }
         Ok(objects)
+    }
+
+    /// Whether no plan can be made here where a kind may not be seen.
+    pub(crate) fn requires(&self, api_version: &str, kind: &str) -> bool {
+        let resource = known_resource(api_version, kind);
+        resource.is_some_and(|resource| self.expected.requires(&resource.group, &resource.plural))
+    }
+
+    /// Whether a list was refused of a kind that no service here carries: then there is nothing of ours to be seen.
+    fn is_none_of_ours(&self, failed: &Failed, namespace: &str, resource: &ApiResource) -> bool {
+        let refused = matches!(failed, Failed::Api(status, _) if status.code == 403);
+        refused && !self.expected.includes(namespace, &resource.group, &resource.plural)
     }
 
     /// As [`Cluster::list`], where a kind that is not served, or may not be listed, is an answer.
@@ -403,9 +423,10 @@ impl Cluster {
                         objects.push(self.typed(object, &at)?);
                     }
                 }
+                Err(failed) if self.is_none_of_ours(&failed, namespace, &resource) => {}
                 Err(Failed::Api(status, _)) if status.code == 404 => return Ok(Listed::NotServed),
                 Err(Failed::Api(status, error)) if status.code == 403 => return Ok(Listed::Forbidden(error)),
-                Err(Failed::Api(_, error) | Failed::Other(error)) => return Err(error),
+                Err(failed) => return Err(failed.error()),
             }
         }
         Ok(Listed::All(objects))
@@ -422,7 +443,11 @@ impl Cluster {
         for namespace in self.namespaces() {
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
             let what = format!("{kind} objects in {namespace}");
-            let found = self.call(&what, || api.list_metadata(&params)).await?;
+            let found = match self.raw_call(&what, || api.list_metadata(&params)).await {
+                Ok(found) => found,
+                Err(failed) if self.is_none_of_ours(&failed, namespace, &resource) => continue,
+                Err(failed) => return Err(failed.error()),
+            };
             for item in found.items {
                 let mut metadata = serde_json::to_value(&item.metadata)
                     .map_err(|error| TaskError::permanent(format!("{what}: {error}")))?;
@@ -451,19 +476,28 @@ impl Cluster {
         params.dry_run = dry_run;
         params.force = force;
         let patch = Patch::Apply(object);
-        let applied = self.raw_call(&self.named(&at), || api.patch(&at.name, &params, &patch)).await;
-        match applied {
-            Ok(applied) => self.typed(applied, &at).map_err(ApplyError::Other),
-            Err(Failed::Api(status, error)) => {
-                let conflicts = conflicts(&status);
-                if conflicts.is_empty() {
-                    Err(ApplyError::Other(error))
-                } else {
-                    Err(ApplyError::Conflict(conflicts, error))
-                }
-            }
-            Err(Failed::Other(error)) => Err(ApplyError::Other(error)),
+        if !dry_run {
+            attempt::may_write().await.map_err(ApplyError::Other)?;
         }
+        for last in (0..TRIES).map(|number| number + 1 == TRIES) {
+            let applied = self.raw_call(&self.named(&at), || api.patch(&at.name, &params, &patch)).await;
+            match applied {
+                Ok(applied) => return self.typed(applied, &at).map_err(ApplyError::Other),
+                Err(Failed::Api(status, error)) => {
+                    let conflicts = conflicts(&status);
+                    if !conflicts.is_empty() {
+                        return Err(ApplyError::Conflict(conflicts, error));
+                    }
+                    // Somebody wrote in between, and the server gave up: an apply says nothing of a version.
+                    if status.code != 409 || last {
+                        return Err(ApplyError::Other(error));
+                    }
+                    attempt::pause(Duration::from_millis(200)).await;
+                }
+                Err(Failed::Other(error)) => return Err(ApplyError::Other(error)),
+            }
+        }
+        unreachable!("the last try returns")
     }
 
     /// Changes an object by a JSON patch (RFC 6902).
@@ -477,6 +511,7 @@ impl Cluster {
             serde_json::from_value(patch.clone())
                 .map_err(|error| TaskError::permanent(format!("{at}: {error}")))?,
         );
+        attempt::may_write().await?;
         self.typed(self.call(&self.named(at), || api.patch(&at.name, &params, &patch)).await?, at)
     }
 
@@ -508,73 +543,22 @@ impl Cluster {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
-        match self.raw_call(&self.named(at), || api.delete(&at.name, &params)).await {
-            Ok(_) => Ok(Deleted::Accepted),
-            Err(Failed::Api(status, _)) if status.code == 404 => Ok(Deleted::Gone),
-            Err(Failed::Api(status, _)) if status.code == 409 => Ok(Deleted::Replaced),
-            Err(Failed::Api(_, error) | Failed::Other(error)) => Err(error),
-        }
-    }
-
-    /// The last lines of a container's log; of its last run before this one where `previous` is set. Empty where there are none.
-    pub async fn log_tail(&self, pod: &str, container: &str, previous: bool) -> Vec<String> {
-        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let params = LogParams {
-            container: Some(container.to_owned()),
-            previous,
-            tail_lines: Some(5),
-            ..LogParams::default()
-        };
-        match tokio::time::timeout(Duration::from_secs(5), api.logs(pod, &params)).await {
-            Ok(Ok(text)) => text.lines().map(str::to_owned).collect(),
-            // A log that cannot be had is no reason to hide why the container failed.
-            Ok(Err(_)) | Err(_) => Vec::new(),
-        }
-    }
-
-    /// The lines of a container's log that came since the last call with this place. None where it has none yet.
-    pub async fn log_since(&self, pod: &str, container: &str, place: &mut LogPlace) -> Vec<String> {
-        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let second = place.at.map(|at| at.as_second());
-        let params = LogParams {
-            container: Some(container.to_owned()),
-            timestamps: true,
-            limit_bytes: Some(1024 * 1024),
-            // Servers count whole seconds: what is known already of the last one is left out below.
-            since_time: second.and_then(|second| Timestamp::from_second(second).ok()),
-            ..LogParams::default()
-        };
-        match tokio::time::timeout(CALL_TIMEOUT, api.logs(pod, &params)).await {
-            Ok(Ok(text)) => place.new_lines(&text),
-            // It is asked again, and a check does not fail for its log.
-            Ok(Err(_)) | Err(_) => Vec::new(),
-        }
-    }
-
-    /// What was said of an object lately. Empty where this identity may not read events: they explain, they decide nothing.
-    pub async fn events_of(&self, uid: &str) -> Vec<Value> {
-        let api: Api<k8s_openapi::api::core::v1::Event> =
-            Api::namespaced(self.client.clone(), &self.namespace);
-        let params = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(100);
-        match tokio::time::timeout(Duration::from_secs(5), api.list(&params)).await {
-            Ok(Ok(found)) => {
-                found.items.iter().filter_map(|event| serde_json::to_value(event).ok()).collect()
+        attempt::may_write().await?;
+        for last in (0..TRIES).map(|number| number + 1 == TRIES) {
+            match self.raw_call(&self.named(at), || api.delete(&at.name, &params)).await {
+                Ok(_) => return Ok(Deleted::Accepted),
+                Err(Failed::Api(status, _)) if status.code == 404 => return Ok(Deleted::Gone),
+                // Another uid, or only a write in between: the object tells.
+                Err(Failed::Api(status, error)) if status.code == 409 => match self.get(at).await? {
+                    None => return Ok(Deleted::Gone),
+                    Some(live) if crate::manifest::uid(&live) != Some(uid) => return Ok(Deleted::Replaced),
+                    Some(_) if last => return Err(error),
+                    Some(_) => attempt::pause(Duration::from_millis(200)).await,
+                },
+                Err(failed) => return Err(failed.error()),
             }
-            Ok(Err(_)) | Err(_) => Vec::new(),
         }
-    }
-
-    /// Watches the objects of a kind that a label selector selects. A broken watch goes on by itself.
-    pub fn watch(
-        &self,
-        api_version: &str,
-        kind: &str,
-        selector: &str,
-    ) -> Option<impl Stream<Item = watcher::Result<watcher::Event<DynamicObject>>> + Send + use<>> {
-        let resource = known_resource(api_version, kind)?;
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        // The server ends a watch when this time is over; a dead connection is noticed not much later.
-        Some(watcher(api, watcher::Config::default().labels(selector).timeout(60)))
+        unreachable!("the last try returns")
     }
 
     fn named(&self, at: &ObjectRef) -> String {
@@ -586,87 +570,49 @@ impl Cluster {
     where
         F: Future<Output = kube::Result<T>>,
     {
-        self.raw_call(what, make).await.map_err(|failed| match failed {
-            Failed::Api(_, error) | Failed::Other(error) => error,
-        })
+        self.raw_call(what, make).await.map_err(Failed::error)
     }
 
-    /// A call within its time, tried again while the server is only busy.
+    /// A call within its time, tried again while the server is only busy or away.
     async fn raw_call<T, F>(&self, what: &str, make: impl Fn() -> F) -> Result<T, Failed>
     where
         F: Future<Output = kube::Result<T>>,
     {
+        let began = Instant::now();
         let mut wait = Duration::from_millis(200);
-        for last in (0..TRIES).map(|number| number + 1 == TRIES) {
-            let failed = match tokio::time::timeout(CALL_TIMEOUT, make()).await {
-                Ok(Ok(done)) => return Ok(done),
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (answer, asked) = attempt::noting(tokio::time::timeout(CALL_TIMEOUT, make())).await;
+            let failed = match answer {
+                Ok(Ok(done)) => {
+                    attempt::tell_back(began);
+                    return Ok(done);
+                }
                 Ok(Err(error)) => explain(what, error),
                 Err(_) => Failed::Other(TaskError::transient(format!(
                     "{what}: the API server did not answer within {} s",
                     CALL_TIMEOUT.as_secs()
                 ))),
             };
-            let (passes, told) = match &failed {
-                Failed::Api(status, _) => {
-                    let after = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
-                    (matches!(status.code, 429 | 500 | 502 | 503 | 504), u64::from(after))
-                }
-                Failed::Other(error) => (error.kind == graylane_engine::task::ErrorKind::Transient, 0),
+            let again = match failed.passes() {
+                Passes::Never => false,
+                Passes::Soon => tries < TRIES,
+                Passes::WhenItIsBack => tries < TRIES || !attempt::patience_left(began).is_zero(),
             };
-            if !passes || last {
+            if !again {
                 return Err(failed);
             }
-            tokio::time::sleep(wait.max(Duration::from_secs(told.min(10)))).await;
+            let asked = asked.max(failed.told_to_wait());
+            attempt::tell_outage(began, &failed.error());
+            attempt::pause(wait.max(asked).min(LONGEST_PAUSE)).await;
             wait = (wait * 2).min(Duration::from_secs(3));
         }
-        unreachable!("the last try returns")
     }
-}
-
-/// How far a log was read.
-#[derive(Debug, Clone, Default)]
-pub struct LogPlace {
-    at: Option<Timestamp>,
-    /// How many lines of that very moment are known.
-    known: usize,
-}
-
-impl LogPlace {
-    /// The lines of a log with times that are not known yet; the place moves behind them.
-    fn new_lines(&mut self, text: &str) -> Vec<String> {
-        let mut new = Vec::new();
-        let (mut same, before) = (0, self.clone());
-        for line in text.lines() {
-            let (stamp, words) = line.split_once(' ').unwrap_or((line, ""));
-            let Ok(at) = stamp.parse::<Timestamp>() else { continue };
-            match before.at {
-                Some(last) if at < last => continue,
-                Some(last) if at == last => {
-                    same += 1;
-                    if same <= before.known {
-                        continue;
-                    }
-                }
-                Some(_) | None => {}
-            }
-            if self.at == Some(at) {
-                self.known += 1;
-            } else {
-                (self.at, self.known) = (Some(at), 1);
-            }
-            new.push(words.to_owned());
-        }
-        new
-    }
-}
-
-enum Failed {
-    Api(Box<Status>, TaskError),
-    Other(TaskError),
 }
 
 /// The kinds that task types write and read; any other is looked up in the cluster.
-fn known_resource(api_version: &str, kind: &str) -> Option<ApiResource> {
+pub(crate) fn known_resource(api_version: &str, kind: &str) -> Option<ApiResource> {
     let plural = match (api_version, kind) {
         ("apps/v1", "Deployment") => "deployments",
         ("apps/v1", "ReplicaSet") => "replicasets",
@@ -715,46 +661,6 @@ fn conflicts(status: &Status) -> Vec<(String, String)> {
         .collect()
 }
 
-fn explain(what: &str, error: kube::Error) -> Failed {
-    match error {
-        kube::Error::Api(status) => {
-            let message = format!("{what}: {}", status.message);
-            let task_error = match status.code {
-                403 if !status.message.contains("is being terminated") => TaskError::permanent(message)
-                    .hint("the rights of this identity do not allow it; see `kubectl auth can-i`"),
-                404 if status.message.starts_with("namespaces ") => TaskError::permanent(message)
-                    .hint("create the namespace, or correct `namespace` in the environment's file"),
-                401 => TaskError::permanent(message)
-                    .hint("the credentials of the cluster are not accepted: renew them"),
-                400 | 403 | 404 | 405 | 415 | 422 => TaskError::permanent(message),
-                _ => TaskError::transient(message),
-            };
-            Failed::Api(status, task_error)
-        }
-        other => {
-            let words = chain(&other);
-            Failed::Other(
-                TaskError::transient(format!("{what}: the cluster cannot be reached: {words}"))
-                    .hint("check the address in the kubeconfig, and the network"),
-            )
-        }
-    }
-}
-
-/// An error with everything below it: the outermost says only "service error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = vec![error.to_string()];
-    let mut at = error.source();
-    while let Some(inner) = at {
-        let text = inner.to_string();
-        if !words.iter().any(|word| word.contains(&text)) {
-            words.push(text);
-        }
-        at = inner.source();
-    }
-    words.join(": ")
-}
-
 /// Objects of a kind, none by name.
 fn some_of(api_version: &str, kind: &str) -> ObjectRef {
     ObjectRef { api_version: api_version.into(), kind: kind.into(), name: String::new(), namespace: None }
@@ -763,32 +669,4 @@ fn some_of(api_version: &str, kind: &str) -> ObjectRef {
 /// How messages name an object; it is in `default` where it names no namespace.
 pub fn full_name(default: &str, object: &Value) -> String {
     format!("{} {}/{}", kind(object), namespace(object).unwrap_or(default), name(object))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_line_of_a_log_is_taken_once_also_where_many_have_one_time() {
-        let all = [
-            "2026-01-01T00:00:01.5Z one",
-            "2026-01-01T00:00:01.500000001Z two",
-            "2026-01-01T00:00:01.500000001Z two",
-            "2026-01-01T00:00:02Z",
-            "2026-01-01T00:00:02Z three",
-        ];
-        let expected = ["one", "two", "two", "", "three"];
-        // However the reads are cut, and although each begins again at a whole second.
-        for first in 0..=all.len() {
-            for second in first..=all.len() {
-                let mut place = LogPlace::default();
-                let mut taken = Vec::new();
-                for end in [first, second, all.len(), all.len()] {
-                    taken.extend(place.new_lines(&all[..end].join("\n")));
-                }
-                assert_eq!(taken, expected, "{first} {second}");
-            }
-        }
-    }
 }

@@ -4,11 +4,13 @@
 //!   manifest, secret, environment      files, without a cluster
 //!   attached                           files that a workflow names: patches, edited manifests
 //!   lane (route, patch, leak, around)  a gray copy, rendered from its baseline; what it may stand beside
-//!   cluster, rollout, inventory        what a cluster is asked and told
+//!   rights, cluster, rollout,          what a cluster is asked and told, and what that needs to be allowed
+//!   inventory
 //!   verified                           what was verified in a lane, and whether production gets that
 //!   ownership                          whose fields a baseline's are, and how they become ours
 //!   mse_gray_deploy, generic_verify,   the types: a new one is a new file, and a line in `register`
 //!   prod_deploy, mse_gray_offline
+//!   lease                              what stands around a type that writes: its rights and its leases
 //! ```
 //! Nothing here reads a workflow file, keeps state or serves HTTP.
 
@@ -19,6 +21,7 @@ pub mod environment;
 pub mod generic_verify;
 pub mod inventory;
 pub mod lane;
+mod lease;
 pub mod manifest;
 pub mod mse_gray_deploy;
 pub mod mse_gray_offline;
@@ -26,6 +29,7 @@ pub mod ownership;
 pub mod prod_deploy;
 pub mod readiness;
 pub mod renewal;
+pub mod rights;
 pub mod rollout;
 pub mod secret;
 pub mod spec;
@@ -36,15 +40,17 @@ use std::sync::Arc;
 use graylane_engine::task::Registry;
 
 use self::cluster::Clusters;
+use self::lease::Leases;
 use self::secret::DigestKey;
 
 /// Adds every task type to a registry.
 pub fn register(registry: &mut Registry, clusters: &Arc<Clusters>, key: &DigestKey) {
     registry.add(graylane_engine::approval::Approval);
-    registry.add(mse_gray_deploy::MseGrayDeploy::new(Arc::clone(clusters), key.clone()));
+    let leases = Leases::new(clusters, key);
+    registry.add(leases.over(mse_gray_deploy::MseGrayDeploy::new(Arc::clone(clusters), key.clone())));
     registry.add(generic_verify::GenericVerify::new(Arc::clone(clusters)));
-    registry.add(prod_deploy::ProdDeploy::new(Arc::clone(clusters), key.clone()));
-    registry.add(mse_gray_offline::MseGrayOffline::new(Arc::clone(clusters), key.clone()));
+    registry.add(leases.over(prod_deploy::ProdDeploy::new(Arc::clone(clusters), key.clone())));
+    registry.add(leases.over(mse_gray_offline::MseGrayOffline::new(Arc::clone(clusters), key.clone())));
 }
 
 #[cfg(test)]

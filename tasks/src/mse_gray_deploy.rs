@@ -26,9 +26,9 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::{Cluster, Clusters, Deleted, full_name};
 use crate::environment::Site;
-use crate::inventory::{LANE_KINDS, Standing, is_gray, is_ours, mended, tag_of};
+use crate::inventory::{self, LANE_KINDS, Standing, is_gray, is_ours, mended, tag_of};
 use crate::lane::around::Around;
-use crate::lane::labels::{ANNOTATION_ORIGIN, SERVICE_NAME};
+use crate::lane::labels::{ANNOTATION_ORIGIN, SERVICE_NAME, selector};
 use crate::lane::leak::{Pods, leaks};
 use crate::lane::route::{self, Entry, is_route};
 use crate::lane::{Judgement, rank};
@@ -827,20 +827,37 @@ impl Deploy<'_> {
                     .into(),
             );
         }
-        let left: Vec<String> = self
-            .body
-            .objects
-            .iter()
-            .filter(|o| kind(o) == "Deployment")
-            .map(|o| ObjectRef::of(o).to_string())
-            .collect();
-        told.push(format!(
-            "left to look at: {} in {}; mse-gray-offline with tag `{}` takes everything down",
-            left.join(", "),
-            self.cluster.namespace,
-            self.body.tag
-        ));
+        told.push(self.left().await);
         error.details(told)
+    }
+}
+
+impl Deploy<'_> {
+    /// What this deploy has made and is still there, as the cluster has it.
+    async fn left(&self) -> String {
+        let (namespace, tag) = (&self.cluster.namespace, &self.body.tag);
+        let planned: BTreeSet<ObjectRef> = self.body.objects.iter().map(ObjectRef::of).collect();
+        let found = match inventory::objects(self.cluster, &selector(tag)).await {
+            Ok(found) => found,
+            Err(why) => {
+                return format!(
+                    "what is left could not be seen ({why}); `graylane lanes {}` shows it, and mse-gray-offline with tag `{tag}` takes everything down",
+                    self.body.environment
+                );
+            }
+        };
+        let mut left: Vec<ObjectRef> =
+            found.iter().map(ObjectRef::of).filter(|at| planned.contains(at)).collect();
+        // What people look at first.
+        left.sort_by_key(|at| at.kind != "Deployment");
+        let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+        if left.is_empty() {
+            return format!("nothing of lane `{tag}` is left in {namespace}");
+        }
+        format!(
+            "left to look at: {} in {namespace}; mse-gray-offline with tag `{tag}` takes everything down",
+            left.join(", ")
+        )
     }
 }
 

@@ -224,7 +224,10 @@ impl Task for MseGrayOffline {
         if !body.expired.is_empty() {
             (body, spared) = still_expired(cx, &cluster, body).await?;
         }
-        let mut outputs = Offline::new(cx, &cluster, &body).run().await?;
+        let mut outputs = match Offline::new(cx, &cluster, &body).run().await {
+            Ok(outputs) => outputs,
+            Err(error) => return Err(error.details(still_there(&cluster, &body).await)),
+        };
         outputs.report.extend(spared);
         Ok(outputs)
     }
@@ -312,6 +315,28 @@ async fn still_expired(
     let mut all: Vec<Doomed> = kept.iter().flat_map(|lane| lane.objects.iter().cloned()).collect();
     all.sort_by_key(|doomed| LANE_KINDS.iter().position(|(_, kind)| *kind == doomed.at.kind));
     Ok((Body { objects: all, expired: kept, ..body }, told))
+}
+
+/// What of a plan is still there after it could not be carried out, as the cluster has it.
+async fn still_there(cluster: &Cluster, body: &Body) -> Vec<String> {
+    let doomed = body.expired.iter().flat_map(|lane| &lane.objects).chain(&body.objects);
+    let doomed: BTreeSet<&str> = doomed.map(|doomed| doomed.uid.as_str()).collect();
+    let mut left = Vec::new();
+    for tag in body.tags() {
+        match objects(cluster, &selector(&tag)).await {
+            Ok(found) => {
+                let mine = found.iter().filter(|object| uid(object).is_some_and(|uid| doomed.contains(uid)));
+                left.extend(mine.map(|object| ObjectRef::of(object).to_string()));
+            }
+            Err(why) => return vec![format!("what is still there could not be seen: {why}")],
+        }
+    }
+    if left.is_empty() { Vec::new() } else { vec![format!("still there: {}", left.join(", "))] }
+}
+
+/// The tags of the lanes that a plan takes down.
+pub(crate) fn tags_of(plan: &Plan) -> Vec<String> {
+    spec::body::<Body>(plan).map(|body| body.tags()).unwrap_or_default()
 }
 
 impl Body {

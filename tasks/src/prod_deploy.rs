@@ -675,9 +675,9 @@ impl Deploy<'_> {
             }
             None => write.object.clone(),
         };
-        self.still_as_planned(&at, write.before.as_ref()).await?;
+        let live = self.still_as_planned(&at, write.before.as_ref()).await?;
         if let Some(before) = &write.before {
-            self.take_over(&at, &write.object, before).await?;
+            self.take_over(&at, &write.object, before, live).await?;
         }
         // Before it may be there: a rollback and an undo look at nothing else.
         let mark = writes(&at);
@@ -699,24 +699,27 @@ impl Deploy<'_> {
     }
 
     /// Refuses where production is neither what was planned over nor what this task wrote: somebody mended it
-    /// meanwhile, and yesterday's plan must not be written over that.
-    async fn still_as_planned(&self, at: &ObjectRef, before: Option<&Before>) -> Result<(), TaskError> {
+    /// meanwhile, and yesterday's plan must not be written over that. Gives what stands there.
+    async fn still_as_planned(
+        &self,
+        at: &ObjectRef,
+        before: Option<&Before>,
+    ) -> Result<Option<Value>, TaskError> {
         let changed = |words: &str| {
             Err(TaskError::hold(format!("{at} {words}"))
                 .hint("mend it and retry, or fail this task and start a new run"))
         };
         match (self.cluster.get(at).await?, before) {
-            (None, None) => Ok(()),
+            (None, None) => Ok(None),
             (None, Some(_)) => changed("was removed since it was planned"),
-            (Some(live), None) if self.wrote(at, &live) => Ok(()),
+            (Some(live), None) if self.wrote(at, &live) => Ok(Some(live)),
             (Some(_), None) => changed("was made by somebody else since it was planned"),
             (Some(live), Some(before)) => {
                 if crate::manifest::uid(&live) != Some(before.uid.as_str()) {
                     return changed("is another object than the one that was planned for");
                 }
-                let live = redact(&live, self.key);
-                if self.known(at, &live, before) {
-                    return Ok(());
+                if self.known(at, &redact(&live, self.key), before) {
+                    return Ok(Some(live));
                 }
                 changed("was changed by somebody else since it was planned")
             }
@@ -751,10 +754,20 @@ impl Deploy<'_> {
     }
 
     /// Moves the fields of managers that may be taken over to ours, and leaves the number of pods to nobody.
-    async fn take_over(&self, at: &ObjectRef, object: &Value, before: &Before) -> Result<(), TaskError> {
+    async fn take_over(
+        &self,
+        at: &ObjectRef,
+        object: &Value,
+        before: &Before,
+        mut looked: Option<Value>,
+    ) -> Result<(), TaskError> {
         let managers = &self.site.environment.take_over;
         for last in [false, false, false, false, true] {
-            let Some(live) = self.cluster.get(at).await? else { return Ok(()) };
+            let live = match looked.take() {
+                Some(live) => Some(live),
+                None => self.cluster.get(at).await?,
+            };
+            let Some(live) = live else { return Ok(()) };
             if crate::manifest::uid(&live) != Some(before.uid.as_str()) {
                 return Ok(());
             }

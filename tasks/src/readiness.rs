@@ -7,18 +7,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use graylane_engine::task::TaskError;
+use graylane_engine::task::{ErrorKind, TaskError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::adoption::is_labelled;
-use crate::cluster::{Cluster, Right, full_name};
+use crate::cluster::{Cluster, full_name};
 use crate::environment::{GatewayKind, Site, deployment};
 use crate::inventory::{Standing, is_gray};
 use crate::lane::labels::{ORIGINAL, TAG_HEADER, VERSION};
 use crate::lane::leak::{Pods, leaks};
 use crate::manifest::{ObjectRef, name, namespace, selects, texts, uid};
+use crate::rights::{Extra, Weight, missing};
 use crate::rollout::has_agent;
 
 /// The label with which a namespace takes part in MSE (Alibaba Cloud MSE, ack-onepilot).
@@ -83,13 +84,14 @@ pub async fn check(cluster: &Cluster, site: &Site, fix: bool) -> Result<Readines
     let environment = site.environment.name.clone();
     looked.rights().await?;
     let there = looked.namespaces().await?;
-    if there {
-        let standing = Standing::look(cluster).await?;
-        looked.services(&standing);
-        looked.selectors(&standing).await?;
-        looked.leaks_now(&standing);
-        looked.tag_header(&standing).await?;
-        looked.agents(&standing).await?;
+    let lacks = looked.findings.iter().any(|finding| finding.level == Level::Problem);
+    match looked.objects(there).await {
+        // What is lacking stands there already: that nothing more can be seen follows from it.
+        Err(error) if lacks && error.kind == ErrorKind::Permanent => {
+            let hint = error.hint.clone().unwrap_or_else(|| "mend what stands above first".into());
+            looked.problem("objects", format!("the rest could not be looked at: {error}"), hint);
+        }
+        looked => looked?,
     }
     looked.gateway().await;
     Ok(Readiness { environment, findings: looked.findings })
@@ -101,33 +103,6 @@ struct Look<'l> {
     fix: bool,
     findings: Vec<Finding>,
 }
-
-const READ: &[&str] = &["get", "list"];
-const WATCHED: &[&str] = &["get", "list", "watch"];
-const WRITTEN: &[&str] = &["get", "list", "create", "patch", "delete"];
-const ROLLED: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
-
-/// (group, resource, subresource, verbs, what for).
-type Needed = (&'static str, &'static str, Option<&'static str>, &'static [&'static str], &'static str);
-
-/// What the tasks need in every namespace.
-const RIGHTS: [Needed; 9] = [
-    ("apps", "deployments", None, ROLLED, "lanes, production"),
-    ("", "services", None, WRITTEN, "lanes, production"),
-    ("", "configmaps", None, WRITTEN, "lanes, production"),
-    ("", "secrets", None, WRITTEN, "lanes, production"),
-    ("networking.k8s.io", "ingresses", None, WRITTEN, "routes"),
-    ("apps", "replicasets", None, WATCHED, "following rollouts"),
-    ("", "pods", None, WATCHED, "following rollouts"),
-    ("", "pods", Some("log"), &["get"], "why a pod does not come up"),
-    ("", "events", None, READ, "why a pod does not come up"),
-];
-
-/// What is not needed for lanes: without these a part of the tasks is refused.
-const MORE_RIGHTS: [Needed; 2] = [
-    ("batch", "jobs", None, &["get", "list", "watch", "create", "delete"], "`job` checks"),
-    ("apps", "replicasets", None, &["patch", "delete"], "`graylane environment adopt`"),
-];
 
 impl Look<'_> {
     fn add(&mut self, check: &str, level: Level, message: String, hint: Option<String>) -> &mut Finding {
@@ -170,51 +145,32 @@ impl Look<'_> {
         self.findings.push(finding);
     }
 
-    async fn rights(&mut self) -> Result<(), TaskError> {
-        let mut missing = 0;
-        for (rights, level) in [(&RIGHTS[..], Level::Problem), (&MORE_RIGHTS[..], Level::Warning)] {
-            for (group, resource, subresource, verbs, why) in rights {
-                for namespace in self.cluster.namespaces() {
-                    let asked = verbs.iter().map(|verb| {
-                        let (group, resource, subresource) = (*group, *resource, *subresource);
-                        Right { namespace: Some(namespace), verb, group, resource, subresource }
-                    });
-                    let asked: Vec<Right<'_>> = asked.collect();
-                    let answers =
-                        futures::future::try_join_all(asked.iter().map(|right| self.cluster.may(right)))
-                            .await?;
-                    let lacks: Vec<&str> = asked
-                        .iter()
-                        .zip(answers)
-                        .filter(|(_, allowed)| !allowed)
-                        .map(|(right, _)| right.verb)
-                        .collect();
-                    if lacks.is_empty() {
-                        continue;
-                    }
-                    missing += 1;
-                    let shown =
-                        subresource.map_or_else(|| (*resource).to_owned(), |sub| format!("{resource}/{sub}"));
-                    let group =
-                        if group.is_empty() { "the core group".to_owned() } else { format!("group {group}") };
-                    let message = format!(
-                        "this identity may not {} {shown} in {namespace}: needed for {why}",
-                        lacks.join(", ")
-                    );
-                    let hint = format!("grant it in a Role: {shown} of {group}, verbs {}", verbs.join(", "));
-                    self.findings.push(Finding {
-                        check: "rights".into(),
-                        level,
-                        message,
-                        hint: Some(hint),
-                        fixable: false,
-                        fixed: false,
-                    });
-                }
-            }
+    /// Everything that is read off the objects of the namespaces.
+    async fn objects(&mut self, there: bool) -> Result<(), TaskError> {
+        if !there {
+            return Ok(());
         }
-        if missing == 0 {
+        let standing = Standing::look(self.cluster).await?;
+        self.services(&standing);
+        self.selectors(&standing).await?;
+        self.leaks_now(&standing);
+        self.tag_header(&standing).await?;
+        self.agents(&standing).await
+    }
+
+    /// Whether this identity may do all that tasks do (`rights.rs`); what only some use is a warning.
+    async fn rights(&mut self) -> Result<(), TaskError> {
+        let environment = self.site.environment.name.clone();
+        let lacking = missing(self.cluster, self.site, &Extra::ALL).await?;
+        if lacking.is_empty() {
             self.fine("rights", "this identity may do what the tasks need");
+        }
+        for lacks in lacking {
+            let level = match lacks.rule.weight {
+                Weight::Must => Level::Problem,
+                Weight::Around | Weight::Explains | Weight::Part => Level::Warning,
+            };
+            self.add("rights", level, lacks.words(), Some(lacks.hint(&environment)));
         }
         Ok(())
     }

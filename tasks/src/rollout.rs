@@ -4,26 +4,25 @@
 //! the pods, long before the Deployment's own deadline. Judging is a function of plain objects
 //! (`rollout/judge.rs`); following is by watch. It never writes.
 
+mod feeds;
 mod judge;
 mod patience;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::BoxStream;
-use graylane_engine::task::{TaskContext, TaskError};
-use kube::api::DynamicObject;
-use kube::runtime::watcher;
+use graylane_engine::clock::show_duration;
+use graylane_engine::task::{ErrorKind, TaskContext, TaskError};
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::feeds::Feeds;
 pub use self::judge::{Expect, Failure, Seen, Signals, Verdict, has_agent, judge, running_images};
 pub(crate) use self::judge::{PodSigns, by_digest, pod_signs};
 pub use self::patience::{Patience, RolloutFile};
-use crate::cluster::Cluster;
-use crate::manifest::{name, texts, uid};
+use crate::cluster::{Cluster, Trouble};
+use crate::manifest::{name, uid};
 
 /// How long pods without a readiness probe must stay up: they count as ready from the moment they run, and an image
 /// that ends at once would pass.
@@ -32,14 +31,10 @@ const UNPROBED_FOR: Duration = Duration::from_millis(500);
 /// How long nothing new is said before the events of the pods are asked for, and how often they are asked for then.
 const EVENTS_AFTER: Duration = Duration::from_secs(5);
 
-type Watch = BoxStream<'static, (Kind, watcher::Result<watcher::Event<DynamicObject>>)>;
-
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Deployment,
-    ReplicaSet,
-    Pod,
-}
+/// How long nothing can be seen before it is told, or, where it will not pass by itself, before the rollout is given up.
+const BLIND: Duration = Duration::from_secs(5);
+/// How long an API server that is away is waited for: pods go on starting without it.
+const AWAY: Duration = Duration::from_secs(600);
 
 /// Follows a rollout to its end, or until `stop` is cancelled.
 ///
@@ -54,21 +49,19 @@ pub async fn follow(
 ) -> Result<Seen, RolloutError> {
     let cluster = &cluster.beside(deployment);
     let wanted = name(deployment).to_owned();
-    let labels = texts(deployment, "/spec/selector/matchLabels");
-    let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let selector = selector.join(",");
-    let mut events = watches(cluster, &selector);
+    let mut feeds = Feeds::open(cluster, deployment);
+    let mut blind = Blind::default();
     let mut seen = Seen { deployment: Some(deployment.clone()), ..Seen::default() };
     let mut signals = Signals::default();
     // Thresholds pass without an event.
     let mut tick = tokio::time::interval(Duration::from_secs(1));
-    let mut listed: BTreeMap<String, Value> = BTreeMap::new();
     let mut shown = String::new();
     let settle = if probed(deployment) { Duration::ZERO } else { UNPROBED_FOR };
     let mut done_since: Option<Instant> = None;
     let mut quiet_since = Instant::now();
     loop {
         let now = Instant::now();
+        blind.look(cx, feeds.trouble())?;
         let verdict = judge(&seen, expect, &mut signals, now);
         if verdict != Verdict::Done {
             done_since = None;
@@ -113,13 +106,46 @@ pub async fn follow(
             }
             _ = tick.tick() => {}
             () = tokio::time::sleep(settle), if done_since.is_some() => {}
-            event = events.next() => match event {
-                Some((kind, Ok(event))) => take(&mut seen, &mut listed, kind, event, &wanted),
-                // A broken watch begins again by itself.
-                Some((_, Err(error))) => tracing::debug!(%error, "a watch was interrupted"),
-                None => tokio::time::sleep(Duration::from_millis(100)).await,
-            },
+            () = feeds.next(&mut seen) => {}
         }
+    }
+}
+
+/// Whether the API server can be seen at all, and what was told of it.
+#[derive(Default)]
+struct Blind {
+    /// Since when it cannot, where that was told.
+    told: Option<Instant>,
+}
+
+impl Blind {
+    /// Tells an outage and its end.
+    ///
+    /// # Errors
+    /// What will not pass by itself, or has lasted too long.
+    fn look(&mut self, cx: &TaskContext, trouble: Option<Trouble>) -> Result<(), TaskError> {
+        let Some(trouble) = trouble else {
+            if let Some(since) = self.told.take() {
+                cx.log(format!("the API server answers again, after {} s", since.elapsed().as_secs()));
+            }
+            return Ok(());
+        };
+        let lasts = trouble.since.elapsed();
+        if lasts < BLIND {
+            return Ok(());
+        }
+        if trouble.error.kind == ErrorKind::Permanent || lasts >= AWAY {
+            return Err(trouble.error);
+        }
+        if self.told.is_none() {
+            self.told = Some(trouble.since);
+            let up_to = show_duration(AWAY);
+            cx.log(format!(
+                "{}; the rollout goes on without us, and is waited for, up to {up_to}",
+                trouble.error
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -154,108 +180,14 @@ pub struct RolloutError {
     pub agent_missing: bool,
 }
 
+impl From<TaskError> for RolloutError {
+    fn from(error: TaskError) -> RolloutError {
+        RolloutError { error, agent_missing: false }
+    }
+}
+
 impl From<RolloutError> for TaskError {
     fn from(error: RolloutError) -> TaskError {
         error.error
-    }
-}
-
-fn watches(cluster: &Cluster, selector: &str) -> Watch {
-    let one = |api_version: &str, kind_name: &str, selector: &str, kind: Kind| -> Watch {
-        match cluster.watch(api_version, kind_name, selector) {
-            // The library's own pauses grow to 30 s: too long for somebody who watches a rollout.
-            Some(stream) => watcher_with_pauses(stream).map(move |event| (kind, event)).boxed(),
-            None => futures::stream::empty().boxed(),
-        }
-    };
-    // A Deployment may carry other labels than its pods: all of the namespace are watched, one is looked at.
-    let all = vec![
-        one("apps/v1", "Deployment", "", Kind::Deployment),
-        one("apps/v1", "ReplicaSet", selector, Kind::ReplicaSet),
-        one("v1", "Pod", selector, Kind::Pod),
-    ];
-    futures::stream::select_all(all).boxed()
-}
-
-fn watcher_with_pauses<T: Send + 'static>(
-    stream: impl futures::Stream<Item = watcher::Result<T>> + Send + 'static,
-) -> BoxStream<'static, watcher::Result<T>> {
-    stream
-        .then(|event| async move {
-            if event.is_err() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            event
-        })
-        .boxed()
-}
-
-/// Takes one event of a watch into what is seen. A list that begins anew replaces what was seen of its kind.
-fn take(
-    seen: &mut Seen,
-    listed: &mut BTreeMap<String, Value>,
-    kind: Kind,
-    event: watcher::Event<DynamicObject>,
-    wanted: &str,
-) {
-    let value = |object: DynamicObject| serde_json::to_value(object).unwrap_or(Value::Null);
-    let put = |seen: &mut Seen, value: Value| match kind {
-        Kind::Deployment if name(&value) == wanted => seen.deployment = Some(value),
-        Kind::Deployment => {}
-        Kind::ReplicaSet => {
-            seen.replica_sets.insert(uid(&value).unwrap_or_default().to_owned(), value);
-        }
-        Kind::Pod => {
-            seen.pods.insert(uid(&value).unwrap_or_default().to_owned(), value);
-        }
-    };
-    match event {
-        watcher::Event::Apply(object) => put(seen, value(object)),
-        watcher::Event::Delete(object) => {
-            let value = value(object);
-            let uid = uid(&value).unwrap_or_default();
-            match kind {
-                Kind::Deployment if name(&value) == wanted => seen.deployment = None,
-                Kind::Deployment => {}
-                Kind::ReplicaSet => {
-                    seen.replica_sets.remove(uid);
-                }
-                Kind::Pod => {
-                    seen.pods.remove(uid);
-                }
-            }
-        }
-        watcher::Event::Init => {
-            let keep: fn(&str) -> String = |tag| tag.to_owned();
-            let tag = keep(kind_tag(kind));
-            listed.retain(|key, _| !key.starts_with(&tag));
-        }
-        watcher::Event::InitApply(object) => {
-            let value = value(object);
-            listed.insert(format!("{}{}", kind_tag(kind), uid(&value).unwrap_or_default()), value);
-        }
-        watcher::Event::InitDone => {
-            let mine: Vec<Value> = listed
-                .iter()
-                .filter(|(key, _)| key.starts_with(kind_tag(kind)))
-                .map(|(_, v)| v.clone())
-                .collect();
-            match kind {
-                Kind::Deployment => seen.deployment = None,
-                Kind::ReplicaSet => seen.replica_sets.clear(),
-                Kind::Pod => seen.pods.clear(),
-            }
-            for value in mine {
-                put(seen, value);
-            }
-        }
-    }
-}
-
-fn kind_tag(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Deployment => "d/",
-        Kind::ReplicaSet => "r/",
-        Kind::Pod => "p/",
     }
 }

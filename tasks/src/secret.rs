@@ -79,6 +79,12 @@ impl DigestKey {
         }
     }
 
+    /// A name for whoever has this key, the same for as long as it has it. It tells nothing of the key.
+    pub fn holder(&self) -> String {
+        let digest = self.digest(b"the name of whoever has this key");
+        format!("graylane-{}", digest.trim_start_matches(MARK).get(..12).unwrap_or_default())
+    }
+
     /// HMAC-SHA-256 (RFC 2104).
     fn digest(&self, value: &[u8]) -> String {
         use hmac::{KeyInit as _, Mac as _};

@@ -12,12 +12,13 @@ use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::{Clock, TestClock, Timestamp};
 use graylane_engine::id::{Attempt, RunId};
 use graylane_engine::task::{
-    Outputs, Plan, Progress, Registry, Reporter, SecretSource, TaskContext, TaskError,
+    Outputs, Plan, Progress, Registry, Reporter, SecretSource, Task, TaskContext, TaskError,
 };
 use graylane_rehearsal::{Cluster, Delays, LoggedRequest, Options};
 use graylane_tasks::cluster::{Cluster as Told, Clusters, Rehearse, create_all};
 use graylane_tasks::environment::{Site, gather};
 use graylane_tasks::inventory::{Lane, lanes};
+use graylane_tasks::mse_gray_deploy::MseGrayDeploy;
 use graylane_tasks::secret::DigestKey;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -35,6 +36,7 @@ pub(crate) struct Desk {
     registry: Registry,
     clock: Arc<dyn Clock>,
     runs: Mutex<u64>,
+    said: Arc<Said>,
 }
 
 struct Played(Cluster);
@@ -60,7 +62,8 @@ impl Desk {
         let mut registry = Registry::default();
         graylane_tasks::register(&mut registry, &clusters, &key());
         let clock = Arc::new(TestClock::new(7));
-        let desk = Desk { home, cluster, clusters, registry, clock, runs: Mutex::new(0) };
+        let desk =
+            Desk { home, cluster, clusters, registry, clock, runs: Mutex::new(0), said: Arc::default() };
         let site = desk.site();
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(desk.cluster.client());
         let mut all = vec![site.environment.namespace.clone()];
@@ -122,7 +125,7 @@ impl Desk {
             undoes: None,
             standing: tokio::sync::watch::channel(Arc::default()).1,
             assumed: Vec::new(),
-            reporter: Arc::new(Nobody),
+            reporter: Arc::clone(&self.said) as Arc<dyn Reporter>,
             secrets: Arc::new(NoSecrets),
         }
     }
@@ -166,9 +169,30 @@ impl Desk {
         error
     }
 
+    /// What attempts have logged so far.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.said.0.lock().expect("not poisoned").clone()
+    }
+
+    /// Carries a plan out by the type alone, without what stands around it: the control of tests about that.
+    pub(crate) async fn carry_out_bare(
+        &self,
+        kind: &impl Task,
+        spec: &Value,
+        plan: &Plan,
+    ) -> Result<Outputs, TaskError> {
+        kind.run(&self.context(with_environment(spec)), plan).await
+    }
+
+    /// The gray deploy as it is without what stands around it.
+    pub(crate) fn bare_deploy(&self) -> MseGrayDeploy {
+        MseGrayDeploy::new(Arc::clone(&self.clusters), key())
+    }
+
     /// The requests that changed something, dry runs left out.
     pub(crate) fn wrote(&self) -> Vec<String> {
-        let changed = |request: &LoggedRequest| !request.dry_run && !request.path.contains("accessreviews");
+        // Leases come and go around every attempt: they are no writes of a release.
+        let changed = |request: &LoggedRequest| !request.dry_run && !request.path.contains("/leases");
         let requests = self.cluster.requests().into_iter().filter(changed);
         requests.map(|request| format!("{} {}", request.method, request.path)).collect()
     }
@@ -182,6 +206,7 @@ impl Desk {
             "Secret" => ("", "v1", "secrets"),
             "Pod" => ("", "v1", "pods"),
             "Ingress" => ("networking.k8s.io", "v1", "ingresses"),
+            "Lease" => ("coordination.k8s.io", "v1", "leases"),
             "HorizontalPodAutoscaler" => ("autoscaling", "v2", "horizontalpodautoscalers"),
             other => panic!("no such kind here: {other}"),
         };
@@ -238,7 +263,8 @@ impl Desk {
     }
 }
 
-fn key() -> DigestKey {
+/// The key of the desk's data folder.
+pub(crate) fn key() -> DigestKey {
     DigestKey::new([7; 32])
 }
 
@@ -280,10 +306,12 @@ pub(crate) fn service_file(service: &str) -> String {
     PathBuf::from("config/services").join(format!("{service}.yaml")).display().to_string()
 }
 
-struct Nobody;
+/// What attempts log.
+#[derive(Default)]
+struct Said(Mutex<Vec<String>>);
 
 #[async_trait]
-impl Reporter for Nobody {
+impl Reporter for Said {
     async fn phase(&self, _: String) -> Result<(), TaskError> {
         Ok(())
     }
@@ -292,7 +320,9 @@ impl Reporter for Nobody {
         Ok(())
     }
 
-    fn log(&self, _: String) {}
+    fn log(&self, line: String) {
+        self.0.lock().expect("not poisoned").push(line);
+    }
 
     fn progress(&self, _: Progress) {}
 }

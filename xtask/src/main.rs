@@ -9,7 +9,8 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   ci      format, clippy, the tests, the documents, licences: what CI runs
-  long    the crash matrix, the reference model, a gigabyte of logs, kills and power cuts, all of them; reports go to docs/reports
+  long    the crash matrix, faults of an API server, the reference model, a gigabyte of logs, kills and power cuts, all of them; reports go to
+          docs/reports
   bench   measurements against the goals, written to docs/BENCHMARKS.md; half an hour.
           `bench --only load` measures the API under load alone, in a minute, and prints it
   deny    licences, sources and advisories of everything that is built in (cargo-deny)
@@ -57,6 +58,11 @@ fn long() -> Done {
     let report = folder.join("docs/reports/crash-matrix.md").display().to_string();
     let all = [("GRAYLANE_MATRIX", "all"), ("GRAYLANE_MATRIX_REPORT", report.as_str())];
     cargo("the crash matrix", &[&matrix[..], &["--", "--nocapture"]].concat(), &all)?;
+    let faults =
+        ["test", "--release", "--locked", "--package", "graylane", "--test", "stories", "faults::under"];
+    let report = folder.join("docs/reports/faults.md").display().to_string();
+    let all = [("GRAYLANE_TEST_FAULTS", "all"), ("GRAYLANE_TEST_FAULTS_REPORT", report.as_str())];
+    cargo("faults of an API server", &[&faults[..], &["--", "--nocapture"]].concat(), &all)?;
     let model = ["test", "--release", "--locked", "--package", "graylane-engine", "scheduler::tests::model"];
     cargo("the reference model", &model, &[("GRAYLANE_MODEL_CASES", "5000")])?;
     let logs = ["test", "--release", "--locked", "--package", "graylane-engine", "logs::"];

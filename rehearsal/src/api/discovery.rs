@@ -62,6 +62,16 @@ pub(crate) fn answer(call: &Call, cluster: &Cluster) -> Option<Result<Response<B
             crate::object::set(&mut review, &["status"], status);
             return Some(Ok(json_response(StatusCode::CREATED, &review)));
         }
+        ["apis", "authorization.k8s.io", "v1", "selfsubjectrulesreviews"] if call.method == Method::POST => {
+            let mut review = call.json().unwrap_or_else(|_| json!({}));
+            let all = json!({ "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] });
+            // What a test forbade cannot be said in rules, which only ever allow: then each right is asked for.
+            let partly = cluster.forbids_something();
+            let rules = if partly { json!([]) } else { json!([all]) };
+            let status = json!({ "resourceRules": rules, "nonResourceRules": [], "incomplete": partly });
+            crate::object::set(&mut review, &["status"], status);
+            return Some(Ok(json_response(StatusCode::CREATED, &review)));
+        }
         _ => return None,
     };
     Some(if call.method == Method::GET {

@@ -41,7 +41,7 @@ const KINDS: [(&str, &[&str]); 14] = [
     ("PodMonitor", &["monitoring.coreos.com/v1"]),
     ("ScaledObject", &["keda.sh/v1alpha1"]),
 ];
-/// Without these nothing can be said of a lane.
+/// Without these nothing can be said of a lane, nor without what the environment's Role must have (`rights.rs`).
 const NEEDED: [&str; 2] = ["Service", "Deployment"];
 
 impl Around {
@@ -58,7 +58,9 @@ impl Around {
                 match cluster.list_if_served(version, kind, "").await? {
                     Listed::All(objects) => return Ok((kind, Some(objects))),
                     Listed::NotServed => {}
-                    Listed::Forbidden(error) if NEEDED.contains(&kind) => return Err(error),
+                    Listed::Forbidden(error) if NEEDED.contains(&kind) || cluster.requires(version, kind) => {
+                        return Err(error);
+                    }
                     Listed::Forbidden(_) => return Ok((kind, None)),
                 }
             }

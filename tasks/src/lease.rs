@@ -1,0 +1,233 @@
+//! What stands around every type that writes: rights that are looked at before the first write, and leases that keep two
+//! Graylanes from writing the same lane or the same production service at once.
+//!
+//! ```text
+//! plan -> are all rights there?          run, undo -> take the leases -> the type itself, while they are renewed -> let go
+//! ```
+//! A lease is a Lease of coordination.k8s.io, one a lane and one a production service, held while an attempt runs. Its
+//! holder is the store, so that a store which died takes its leases back at once; another store waits until they ran out,
+//! as client-go's leader election does. Writes wait while a lease is not fresh (`cluster/attempt.rs`), and a lease that
+//! is lost ends the attempt where it is. No type knows of any of this.
+
+mod held;
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use graylane_engine::claim::{Claim, Mode};
+use graylane_engine::document::Finding;
+use graylane_engine::task::{Ask, Outputs, Plan, Site as Given, Task, TaskContext, TaskError};
+use serde_json::Value;
+
+use self::held::{Held, InUse};
+use crate::cluster::attempt::Attempt;
+use crate::cluster::{Cluster, Clusters};
+use crate::environment::{Site, deployment};
+use crate::manifest::name;
+use crate::mse_gray_offline::tags_of;
+use crate::rights;
+use crate::secret::DigestKey;
+
+/// Who this store is to others, and which leases it holds in this process.
+#[derive(Clone)]
+pub(crate) struct Leases {
+    clusters: Arc<Clusters>,
+    holder: Holder,
+    in_use: InUse,
+}
+
+/// The holder of a lease, as others read it.
+#[derive(Debug, Clone)]
+struct Holder {
+    /// The same as long as the data folder is.
+    identity: String,
+    /// The machine, for people.
+    host: String,
+}
+
+impl Leases {
+    pub(crate) fn new(clusters: &Arc<Clusters>, key: &DigestKey) -> Leases {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let holder = Holder { identity: key.holder(), host: host.trim().to_owned() };
+        Leases { clusters: Arc::clone(clusters), holder, in_use: Arc::new(Mutex::default()) }
+    }
+
+    /// The type, with its rights and leases around it.
+    pub(crate) fn over<T: Task>(&self, inner: T) -> impl Task + use<T> {
+        Leased { inner, leases: self.clone() }
+    }
+
+    /// Carries out work while the leases that these claims need are held.
+    async fn during(
+        &self,
+        cx: &TaskContext,
+        plan: &Plan,
+        claims: &[Claim],
+        work: impl Future<Output = Result<Outputs, TaskError>> + Send,
+    ) -> Result<Outputs, TaskError> {
+        let environment = claims.iter().find_map(Claim::environment);
+        let site = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok());
+        // A site that cannot be read is the type's to tell.
+        let Some(site) = site else { return work.await };
+        let cluster = self.clusters.connect(&site).await?;
+        let mut held = Vec::new();
+        for place in places(&site, plan, claims) {
+            let taking = Held::take(cx, &cluster, &self.holder, &self.in_use, place);
+            match Attempt::of(cx, Vec::new()).scope(taking).await {
+                Ok(one) => held.push(one),
+                Err(error) => {
+                    release(cx, &cluster, held).await;
+                    return Err(error);
+                }
+            }
+        }
+        let fresh = held.iter().map(Held::renewals).collect();
+        let work = Attempt::of(cx, fresh).scope(work);
+        let renewals = held.iter_mut().map(|one| one.renew(cx, &cluster));
+        let lost = async {
+            match futures::future::try_join_all(renewals).await {
+                Err(lost) => lost,
+                // There is none to be lost.
+                Ok(_) => std::future::pending().await,
+            }
+        };
+        let done = tokio::select! {
+            biased;
+            done = work => done,
+            // The work is dropped where it stands: not even a rollback may write over what somebody else does now.
+            lost = lost => Err(lost),
+        };
+        release(cx, &cluster, held).await;
+        done
+    }
+}
+
+async fn release(cx: &TaskContext, cluster: &Cluster, held: Vec<Held>) {
+    for one in held {
+        one.release(cx, cluster).await;
+    }
+}
+
+/// Where a lease is, and what it is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// The cluster, as the environment names it.
+    cluster: String,
+    namespace: String,
+    name: String,
+    /// In words: lane `gray`.
+    what: String,
+}
+
+/// The leases that claims mean; in one order, whoever takes them.
+fn places(site: &Site, plan: &Plan, claims: &[Claim]) -> Vec<Place> {
+    let environment = &site.environment;
+    let cluster = format!("{:?} {}", environment.cluster, site.path("").display());
+    let lane = |tag: &str| Place {
+        cluster: cluster.clone(),
+        namespace: environment.namespace.clone(),
+        name: format!("graylane-lane-{tag}"),
+        what: format!("lane `{tag}`"),
+    };
+    let mut places = Vec::new();
+    for claim in claims.iter().filter(|claim| claim.mode == Mode::Write) {
+        if claim.every_lane_of().is_some() {
+            places.extend(tags_of(plan).iter().map(|tag| lane(tag)));
+        } else if let Some(tag) = claim.tag() {
+            places.push(lane(tag));
+        } else if let Some(service) = claim.resource.rsplit('/').next()
+            && let Ok(workload) = deployment(service, site.service(service).unwrap_or_default())
+        {
+            // Stores may call a service by different names; its Deployment has one.
+            places.push(Place {
+                cluster: cluster.clone(),
+                namespace: environment.namespace_of(service).unwrap_or(&environment.namespace).to_owned(),
+                name: format!("graylane-production-{}", name(workload)),
+                what: format!("production `{service}`"),
+            });
+        }
+    }
+    places.sort();
+    places.dedup();
+    places
+}
+
+/// See [`Leases::over`].
+struct Leased<T> {
+    inner: T,
+    leases: Leases,
+}
+
+impl<T: Task> Leased<T> {
+    /// Whether the type uses a verb on a resource: production removes nothing, and taking down makes nothing.
+    fn uses(&self, resource: &str, verb: &str) -> bool {
+        let own = match self.inner.type_name() {
+            "prod-deploy" => verb != "delete",
+            "mse-gray-offline" => matches!(verb, "get" | "list" | "delete"),
+            _ => true,
+        };
+        own || resource == "leases"
+    }
+}
+
+#[async_trait]
+impl<T: Task> Task for Leased<T> {
+    fn type_name(&self) -> &'static str {
+        self.inner.type_name()
+    }
+
+    fn summary(&self) -> &'static str {
+        self.inner.summary()
+    }
+
+    fn schema(&self) -> Value {
+        self.inner.schema()
+    }
+
+    fn check(&self, spec: &Value, site: &Given<'_>) -> Vec<Finding> {
+        self.inner.check(spec, site)
+    }
+
+    fn claims(&self, spec: &Value) -> Vec<Claim> {
+        self.inner.claims(spec)
+    }
+
+    fn sealed_keys(&self) -> &'static [&'static str] {
+        self.inner.sealed_keys()
+    }
+
+    fn outputs(&self) -> &'static [&'static str] {
+        self.inner.outputs()
+    }
+
+    fn takes_secret(&self, pointer: &str) -> bool {
+        self.inner.takes_secret(pointer)
+    }
+
+    fn ask(&self, spec: &Value) -> Option<Ask> {
+        self.inner.ask(spec)
+    }
+
+    /// A right that only a later write would miss is missed here, before the first one.
+    async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
+        let mut plan = self.inner.plan(cx).await?;
+        let claims = self.inner.claims(&cx.spec);
+        let environment = claims.iter().find_map(Claim::environment);
+        if let Some(site) = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok()) {
+            let cluster = self.leases.clusters.connect(&site).await?;
+            let used = |resource: &str, verb: &str| self.uses(resource, verb);
+            plan.warnings.extend(rights::refuse_without(&cluster, &site, used).await?);
+        }
+        Ok(plan)
+    }
+
+    async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
+        let claims = self.inner.claims(&cx.spec);
+        self.leases.during(cx, plan, &claims, self.inner.run(cx, plan)).await
+    }
+
+    async fn undo(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
+        let claims = self.inner.claims(&cx.spec);
+        self.leases.during(cx, plan, &claims, self.inner.undo(cx, plan)).await
+    }
+}

@@ -1,0 +1,388 @@
+//! One lease: taken, renewed, lost or let go. The rules are those of client-go's leader election.
+//!
+//! Clocks of two machines are never compared to decide: whether a lease has run out is seen by watching it for as long as
+//! it lasts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use graylane_engine::clock::{Timestamp, show_duration};
+use graylane_engine::task::{TaskContext, TaskError};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Holder, Place};
+use crate::cluster::Cluster;
+use crate::lane::labels::ANNOTATION_RUN;
+
+/// How long a lease lasts without a renewal.
+const LASTS: Duration = Duration::from_secs(30);
+const RENEWED_EVERY: Duration = Duration::from_secs(10);
+/// After a renewal that failed.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How long one renewal, or letting go, may take.
+const ONE_CALL: Duration = Duration::from_secs(8);
+/// The longest that somebody else's lease is watched before it counts as run out.
+const LONGEST_WATCH: Duration = Duration::from_secs(300);
+const WORKFLOW: &str = "graylane.dev/workflow";
+const HOST: &str = "graylane.dev/host";
+
+/// The leases that are held in this process: two environments may mean the same one.
+pub(super) type InUse = Arc<Mutex<BTreeSet<Place>>>;
+
+/// A lease that is held.
+pub(super) struct Held {
+    lease: Lease,
+    place: Place,
+    holder: Holder,
+    renewed: watch::Sender<Instant>,
+    _reserved: Reserved,
+}
+
+struct Reserved(InUse, Place);
+
+impl Reserved {
+    fn new(in_use: &InUse, place: &Place) -> Option<Reserved> {
+        let new = in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
+        new.then(|| Reserved(Arc::clone(in_use), place.clone()))
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+/// What somebody else's lease, or our own, means to who wants it.
+enum Found {
+    /// Nobody's, or ours from before a crash.
+    Free,
+    /// Somebody shows signs of life.
+    Theirs,
+    /// By the clock it has run out, or says nothing of a time: it is watched for so long.
+    Silent(Duration),
+}
+
+impl Held {
+    /// Takes a lease.
+    ///
+    /// # Errors
+    /// Somebody else holds it, who is named; or what the API server said.
+    pub(super) async fn take(
+        cx: &TaskContext,
+        cluster: &Cluster,
+        holder: &Holder,
+        in_use: &InUse,
+        place: Place,
+    ) -> Result<Held, TaskError> {
+        let Some(reserved) = Reserved::new(in_use, &place) else {
+            return Err(TaskError::transient(format!(
+                "{} is being written by another run of this Graylane",
+                place.what
+            ))
+            .hint("two environments mean the same objects: let the other run end first"));
+        };
+        let mut began = Instant::now();
+        let mut lease = cluster.create_lease(&made(cx, holder, &place)).await?;
+        // Each turn that does not end was overtaken by somebody else.
+        for _ in 0..5 {
+            if let Some(lease) = lease {
+                let renewed = watch::Sender::new(began);
+                return Ok(Held { lease, place, holder: holder.clone(), renewed, _reserved: reserved });
+            }
+            began = Instant::now();
+            lease = match cluster.lease(&place.namespace, &place.name).await? {
+                None => cluster.create_lease(&made(cx, holder, &place)).await?,
+                Some(found) => match judge(&found, holder, cx.clock.now()) {
+                    Found::Free => cluster.replace_lease(&taken(cx, holder, found)).await?,
+                    Found::Theirs => return Err(foreign(&found, &place, cx.clock.now())),
+                    Found::Silent(lasts) => {
+                        cx.log(format!(
+                            "{}; waiting {} to see whether it is still there",
+                            told(&found, &place),
+                            show_duration(lasts)
+                        ));
+                        let found = silent(cx, cluster, &place, found, lasts).await?;
+                        began = Instant::now();
+                        cx.log(format!("{} was given up by its holder, and is taken over", place.name));
+                        cluster.replace_lease(&taken(cx, holder, found)).await?
+                    }
+                },
+            };
+        }
+        Err(TaskError::transient(format!(
+            "Lease {}/{} changes hands all the time",
+            place.namespace, place.name
+        )))
+    }
+
+    /// When it was renewed last.
+    pub(super) fn renewals(&self) -> watch::Receiver<Instant> {
+        self.renewed.subscribe()
+    }
+
+    /// Renews it for as long as it can be.
+    ///
+    /// # Errors
+    /// It is somebody else's.
+    pub(super) async fn renew(
+        &mut self,
+        cx: &TaskContext,
+        cluster: &Cluster,
+    ) -> Result<Infallible, TaskError> {
+        let mut pause = RENEWED_EVERY;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = RENEWED_EVERY;
+            let began = Instant::now();
+            match tokio::time::timeout(ONE_CALL, self.renew_once(cx, cluster)).await {
+                Ok(Ok(true)) => {
+                    self.renewed.send_replace(began);
+                }
+                Ok(Ok(false)) => pause = Duration::ZERO,
+                Ok(Err(error)) if error.kind == graylane_engine::task::ErrorKind::Hold => return Err(error),
+                // Writes wait until it works again, or fail.
+                Ok(Err(error)) => {
+                    tracing::debug!(lease = self.place.name, %error, "a lease was not renewed");
+                    pause = AGAIN;
+                }
+                Err(_) => pause = AGAIN,
+            }
+        }
+    }
+
+    /// Whether it was renewed; where not, the version to try again with is known now.
+    async fn renew_once(&mut self, cx: &TaskContext, cluster: &Cluster) -> Result<bool, TaskError> {
+        let mut next = self.lease.clone();
+        next.spec.get_or_insert_default().renew_time = Some(micro(cx.clock.now()));
+        if let Some(lease) = cluster.replace_lease(&next).await? {
+            self.lease = lease;
+            return Ok(true);
+        }
+        match cluster.lease(&self.place.namespace, &self.place.name).await? {
+            // An answer was lost, or somebody touched it.
+            Some(found) if holder_of(&found) == Some(self.holder.identity.as_str()) => {
+                self.lease = found;
+                Ok(false)
+            }
+            Some(found) => Err(lost(&told(&found, &self.place))),
+            // Somebody removed it by hand.
+            None => match cluster.create_lease(&made(cx, &self.holder, &self.place)).await? {
+                Some(lease) => {
+                    self.lease = lease;
+                    Ok(true)
+                }
+                None => Ok(false),
+            },
+        }
+    }
+
+    /// Lets it go.
+    pub(super) async fn release(self, cx: &TaskContext, cluster: &Cluster) {
+        let why = match tokio::time::timeout(ONE_CALL, cluster.delete_lease(&self.lease)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.message,
+            Err(_) => "the API server does not answer".to_owned(),
+        };
+        cx.log(format!(
+            "{} could not be let go, and runs out in {}: {why}",
+            self.place.name,
+            show_duration(LASTS)
+        ));
+    }
+}
+
+/// Watches a lease for as long as it lasts; gives it where nobody renewed it.
+async fn silent(
+    cx: &TaskContext,
+    cluster: &Cluster,
+    place: &Place,
+    found: Lease,
+    lasts: Duration,
+) -> Result<Lease, TaskError> {
+    let until = Instant::now() + lasts;
+    while Instant::now() < until {
+        tokio::select! {
+            () = tokio::time::sleep((lasts / 4).min(AGAIN)) => {}
+            () = cx.cancel.cancelled() => {
+                return Err(TaskError::transient(format!("stopped while waiting for {}", place.name)));
+            }
+        }
+        match cluster.lease(&place.namespace, &place.name).await? {
+            Some(now) if now.metadata.resource_version == found.metadata.resource_version => {}
+            Some(now) => return Err(foreign(&now, place, cx.clock.now())),
+            // It was let go: the version that was read is not there, and replacing it says so.
+            None => return Ok(found),
+        }
+    }
+    Ok(found)
+}
+
+fn judge(found: &Lease, holder: &Holder, now: Timestamp) -> Found {
+    let other = holder_of(found).filter(|other| *other != holder.identity);
+    if other.is_none() {
+        return Found::Free;
+    }
+    let lasts = lasts(found);
+    match renewed_at(found) {
+        // One that was renewed in the future was renewed by another clock.
+        Some(renewed) if now.since(renewed) < lasts && renewed.since(now) <= lasts => Found::Theirs,
+        Some(_) | None => Found::Silent(lasts),
+    }
+}
+
+fn holder_of(lease: &Lease) -> Option<&str> {
+    lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+}
+
+fn lasts(lease: &Lease) -> Duration {
+    let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0).max(1);
+    Duration::from_secs(seconds).min(LONGEST_WATCH)
+}
+
+fn renewed_at(lease: &Lease) -> Option<Timestamp> {
+    moment(lease.spec.as_ref()?.renew_time.as_ref()?)
+}
+
+fn moment(time: &MicroTime) -> Option<Timestamp> {
+    u64::try_from(time.0.as_millisecond()).ok().map(Timestamp::from_millis)
+}
+
+fn micro(at: Timestamp) -> MicroTime {
+    let millis = i64::try_from(at.millis()).unwrap_or(i64::MAX);
+    MicroTime(jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX))
+}
+
+fn annotations(cx: &TaskContext, holder: &Holder) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (ANNOTATION_RUN.to_owned(), cx.run.to_string()),
+        (WORKFLOW.to_owned(), cx.workflow.to_string()),
+        (HOST.to_owned(), holder.host.clone()),
+    ])
+}
+
+/// A new lease of ours.
+fn made(cx: &TaskContext, holder: &Holder, place: &Place) -> Lease {
+    let now = micro(cx.clock.now());
+    Lease {
+        metadata: ObjectMeta {
+            name: Some(place.name.clone()),
+            namespace: Some(place.namespace.clone()),
+            labels: Some(BTreeMap::from([(
+                "app.kubernetes.io/managed-by".to_owned(),
+                "graylane".to_owned(),
+            )])),
+            annotations: Some(annotations(cx, holder)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(holder.identity.clone()),
+            lease_duration_seconds: i32::try_from(LASTS.as_secs()).ok(),
+            acquire_time: Some(now.clone()),
+            renew_time: Some(now),
+            lease_transitions: Some(0),
+            ..LeaseSpec::default()
+        }),
+    }
+}
+
+/// A lease that was read, as ours.
+fn taken(cx: &TaskContext, holder: &Holder, mut lease: Lease) -> Lease {
+    lease.metadata.annotations.get_or_insert_default().extend(annotations(cx, holder));
+    let now = micro(cx.clock.now());
+    let spec = lease.spec.get_or_insert_default();
+    if spec.holder_identity.as_ref() != Some(&holder.identity) {
+        spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
+    }
+    spec.holder_identity = Some(holder.identity.clone());
+    spec.lease_duration_seconds = i32::try_from(LASTS.as_secs()).ok();
+    spec.acquire_time = Some(now.clone());
+    spec.renew_time = Some(now);
+    lease
+}
+
+/// Who holds a lease, and since when.
+fn told(lease: &Lease, place: &Place) -> String {
+    let annotation = |key: &str| {
+        let value = lease.metadata.annotations.as_ref().and_then(|map| map.get(key));
+        value.filter(|value| !value.is_empty()).cloned()
+    };
+    let mut words = format!("{} is held by {}", place.what, holder_of(lease).unwrap_or("nobody"));
+    if let Some(host) = annotation(HOST) {
+        words.push_str(&format!(" on {host}"));
+    }
+    if let (Some(run), Some(workflow)) = (annotation(ANNOTATION_RUN), annotation(WORKFLOW)) {
+        words.push_str(&format!(" for its run {run} of {workflow}"));
+    }
+    let since = lease.spec.as_ref().and_then(|spec| moment(spec.acquire_time.as_ref()?));
+    if let Some(since) = since {
+        words.push_str(&format!(", since {since}"));
+    }
+    words
+}
+
+fn foreign(lease: &Lease, place: &Place, now: Timestamp) -> TaskError {
+    let seen = renewed_at(lease).map(|renewed| format!(", seen {} ago", show_duration(now.since(renewed))));
+    TaskError::transient(format!("{}{}", told(lease, place), seen.unwrap_or_default())).hint(format!(
+        "wait until that run has ended, or let one Graylane alone write here; `kubectl get lease {} -n {} -o yaml` shows it, and one that nobody renews is taken over after {}",
+        place.name,
+        place.namespace,
+        show_duration(lasts(lease))
+    ))
+}
+
+fn lost(words: &str) -> TaskError {
+    TaskError::hold(format!("its lease was lost: {words}; nothing more was written"))
+        .hint("see what the other Graylane does with it; then answer `retry` to go on, or `fail`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(holder: Option<&str>, renewed: Option<u64>) -> Lease {
+        let spec = LeaseSpec {
+            holder_identity: holder.map(str::to_owned),
+            renew_time: renewed.map(|at| micro(Timestamp::from_millis(at))),
+            lease_duration_seconds: Some(30),
+            ..LeaseSpec::default()
+        };
+        Lease { metadata: ObjectMeta::default(), spec: Some(spec) }
+    }
+
+    #[test]
+    fn a_lease_is_free_theirs_or_watched_before_it_counts_as_given_up() {
+        let me = Holder { identity: "me".into(), host: String::new() };
+        let now = Timestamp::from_millis(1_000_000);
+        let table = [
+            (Some("me"), Some(0), "free"),
+            (Some(""), Some(999_000), "free"),
+            (None, None, "free"),
+            (Some("other"), Some(999_000), "theirs"),
+            (Some("other"), Some(970_001), "theirs"),
+            (Some("other"), Some(970_000), "silent"),
+            (Some("other"), None, "silent"),
+            // Its clock is a little ahead of ours; or so much that nothing can be told by it.
+            (Some("other"), Some(1_020_000), "theirs"),
+            (Some("other"), Some(2_000_000), "silent"),
+        ];
+        for (holder, renewed, expected) in table {
+            let found = match judge(&lease(holder, renewed), &me, now) {
+                Found::Free => "free",
+                Found::Theirs => "theirs",
+                Found::Silent(lasts) => {
+                    assert_eq!(lasts, Duration::from_secs(30));
+                    "silent"
+                }
+            };
+            assert_eq!(found, expected, "{holder:?} {renewed:?}");
+        }
+    }
+}
