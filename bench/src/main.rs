@@ -5,6 +5,7 @@
 
 mod alone;
 mod api;
+mod machine;
 mod measure;
 mod report;
 mod store;
