@@ -148,7 +148,7 @@ enum Command {
     Render(render::RenderArgs),
     /// Show the lanes of an environment, as the cluster has them
     Lanes(lanes::LanesArgs),
-    /// Whether an environment is ready for gray releases, and bringing it there
+    /// List environments; whether one is ready for gray releases, and bringing it there
     #[command(subcommand)]
     Environment(environment::EnvironmentCommand),
     /// List runs, or look at one
@@ -316,8 +316,11 @@ pub(crate) async fn run(args: Args) -> u8 {
         complain(&Failure::refused("`-o sarif` is for `graylane validate` alone").hint("use `-o json`"));
         return EXIT_REFUSED;
     }
-    if wide && !matches!(command, Command::Lanes(_)) {
-        complain(&Failure::refused("`-o wide` is for `graylane lanes` alone").hint("use `-o json`"));
+    let has_wide =
+        matches!(command, Command::Lanes(_) | Command::Environment(environment::EnvironmentCommand::List));
+    if wide && !has_wide {
+        let words = "`-o wide` is for `graylane lanes` and `graylane environment list` alone";
+        complain(&Failure::refused(words).hint("use `-o json`"));
         return EXIT_REFUSED;
     }
     let done = match command {

@@ -17,7 +17,7 @@ const TEMPLATE: &str = "        app: spring-cloud-a\n        zadigx-release-vers
 const SERVICE: &str = "  selector:\n    app: spring-cloud-a\n    zadigx-release-version: original\n";
 
 /// Takes the version label out of spring-a, or puts it back.
-fn label(home: &Home, on: bool) {
+pub(crate) fn label(home: &Home, on: bool) {
     let file = service_file("spring-a");
     for labelled in [SELECTOR, TEMPLATE, SERVICE] {
         let bare: String = labelled
@@ -188,6 +188,29 @@ async fn an_adoption_is_refused_where_somebody_would_fight_with_it() {
     });
     desk.create(&scaler, "kubectl").await;
     refused(&desk, "an autoscaler", "refused: HorizontalPodAutoscaler scales-a scales Deployment spring-cloud-a: it would count old and new pods as one; remove it until this is done").await;
+    let desk = old_baseline().await;
+    let mut twin = desk.get("Deployment", "spring-cloud-a").await.expect("there");
+    twin["metadata"] = json!({ "name": "twin" });
+    twin.as_object_mut().expect("a map").remove("status");
+    desk.create(&twin, "kubectl").await;
+    desk.settle(NAMESPACE).await;
+    refused(
+        &desk,
+        "another selector",
+        "refused: Deployment twin would take the old pods for its own: their selectors overlap",
+    )
+    .await;
+    let desk = old_baseline().await;
+    let image =
+        json!([{ "op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "a:missing" }]);
+    desk.edit("Deployment", "spring-cloud-a", image).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    refused(
+        &desk,
+        "a baseline that is not up",
+        "Deployment spring-cloud-a is not fully rolled out: wait until it is, or mend it first",
+    )
+    .await;
     // A manifest that does not know the label, a service that needs none, one that there is not.
     let desk = Desk::with({
         let home = Home::new();

@@ -1,13 +1,14 @@
 //! Lanes over time: the same tag again, parts that go, hands that reach in, other tools, age. Tables at a desk.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use graylane_engine::task::TaskError;
 use graylane_tasks::renewal::{Renewed, prepare};
 use serde_json::{Value, json};
 
-use crate::support::Home;
 use crate::support::desk::{Desk, NAMESPACE, changes, service_file, shown};
+use crate::support::{Home, until};
 
 async fn renew(desk: &Desk, tag: &str, length: &str) -> Result<Renewed, TaskError> {
     let told = desk.told().await;
@@ -421,6 +422,52 @@ async fn offline_takes_another_tools_lane_down_and_nothing_without_the_labels() 
     assert!(desk.get("ConfigMap", "not-a-lanes").await.is_some(), "another type's object stays");
 }
 
+fn leaky() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "leaky" },
+        "spec": { "selector": { "app": "spring-cloud-c" }, "ports": [{ "port": 80, "protocol": "TCP" }] },
+    })
+}
+
+/// How many pods of a lane the cluster's own controller lists behind a Service.
+async fn gray_behind(desk: &Desk, service: &str) -> usize {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let endpoints = desk.cluster.objects("endpoints", NAMESPACE);
+    let found = endpoints.iter().find(|one| one["metadata"]["name"] == service).expect("there");
+    let addresses =
+        found.pointer("/subsets/0/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
+    addresses.iter().filter(|address| address["targetRef"]["name"].to_string().contains("-mse-gray")).count()
+}
+
+/// A Service that was not there when the lane was planned: what leaks is taken away again, and nobody gets a route to it.
+#[tokio::test(start_paused = true)]
+async fn a_leak_that_comes_after_the_plan_takes_the_pods_away_before_the_route_opens() {
+    let desk = Desk::new().await;
+    let plan = desk.plan(DEPLOY, &lane("gray")).await.expect("planned");
+    desk.create(&leaky(), "kubectl").await;
+    let met = desk.carry_out(DEPLOY, &lane("gray"), &plan).await.expect_err("met");
+    let told = shown(&met);
+    assert!(
+        told.starts_with("Service leaky sends its requests to pods of Deployment spring-cloud-c-mse-gray, and did not when this was planned\n"),
+        "{told}"
+    );
+    assert!(
+        told.contains("  Deployment spring-cloud-c-mse-gray was scaled to 0, so that nobody meets it"),
+        "{told}"
+    );
+    assert!(
+        told.contains("hint: add `zadigx-release-version: original` to the selector of Service leaky"),
+        "{told}"
+    );
+    assert!(desk.get("Ingress", A).await.is_none(), "no route was opened");
+    assert_eq!(gray_behind(&desk, "leaky").await, 0, "nobody of the lane is met");
+    // The control: where nobody looks any more, it leaks.
+    let desk = Desk::new().await;
+    desk.run(DEPLOY, &lane("gray")).await;
+    desk.create(&leaky(), "kubectl").await;
+    assert_eq!(gray_behind(&desk, "leaky").await, 1);
+}
+
 fn aging(settings: &str) -> Home {
     let home = Home::new();
     home.edit(
@@ -448,6 +495,42 @@ async fn a_lane_more_than_there_may_be_is_refused_and_the_others_are_named() {
     // The control: without the setting the same deploy is made.
     desk.home.edit("config/environments/production.yaml", "max_lanes: 1\n", "");
     desk.run(DEPLOY, &lane("blue")).await;
+}
+
+/// Two new lanes that were planned at the same moment, and room for one: the second one is refused before its first write.
+#[tokio::test(start_paused = true)]
+async fn of_two_new_lanes_planned_at_one_moment_only_as_many_enter_as_there_may_be() {
+    let desk = Desk::with(aging("max_lanes: 1")).await;
+    let plans = [
+        desk.plan(DEPLOY, &lane("gray")).await.expect("planned"),
+        desk.plan(DEPLOY, &lane("blue")).await.expect("planned"),
+    ];
+    let (gray, blue) = (lane("gray"), lane("blue"));
+    let (one, other) =
+        tokio::join!(desk.carry_out(DEPLOY, &gray, &plans[0]), desk.carry_out(DEPLOY, &blue, &plans[1]));
+    let (entered, refused) = match (one, other) {
+        (Ok(_), Err(refused)) => ("gray", refused),
+        (Err(refused), Ok(_)) => ("blue", refused),
+        both => panic!("one enters, one does not: {both:?}"),
+    };
+    assert_eq!(refused.message, "refused: production has 1 lane already, and `max_lanes` is 1");
+    assert!(!refused.details.iter().any(|detail| detail.contains("left to look at")), "{refused:?}");
+    let lanes = desk.lanes().await;
+    assert_eq!(lanes.iter().map(|lane| lane.tag.as_str()).collect::<Vec<_>>(), [entered]);
+    let other = if entered == "gray" { "blue" } else { "gray" };
+    assert!(!desk.wrote().iter().any(|line| line.contains(&format!("-mse-{other}"))), "{:?}", desk.wrote());
+    // A lane that stands is no new one, however full it is.
+    desk.run(DEPLOY, &lane(entered)).await;
+    // The control: where the file says no number, both enter.
+    let desk = Desk::with(aging("ttl: 8h")).await;
+    let plans = [
+        desk.plan(DEPLOY, &lane("gray")).await.expect("planned"),
+        desk.plan(DEPLOY, &lane("blue")).await.expect("planned"),
+    ];
+    let (one, other) =
+        tokio::join!(desk.carry_out(DEPLOY, &gray, &plans[0]), desk.carry_out(DEPLOY, &blue, &plans[1]));
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+    assert_eq!(desk.lanes().await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -641,3 +724,163 @@ async fn refusals_of_lanes_are_made_before_the_first_write() {
         assert_eq!(shown(&desk.refused(kind, spec).await), *words, "{what}");
     }
 }
+
+const KEPT: &str = r#"name: release
+inputs:
+  tag: { type: string, default: gray }
+  hold: { type: string, default: "0" }
+tasks:
+  deploy:
+    type: mse-gray-deploy
+    with: { environment: production, tag: "${{ inputs.tag }}", images: { spring-c: "c:2" } }
+  verify:
+    type: generic-verify
+    needs: [deploy]
+    with:
+      environment: production
+      tag: "${{ inputs.tag }}"
+      checks:
+        - name: soak
+          job: { image: "soak:1", script: "echo begun\nsleep $SECONDS", env: { SECONDS: "${{ inputs.hold }}" } }
+"#;
+
+const SWEEP: &str = "name: mse-gray-workflow\ntasks:\n  sweep:\n    type: mse-gray-offline\n    with: { environment: production, expired: true, drain: 3s }\n";
+
+/// A sweep takes every lane whose time is up, so it waits until no run holds one; and while it is at it, a run that needs one waits.
+#[test]
+fn a_sweep_of_expired_lanes_waits_for_the_runs_that_hold_lanes_and_they_for_it() {
+    let home = aging("ttl: 8h");
+    let _rehearsal = home.rehearsal("fast");
+    home.write("workflows/kept.yaml", KEPT);
+    home.write("workflows/sweep.yaml", SWEEP);
+    let _daemon = home.serve(&[]);
+    let tags = || {
+        let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
+        let tag = |lane: &Value| lane["tag"].as_str().expect("a tag").to_owned();
+        lanes.as_array().expect("a list").iter().map(tag).collect::<Vec<_>>()
+    };
+    let newest = || home.graylane(&["runs", "show", "latest", "-o", "json"]).expect(0).json();
+    let begin = |arguments: &[&str]| {
+        home.command(&[&["run"], arguments].concat()).stdout(Stdio::null()).spawn().expect("started")
+    };
+    home.graylane(&["run", "workflows/kept.yaml", "-i", "tag=old"]).expect(0);
+    home.graylane(&["lanes", "renew", "old", "-e", "production", "--for", "1s"]).expect(0);
+    until("the lane is old enough", || {
+        home.graylane(&["lanes", "production"]).expect(0).stdout.contains("expired ")
+    });
+
+    let mut holds = begin(&["workflows/kept.yaml", "-i", "hold=4"]);
+    until("the lane is being verified", || {
+        newest()["inputs"]["hold"] == "4"
+            && home.graylane(&["runs", "logs", "latest"]).stdout.contains("soak: begun")
+    });
+    let held = newest()["id"].as_str().expect("an id").to_owned();
+    let mut sweeps = begin(&["workflows/sweep.yaml"]);
+    until("the sweep waits for it", || {
+        let sweep = newest();
+        sweep["workflow"] == "mse-gray-workflow" && sweep.to_string().contains(&held)
+    });
+    assert_eq!(newest()["tasks"][0]["started_at"], Value::Null, "it has not begun");
+    assert_eq!(tags(), ["gray", "old"], "nobody was taken down beside a run that holds a lane");
+    assert!(holds.wait().expect("waited for").success());
+
+    until("the sweep is at it", || newest()["tasks"][0]["started_at"] != Value::Null);
+    let sweep = newest()["id"].as_str().expect("an id").to_owned();
+    let mut waits = begin(&["workflows/kept.yaml", "-i", "tag=blue"]);
+    until("the next lane waits for the sweep, or the sweep is over", || {
+        let next = newest();
+        next["workflow"] == "release" && (next.to_string().contains(&sweep) || tags() != ["gray", "old"])
+    });
+    assert!(sweeps.wait().expect("waited for").success());
+    assert!(waits.wait().expect("waited for").success());
+    assert_eq!(tags(), ["blue", "gray"], "what was old is gone, and nothing else");
+}
+
+/// A text without what differs with every run: its id, its times, and the widths of columns that follow from them.
+fn settled(text: &str) -> String {
+    let shown = |word: &str| {
+        let is_time = word.len() >= 20 && word.starts_with("20") && word.ends_with('Z') && word.contains('T');
+        let is_run = word.len() == 26 && word.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase());
+        if is_time {
+            "TIME".to_owned()
+        } else if is_run {
+            "RUN".to_owned()
+        } else {
+            word.to_owned()
+        }
+    };
+    let line = |line: &str| {
+        let cells = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty());
+        let cells = cells.map(|cell| cell.split(' ').map(shown).collect::<Vec<_>>().join(" "));
+        cells.collect::<Vec<_>>().join(" | ")
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What a person sees of lanes, as it is printed.
+#[test]
+fn lanes_are_listed_and_drawn_as_a_person_reads_them() {
+    let home = aging("ttl: 8h\nchain: [spring-a, spring-b, spring-c]");
+    let _rehearsal = home.rehearsal("fast");
+    let lane = "name: release\ntasks:\n  deploy:\n    type: mse-gray-deploy\n    with:\n      environment: production\n      tag: gray\n      images: { spring-a: \"registry.example.com/shop/a:2\", spring-c: \"c:2\" }\n      entry: { service: spring-a, header: { name: x-user-id, value: \"100\" } }\n";
+    home.write("workflows/lane.yaml", lane);
+    home.graylane(&["run", "workflows/lane.yaml"]).expect(0);
+    let shown = |arguments: &[&str]| settled(&home.graylane(arguments).expect(0).stdout);
+    assert_eq!(shown(&["lanes", "production"]), LISTED);
+    assert_eq!(shown(&["lanes", "production", "-o", "wide"]), LISTED_WIDE);
+    assert_eq!(shown(&["lanes", "show", "gray", "-e", "production"]), DRAWN);
+    home.edit("config/environments/production.yaml", "chain: [spring-a, spring-b, spring-c]\n", "");
+    assert_eq!(shown(&["lanes", "show", "gray", "-e", "production"]), DRAWN_WITHOUT_ORDER);
+    assert_eq!(shown(&["environment", "list"]), ENVIRONMENTS);
+    assert_eq!(shown(&["environment", "list", "-o", "wide"]), ENVIRONMENTS_WIDE);
+    let listed = home.graylane(&["environment", "list", "-o", "json"]).expect(0).json();
+    assert_eq!(listed[0]["services"], json!(["spring-a", "spring-b", "spring-c"]));
+    // One that is broken is in no list, and is told.
+    home.edit("config/environments/production.yaml", "nacos: {", "nacso: {");
+    let broken = home.graylane(&["environment", "list"]).expect(0);
+    assert!(broken.stdout.contains("there is no environment"), "{broken:?}");
+    let words = "environment `production` has no service `nacso` (did you mean `nacos`?)";
+    assert!(broken.stderr.contains(words), "{broken:?}");
+}
+
+const LISTED: &str = "\
+TAG | SERVICE | READY | IMAGE | ROUTE | SINCE | RUN | EXPIRES | NOTES
+gray | spring-a | 1/1 | a:2 | x-user-id: 100 on example.com | TIME | RUN | TIME
+spring-c | 1/1 | c:2";
+
+const LISTED_WIDE: &str = "\
+TAG | SERVICE | NAMESPACE | READY | IMAGE | ROUTE | SINCE | RUN | EXPIRES | NOTES
+gray | spring-a | - | 1/1 | registry.example.com/shop/a:2 | x-user-id: 100 on example.com | TIME | RUN | TIME
+spring-c | - | 1/1 | c:2";
+
+const DRAWN: &str = "\
+lane gray
+since: TIME
+run: RUN
+expires: TIME
+
+x-user-id: 100 on example.com
+--> spring-a | gray | 1/1 ready, a:2
+--> spring-b | baseline | 1/1 ready, spring-cloud-b:0.1-SNAPSHOT
+--> spring-c | gray | 1/1 ready, c:2";
+
+const DRAWN_WITHOUT_ORDER: &str = "\
+lane gray
+since: TIME
+run: RUN
+expires: TIME
+
+x-user-id: 100 on example.com
+--> spring-a | gray | 1/1 ready, a:2
+spring-b | baseline | 1/1 ready, spring-cloud-b:0.1-SNAPSHOT
+spring-c | gray | 1/1 ready, c:2
+
+in which order the others are called is not known: `chain` in the environment's file says it";
+
+const ENVIRONMENTS: &str = "\
+NAME | CLUSTER | NAMESPACES | GATEWAY | SERVICES | TTL | MAX LANES | NOTES
+production | rehearsal | mse-customer | mse | 3 and 1 shared | 8h | -";
+
+const ENVIRONMENTS_WIDE: &str = "\
+NAME | CLUSTER | NAMESPACES | GATEWAY | SERVICES | TTL | MAX LANES | WORKFLOWS | NOTES
+production | rehearsal | mse-customer | mse | spring-a, spring-b, spring-c, nacos (shared) | 8h | - | release, mse-gray-workflow, prod-workflow";

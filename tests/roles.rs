@@ -38,6 +38,7 @@ const TABLE: &[(&str, [u16; 6])] = &[
     ("listLanes", [401, 200, 200, 200, 200, 200]),
     ("showLane", [401, 200, 200, 200, 200, 200]),
     ("renewLane", [401, 403, 200, 403, 200, 200]),
+    ("listEnvironments", [401, 200, 200, 200, 200, 200]),
     ("checkEnvironment", [401, 200, 200, 200, 200, 200]),
     ("fixEnvironment", [401, 403, 403, 403, 200, 200]),
     ("planAdoption", [401, 200, 200, 200, 200, 200]),
@@ -113,7 +114,7 @@ fn body(operation: &str, home: &Home, turn: usize) -> Option<Value> {
             json!({ "request": { "environment": "production", "service": "spring-a", "tag": "gray" } })
         }
         "freezeEnvironment" => json!({ "reason": "for the table" }),
-        "thawEnvironment" | "pruneStore" => json!({}),
+        "thawEnvironment" | "pruneStore" | "listEnvironments" => json!({}),
         "verifyAudit" => json!({ "heads": [] }),
         "cancelRun" | "revokeToken" => json!({ "reason": "for the table" }),
         "answerRun" => json!({ "answer": "fail" }),

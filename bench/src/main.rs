@@ -6,6 +6,7 @@
 mod alone;
 mod api;
 mod load;
+mod machine;
 mod measure;
 mod report;
 mod store;

@@ -2,19 +2,16 @@
 //!
 //! The run is folded from records that are thrown away; what a task would put out is what its plan expects.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::id::{Attempt, RunId, Seq, TaskName};
 use crate::journal::MemoryJournal;
 use crate::ledger::Standing;
 use crate::run::{Event, Record, Run, Skipped, TaskState};
 use crate::scheduler::{Parts, Submission, SubmitError, seal, supplied};
-use crate::task::{Outputs, Plan, Progress, Reporter, TaskContext, TaskError};
+use crate::task::{Outputs, Plan, TaskContext, TaskError};
 
 /// What one task would do.
 #[derive(Debug)]
@@ -110,23 +107,13 @@ async fn verdict(
         Ok(spec) => spec,
         Err(error) => return Verdict::Refused(error),
     };
+    let (workflow, clock) = (run.graph.name.clone(), Arc::clone(&parts.clock));
     let context = TaskContext {
-        run: run.id,
-        workflow: run.graph.name.clone(),
         source: run.submitted.source.as_ref().map(|source| source.name.clone()),
-        task: name.clone(),
-        attempt: Attempt::FIRST,
-        spec,
-        bundle: Arc::clone(bundle),
-        clock: Arc::clone(&parts.clock),
-        cancel: CancellationToken::new(),
-        checkpoints: BTreeSet::new(),
-        force: false,
-        undoes: None,
         standing: standing.clone(),
         assumed: assumed.to_vec(),
-        reporter: Arc::new(Nobody),
         secrets: Arc::clone(&parts.secrets),
+        ..TaskContext::alone(run.id, workflow, name.clone(), spec, Arc::clone(bundle), clock)
     };
     match node.kind.plan(&context).await {
         Ok(plan) => Verdict::Plan(plan),
@@ -139,22 +126,4 @@ fn record(run: &mut Run, parts: &Parts, event: Event) {
     if let Err(illegal) = run.apply(&record) {
         tracing::error!(%illegal, "a preview made an event that does not fit");
     }
-}
-
-/// A plan reports to nobody.
-struct Nobody;
-
-#[async_trait]
-impl Reporter for Nobody {
-    async fn phase(&self, _text: String) -> Result<(), TaskError> {
-        Ok(())
-    }
-
-    async fn checkpoint(&self, _name: String) -> Result<(), TaskError> {
-        Ok(())
-    }
-
-    fn log(&self, _line: String) {}
-
-    fn progress(&self, _progress: Progress) {}
 }

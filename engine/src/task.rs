@@ -325,6 +325,36 @@ pub struct TaskContext {
 }
 
 impl TaskContext {
+    /// A first attempt outside of every run: nobody listens, nothing is kept, no secret is known. For plans that are only
+    /// shown, for measurements, and for tests.
+    pub fn alone(
+        run: RunId,
+        workflow: WorkflowName,
+        task: TaskName,
+        spec: Value,
+        bundle: Arc<Bundle>,
+        clock: Arc<dyn Clock>,
+    ) -> TaskContext {
+        TaskContext {
+            run,
+            workflow,
+            source: None,
+            task,
+            attempt: Attempt::FIRST,
+            spec,
+            bundle,
+            clock,
+            cancel: CancellationToken::new(),
+            checkpoints: BTreeSet::new(),
+            force: false,
+            undoes: None,
+            standing: watch::channel(Arc::default()).1,
+            assumed: Vec::new(),
+            reporter: Arc::new(Nobody),
+            secrets: Arc::new(Nobody),
+        }
+    }
+
     /// Journals what the attempt does now; returns when it is on disk.
     ///
     /// # Errors
@@ -393,6 +423,30 @@ impl TaskContext {
     pub fn secrets_in(&self, text: &str) -> Result<Vec<String>, TaskError> {
         let marks = text.split(SECRET_MARK.0).skip(1).filter_map(|rest| rest.split_once(SECRET_MARK.1));
         marks.map(|(name, _)| self.reveal(&secret_mark(name))).collect()
+    }
+}
+
+/// Listens to no report, and knows no secret.
+struct Nobody;
+
+#[async_trait]
+impl Reporter for Nobody {
+    async fn phase(&self, _text: String) -> Result<(), TaskError> {
+        Ok(())
+    }
+
+    async fn checkpoint(&self, _name: String) -> Result<(), TaskError> {
+        Ok(())
+    }
+
+    fn log(&self, _line: String) {}
+
+    fn progress(&self, _progress: Progress) {}
+}
+
+impl SecretSource for Nobody {
+    fn read(&self, name: &str) -> Result<String, String> {
+        Err(format!("there is no secret `{name}`"))
     }
 }
 

@@ -1,16 +1,26 @@
-//! Environments: whether they are ready for gray releases, and bringing a baseline to the version label.
+//! Environments: which there are, whether they are ready for gray releases, and bringing a baseline to the version label.
 
 use axum::Json;
 use axum::extract::State as Given;
 use graylane_engine::ledger::Deed;
 use graylane_tasks::adoption::{self, Adoption, Stepped};
+use graylane_tasks::environment::{Summary, summaries};
 use graylane_tasks::readiness::{self, Readiness};
 
 use super::caller::Caller;
 use super::error::ApiError;
 use super::extract::Body;
 use super::site::site;
-use super::{State, wire};
+use super::{State, bundles, wire};
+
+pub(super) async fn list(
+    Given(state): Given<State>,
+    caller: Caller,
+    Body(asked): Body<wire::Environments>,
+) -> Result<Json<Vec<Summary>>, ApiError> {
+    let bundle = bundles::sent(&state, &caller, asked.bundle.as_ref()).await?;
+    Ok(Json(summaries(&bundle, state.parts.clock.now())))
+}
 
 pub(super) async fn check(
     Given(state): Given<State>,

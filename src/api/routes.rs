@@ -90,6 +90,14 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/lanes/renew", Operator, "renewLane", "Let a lane live longer", lanes::renew)
             .with_bundle(),
         post(
+            "/api/v1/environments",
+            Viewer,
+            "listEnvironments",
+            "The environments that the caller may use",
+            environment::list,
+        )
+        .with_bundle(),
+        post(
             "/api/v1/environments/check",
             Viewer,
             "checkEnvironment",

@@ -532,6 +532,14 @@ pub(crate) enum How {
     Rerun,
 }
 
+/// Whose environments.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Environments {
+    /// The operator's files; those of the process that answers where none are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bundle: Option<Value>,
+}
+
 /// What to look at in an environment.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Look {

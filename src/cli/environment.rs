@@ -1,22 +1,28 @@
-//! `graylane environment`: whether an environment is ready for gray releases, and bringing a baseline to the version label.
+//! `graylane environment`: which there are, whether one is ready for gray releases, and bringing a baseline to the version label.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
 use graylane_engine::scheduler::Mode;
 use graylane_tasks::adoption::{Adoption, Stepped};
+use graylane_tasks::environment::{Summary, Verified};
 use graylane_tasks::readiness::{Finding, Level, Readiness, counts};
 
-use super::{Context, EXIT_FAILED, Failure, Output, actor, json, note, print, sent_files, tell};
+use super::{
+    Context, EXIT_FAILED, Failure, Output, actor, json, key, note, operator_files, print, sent_files, tell,
+};
 use crate::access::Access;
-use crate::api::wire::{Adopt, Fix, Look};
+use crate::api::wire::{Adopt, Environments, Fix, Frozen, Look};
 
 /// How long all steps of an adoption may take together.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EnvironmentCommand {
+    /// List the environments, with what their files say of lanes and of production
+    List,
     /// Look at everything that gray releases need, and say what to do; exit code 1 where something stands in the way
     Check(CheckArgs),
     /// Bring a baseline without the version label to one that carries it, without a failed request
@@ -51,9 +57,78 @@ pub(crate) struct AdoptArgs {
 
 pub(crate) async fn run(context: &Context, command: EnvironmentCommand) -> Result<u8, Failure> {
     match command {
+        EnvironmentCommand::List => list(context).await,
         EnvironmentCommand::Check(args) => check(context, args).await,
         EnvironmentCommand::Adopt(args) => adopt(context, args).await,
     }
+}
+
+async fn list(context: &Context) -> Result<u8, Failure> {
+    if context.settings.remote.is_none() {
+        // A broken one is in no list: without this nobody would know why.
+        for problem in operator_files(context, &key(context, Mode::Look)?).1 {
+            note(&problem.to_string());
+        }
+    }
+    let access = Access::open(&context.settings, Mode::Look, tell()).await?;
+    let asked = Environments { bundle: sent_files(context)? };
+    let found: Result<Vec<Summary>, _> = access.client.post("/api/v1/environments", &asked).await;
+    let frozen: Result<Vec<Frozen>, _> = access.client.get("/api/v1/freezes").await;
+    access.close().await;
+    let found = found?;
+    for frozen in frozen? {
+        note(&frozen.words());
+    }
+    match context.output {
+        Output::Json => print(&json(&found)),
+        Output::Text if found.is_empty() => {
+            print(&format!("there is no environment in {}", context.settings.environments.display()));
+        }
+        Output::Text => print(&table(&found, context.wide)),
+    }
+    Ok(0)
+}
+
+fn table(found: &[Summary], wide: bool) -> String {
+    let mut table = Table::new();
+    let mut header =
+        vec!["NAME", "CLUSTER", "NAMESPACES", "GATEWAY", "SERVICES", "TTL", "MAX LANES", "NOTES"];
+    if wide {
+        header.insert(7, "WORKFLOWS");
+    }
+    table.load_style(presets::NOTHING).set_header(header);
+    for one in found {
+        let shared: Vec<String> = one.shared.iter().map(|service| format!("{service} (shared)")).collect();
+        let services = match (wide, shared.len()) {
+            (true, _) => [one.services.clone(), shared].concat().join(", "),
+            (false, 0) => one.services.len().to_string(),
+            (false, count) => format!("{} and {count} shared", one.services.len()),
+        };
+        let mut notes = Vec::new();
+        if one.protected {
+            notes.push("protected".to_owned());
+        }
+        if one.verified == Verified::Required {
+            notes.push("verified: required".to_owned());
+        }
+        notes.extend(one.frozen.iter().map(|frozen| format!("frozen {frozen}")));
+        let never = || "-".to_owned();
+        let mut row = vec![
+            one.name.clone(),
+            one.cluster.clone(),
+            one.namespaces.join(", "),
+            one.gateway.clone(),
+            services,
+            one.ttl.clone().unwrap_or_else(never),
+            one.max_lanes.map_or_else(never, |most| most.to_string()),
+        ];
+        if wide {
+            row.push(one.workflows.join(", "));
+        }
+        row.push(notes.join("; "));
+        table.add_row(row);
+    }
+    table.trim_fmt()
 }
 
 async fn check(context: &Context, args: CheckArgs) -> Result<u8, Failure> {

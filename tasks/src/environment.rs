@@ -4,6 +4,7 @@
 //! bundle. Nothing here talks to a cluster.
 
 mod checks;
+mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::Timestamp;
-use graylane_engine::document::{Document, Finding, Problem, file_problem};
+use graylane_engine::document::{Document, Finding, Problem, file_problem, step};
 use graylane_engine::id::{SourceName, WorkflowName, is_name};
 use graylane_engine::schema::{Checker, list, nearest, value_words};
 use schemars::JsonSchema;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::checks::{Basic, Checks, Prometheus, Verified};
+pub use self::summary::{Summary, summaries};
 use crate::manifest::{self, kind, map_at};
 use crate::rollout::{Patience, RolloutFile};
 use crate::secret::{DigestKey, redact};
@@ -403,7 +405,7 @@ pub fn gather(folder: &Path, key: &DigestKey) -> Gathered {
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     for path in yaml_files(folder, &mut gathered.problems) {
         match environment_file(&path) {
-            Ok(environment) => {
+            Ok((environment, document)) => {
                 let shown = path.display().to_string();
                 if let Some(other) = names.insert(environment.name.clone(), shown.clone()) {
                     let message = format!("two environments are called `{}`", environment.name);
@@ -412,7 +414,7 @@ pub fn gather(folder: &Path, key: &DigestKey) -> Gathered {
                     gathered.problems.push(problem);
                     continue;
                 }
-                add_environment(&path, &environment, key, &mut gathered);
+                add_environment(&path, &environment, &document, key, &mut gathered);
             }
             Err(problems) => gathered.problems.extend(problems),
         }
@@ -424,7 +426,7 @@ pub fn gather(folder: &Path, key: &DigestKey) -> Gathered {
 ///
 /// # Errors
 /// Every problem with its place.
-pub fn environment_file(path: &Path) -> Result<Environment, Vec<Problem>> {
+fn environment_file(path: &Path) -> Result<(Environment, Document), Vec<Problem>> {
     let shown = path.display().to_string();
     let bytes =
         fs::read(path).map_err(|error| vec![file_problem(&shown, format!("cannot be read: {error}"))])?;
@@ -442,8 +444,10 @@ pub fn environment_file(path: &Path) -> Result<Environment, Vec<Problem>> {
         problems.sort_by_key(|problem| problem.place.as_ref().map_or(0, |place| place.bytes.start));
         return Err(problems);
     }
-    serde_json::from_value(document.value().clone())
-        .map_err(|error| vec![file_problem(&shown, error.to_string())])
+    match serde_json::from_value(document.value().clone()) {
+        Ok(environment) => Ok((environment, document)),
+        Err(error) => Err(vec![file_problem(&shown, error.to_string())]),
+    }
 }
 
 fn check_cluster(cluster: &Value, document: &Document) -> Vec<Finding> {
@@ -470,7 +474,31 @@ fn check_cluster(cluster: &Value, document: &Document) -> Vec<Finding> {
     }
 }
 
-fn add_environment(path: &Path, environment: &Environment, key: &DigestKey, gathered: &mut Gathered) {
+/// Services that the environment's file names, and that have no manifest: an option that holds for nobody protects nobody.
+fn unknown_services(environment: &Environment, files: &[PathBuf]) -> Vec<Finding> {
+    let known: BTreeSet<&str> = files.iter().filter_map(|file| file.file_stem()?.to_str()).collect();
+    let options = environment.service_options.keys().map(|name| (step("/service_options", name), name));
+    let chain = environment.chain.iter().enumerate().map(|(index, name)| (format!("/chain/{index}"), name));
+    let unknown = options.chain(chain).filter(|(_, name)| !known.contains(name.as_str()));
+    unknown
+        .map(|(at, name)| {
+            let message = format!("environment `{}` has no service `{name}`", environment.name);
+            let finding = Finding::at(&at, message).label(match nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("there is no {name}.yaml among its manifests"),
+            });
+            if at.starts_with("/chain") { finding } else { finding.on_key() }
+        })
+        .collect()
+}
+
+fn add_environment(
+    path: &Path,
+    environment: &Environment,
+    document: &Document,
+    key: &DigestKey,
+    gathered: &mut Gathered,
+) {
     let folder = path.parent().unwrap_or(Path::new("."));
     let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let services = folder.join(&environment.services);
@@ -483,7 +511,15 @@ fn add_environment(path: &Path, environment: &Environment, key: &DigestKey, gath
         gathered.problems.push(problem);
     }
     let mut origin = Origin { folder: folder.clone(), services: BTreeMap::new() };
-    for file in yaml_files(&services, &mut gathered.problems) {
+    let files = yaml_files(&services, &mut gathered.problems);
+    if services.is_dir() {
+        let unknown = unknown_services(environment, &files);
+        if !unknown.is_empty() {
+            gathered.problems.extend(unknown.into_iter().map(|finding| document.problem(finding)));
+            return;
+        }
+    }
+    for file in files {
         let Some(service) = file.file_stem().and_then(|stem| stem.to_str()) else { continue };
         let shown = file.display().to_string();
         if !is_name(service) {

@@ -6,6 +6,7 @@ mod command;
 mod http;
 mod job;
 mod json_path;
+mod program;
 mod prometheus;
 mod reach;
 mod rollout;
@@ -370,18 +371,6 @@ fn written_out(value: &Value, at: &str, what: &str) -> Option<Finding> {
         _ => "give its value through `env`",
     };
     Some(Finding::at(at, format!("an expression cannot stand in {what}")).label("write it out").hint(hint))
-}
-
-/// Whether this can be the name of a variable.
-fn is_variable(name: &str) -> bool {
-    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-    first && name.len() <= 200 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-/// The last line of what something printed, behind its exit code.
-fn tail(printed: &str) -> String {
-    let last = printed.lines().rev().map(str::trim).find(|line| !line.is_empty());
-    last.map(|line| format!(": {}", line.chars().take(300).collect::<String>())).unwrap_or_default()
 }
 
 /// What an attempt that was told to stop says.

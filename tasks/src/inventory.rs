@@ -268,15 +268,17 @@ fn annotation(object: &Value, key: &str) -> Option<String> {
 fn lane(tag: String, standing: &Standing, site: &Site, now: Timestamp) -> Lane {
     let objects = standing.lane(&tag);
     let place = |object: &Value| (service_of(object), namespace(object).map(str::to_owned));
-    let held: BTreeSet<_> = objects.iter().filter(|object| kind(object) == "Deployment").map(place).collect();
+    let mut places: BTreeMap<_, Vec<&Value>> = BTreeMap::new();
+    for object in &objects {
+        places.entry(place(object)).or_default().push(object);
+    }
+    let is_deployment = |object: &&Value| kind(object) == "Deployment";
     let services = objects
         .iter()
-        .filter(|object| kind(object) == "Deployment")
-        .map(|gray| {
-            let mine: Vec<&Value> = objects.iter().filter(|object| place(object) == place(gray)).collect();
-            copy(gray, &mine, standing)
-        })
+        .filter(is_deployment)
+        .map(|gray| copy(gray, places.get(&place(gray)).map(Vec::as_slice).unwrap_or_default(), standing))
         .collect();
+    let held: BTreeSet<_> = objects.iter().filter(is_deployment).map(place).collect();
     let created = |object: &Value| {
         annotation(object, ANNOTATION_CREATED).or_else(|| {
             object.pointer("/metadata/creationTimestamp").and_then(Value::as_str).map(str::to_owned)

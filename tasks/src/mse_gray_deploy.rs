@@ -8,7 +8,7 @@ mod update;
 
 use self::render::{GrayServiceWith, Wanted};
 pub use self::render::{RenderRequest, rendered};
-use self::update::{Copies, Update, by_uid, selector_changes};
+use self::update::{Copies, Door, Doors, Update, by_uid, room, selector_changes};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::environment::Site;
 use crate::inventory::{self, LANE_KINDS, Standing, is_gray, is_ours, mended, tag_of};
 use crate::lane::around::Around;
 use crate::lane::labels::{ANNOTATION_ORIGIN, SERVICE_NAME, selector};
-use crate::lane::leak::{Pods, leaks};
+use crate::lane::leak::{Leak, Pods, leaks};
 use crate::lane::route::{self, Entry, is_route};
 use crate::lane::{Judgement, rank};
 use crate::manifest::{ObjectRef, clean, diff, kind, name, namespace, texts, uid};
@@ -45,12 +45,13 @@ use crate::spec::{
 pub struct MseGrayDeploy {
     clusters: Arc<Clusters>,
     key: DigestKey,
+    doors: Doors,
 }
 
 impl MseGrayDeploy {
     /// The type, over these clusters.
     pub fn new(clusters: Arc<Clusters>, key: DigestKey) -> Self {
-        MseGrayDeploy { clusters, key }
+        MseGrayDeploy { clusters, key, doors: Doors::default() }
     }
 }
 
@@ -206,7 +207,9 @@ impl Task for MseGrayDeploy {
         let site = spec::site(cx, &body.environment)?;
         let cluster = self.clusters.connect(&site).await?;
         let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body };
-        match deploy.run().await {
+        // Refused here, nothing was written: nothing is taken back.
+        let door = self.doors.enter(&site, &cluster, &body.tag, cx.clock.now()).await?;
+        match deploy.run(door).await {
             Ok(outputs) => Ok(outputs),
             Err(error) => Err(deploy.after_failure(error).await),
         }
@@ -249,7 +252,7 @@ impl Planner<'_> {
             run: self.cx.run,
             now: self.cx.clock.now(),
         };
-        update.room()?;
+        room(self.site, &standing, &self.with.tag, update.now)?;
         let lane = standing.lane(&self.with.tag);
         let mut rendered = self.render(&around, &lane, &mut plan)?;
         self.judge(&around, &rendered, &lane, &mut plan)?;
@@ -382,12 +385,16 @@ impl Planner<'_> {
         let routes = render::routes(self.site, around, rendered, entry, tag, services.len());
         let baselines: Vec<&Value> =
             services.iter().filter_map(|service| self.site.services.get(service)).flatten().collect();
+        let confirmed = self.with.services.iter().flatten();
+        let shared = confirmed
+            .map(|(service, with)| (service.clone(), with.shared_claims.iter().cloned().collect()))
+            .collect();
         let mut pods = Judgement::default();
         for here in around.by_namespace(&self.cluster.others) {
             let mine = |object: &&Value| namespace(object) == here.namespace.as_deref();
             let lane: Vec<Value> = rendered.iter().filter(mine).cloned().collect();
             let baselines: Vec<&Value> = baselines.iter().copied().filter(|object| mine(object)).collect();
-            let judged = here.judge(&lane, &baselines);
+            let judged = here.judge(&lane, &baselines, &shared);
             pods.wrong.extend(judged.wrong);
             pods.notes.extend(judged.notes);
         }
@@ -606,7 +613,7 @@ struct Deploy<'d> {
 }
 
 impl Deploy<'_> {
-    async fn run(&self) -> Result<Outputs, TaskError> {
+    async fn run(&self, mut door: Door) -> Result<Outputs, TaskError> {
         let of = |kinds: &'static [&'static str]| {
             self.body.objects.iter().filter(move |o| kinds.contains(&kind(o)))
         };
@@ -615,13 +622,16 @@ impl Deploy<'_> {
             self.cx.phase("writing configuration").await?;
             for object in of(&["ConfigMap", "Secret"]) {
                 self.apply(object).await?;
+                door = None;
             }
         }
         self.cx.phase("starting gray pods").await?;
         let mut started = Vec::new();
         for object in of(&["Deployment"]) {
             started.push(self.apply(object).await?);
+            door = None;
         }
+        drop(door);
         let mut images = Map::new();
         let mut report = Vec::new();
         // All at once: a lane is as slow as its slowest service, not as all of them.
@@ -632,6 +642,7 @@ impl Deploy<'_> {
             report.push(format!("gray {service}: {}", shown_images(&main_images(applied))));
             images.insert(service, images_value(&running));
         }
+        self.not_met().await?;
         self.cx.phase("writing Services").await?;
         for object in of(&["Service"]) {
             self.apply(object).await?;
@@ -679,14 +690,52 @@ impl Deploy<'_> {
         let expect = Expect { generation, agent, pods: true, patience };
         match follow(self.cx, self.cluster, applied, expect, &self.cx.cancel).await {
             Ok(seen) => Ok(seen),
-            Err(failed) if failed.agent_missing => Err(failed.error.details(self.scale_to_0().await)),
+            Err(failed) if failed.agent_missing => {
+                Err(failed.error.details(self.scale_to_0("its pods carry no MSE agent").await))
+            }
             Err(failed) => Err(failed.error),
         }
     }
 
+    /// The leak test once more, over pods as they are: a webhook may have given them labels, and somebody may have made a
+    /// Service since the plan.
+    async fn not_met(&self) -> Result<(), TaskError> {
+        let services = self.cluster.list("v1", "Service", "").await?;
+        let pods = self.cluster.list("v1", "Pod", &selector(&self.body.tag)).await?;
+        let of = |pod: &Value| {
+            let service = texts(pod, "/metadata/labels").remove(SERVICE_NAME);
+            let mut mine = self
+                .body
+                .objects
+                .iter()
+                .filter(|object| kind(object) == "Deployment" && namespace(object) == namespace(pod));
+            let mine =
+                mine.find(|object| texts(object, "/metadata/labels").get(SERVICE_NAME) == service.as_ref())?;
+            let labels = texts(pod, "/metadata/labels");
+            Some(Pods {
+                deployment: name(mine).to_owned(),
+                namespace: namespace(pod).map(str::to_owned),
+                labels,
+            })
+        };
+        let pods: Vec<Pods> = pods.iter().filter_map(of).collect();
+        let mut found: Vec<Leak> = leaks(&services, &pods);
+        found.dedup();
+        let Some(first) = found.first() else { return Ok(()) };
+        let message = format!(
+            "Service {} sends its requests to pods of Deployment {}, and did not when this was planned",
+            first.service, first.deployment
+        );
+        let more = found.iter().skip(1).map(ToString::to_string);
+        Err(TaskError::permanent(message)
+            .details(more)
+            .hint(first.hint.clone())
+            .details(self.scale_to_0("a Service outside of the lane sends requests to its pods").await))
+    }
+
     /// Takes every gray pod of this deploy away: where one lacks the agent, the others most likely do too. Tells what
     /// became of each.
-    async fn scale_to_0(&self) -> Vec<String> {
+    async fn scale_to_0(&self, why: &str) -> Vec<String> {
         let mut told = Vec::new();
         // A route that an earlier deploy opened would lead to nobody.
         for ingress in self.body.objects.iter().filter(|object| is_route(object)) {
@@ -694,7 +743,7 @@ impl Deploy<'_> {
         }
         for object in self.body.objects.iter().filter(|object| kind(object) == "Deployment") {
             let at = ObjectRef::of(object);
-            self.cx.log(format!("scaling {at} to 0: its pods carry no MSE agent"));
+            self.cx.log(format!("scaling {at} to 0: {why}"));
             let patch = json!([{ "op": "replace", "path": "/spec/replicas", "value": 0 }]);
             told.push(match self.cluster.patch(&at, &patch).await {
                 Ok(_) => format!("{at} was scaled to 0, so that nobody meets it"),

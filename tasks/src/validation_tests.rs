@@ -317,12 +317,26 @@ services: ../nothing
 allow: { workflows: [] }
 ";
 
+const ODD: &str = "\
+name: odd
+cluster: rehearsal
+namespace: mse
+gateway: { kind: mse, address: 'http://127.0.0.1:1' }
+services: ../services
+service_options:
+  nacso: { gray: false }
+  spring-a: { gray: true }
+chain: [spring-a, billing, spring-c]
+allow: { workflows: [] }
+";
+
 #[test]
 fn a_broken_environment_beside_good_ones_loses_nothing() {
     let gathered = gathered(&[
         ("environments/broken.yaml", BROKEN),
         ("environments/context.yaml", &NOWHERE.replace("rehearsal", "{ contxt: production }")),
         ("environments/nowhere.yaml", NOWHERE),
+        ("environments/odd.yaml", ODD),
         ("environments/numbered.yaml", &NOWHERE.replace("rehearsal", "3")),
         ("environments/tabbed.yaml", "name:\n\ttabbed\n"),
         ("environments/twin.yaml", &NOWHERE.replace("name: nowhere", "name: production")),
@@ -358,6 +372,8 @@ const TOLD_OF_ENVIRONMENTS: &[&str] = &[
     "context.yaml:2:12: unknown key `contxt` (did you mean `context`?) [`cluster` knows `context` and `kubeconfig`]",
     "nowhere.yaml: `services` names ../nothing, which is no folder",
     "numbered.yaml:2:10: `cluster` must be a text or a map, not an integer (`rehearsal`, `in-cluster` or `{ kubeconfig: FILE, context: NAME }`)",
+    "odd.yaml:7:3: environment `odd` has no service `nacso` (did you mean `nacos`?)",
+    "odd.yaml:9:19: environment `odd` has no service `billing` (there is no billing.yaml among its manifests)",
     "tabbed.yaml:2:1: a tab stands where YAML counts blanks [indent with blanks]",
     "twin.yaml: two environments are called `production`",
 ];
@@ -395,7 +411,8 @@ fn everything() -> Value {
                 "with": {
                     "environment": "production", "tag": "${{ inputs.tag }}",
                     "images": { "spring-a": "a:2", "spring-b": { "spring-cloud-b": "b:2" } },
-                    "services": { "spring-c": { "images": { "spring-cloud-c": "c:2" }, "replicas": 2 } },
+                    "services": { "spring-c": {
+                        "images": { "spring-cloud-c": "c:2" }, "replicas": 2, "shared_claims": ["store"] } },
                     "entry": entry,
                 },
             },

@@ -2,20 +2,17 @@
 //!
 //! Time is tokio's, which tests pause: a drain of ten seconds takes none.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::{Clock, TestClock, Timestamp};
-use graylane_engine::id::{Attempt, RunId};
-use graylane_engine::task::{
-    Outputs, Plan, Progress, Registry, Reporter, SecretSource, Task, TaskContext, TaskError,
-};
+use graylane_engine::id::RunId;
+use graylane_engine::task::{Outputs, Plan, Progress, Registry, Reporter, Task, TaskContext, TaskError};
 use graylane_rehearsal::{Cluster, Delays, LoggedRequest, Options};
-use graylane_tasks::cluster::{Cluster as Told, Clusters, Rehearse, create_all};
+use graylane_tasks::cluster::{Cluster as Told, Clusters, create_all};
 use graylane_tasks::environment::{Site, gather};
 use graylane_tasks::inventory::{Lane, lanes};
 use graylane_tasks::mse_gray_deploy::MseGrayDeploy;
@@ -39,15 +36,6 @@ pub(crate) struct Desk {
     said: Arc<Said>,
 }
 
-struct Played(Cluster);
-
-#[async_trait]
-impl Rehearse for Played {
-    async fn connect(&self, _: &Site) -> Result<(kube::Client, String), String> {
-        Ok((self.0.client(), "http://127.0.0.1:9".into()))
-    }
-}
-
 impl Desk {
     /// The example as it stands, up and ready.
     pub(crate) async fn new() -> Desk {
@@ -56,19 +44,31 @@ impl Desk {
 
     /// A home whose files the test has changed.
     pub(crate) async fn with(home: Home) -> Desk {
+        let desk = Desk::furnished(home).await;
+        for namespace in desk.namespaces() {
+            desk.settle(&namespace).await;
+        }
+        desk.cluster.clear_requests();
+        desk
+    }
+
+    /// The same, and nobody waits until its pods are up: some of them may never be.
+    pub(crate) async fn furnished(home: Home) -> Desk {
+        // Nothing answers there: no gateway belongs to this cluster.
+        let file = home.path("config/environments/production.yaml");
+        let text = std::fs::read_to_string(&file).expect("readable");
+        std::fs::write(&file, text.replace("127.0.0.1:8080", "127.0.0.1:9")).expect("written");
         let options = Options { delays: Delays::fast(), ..Options::default() };
         let cluster = Cluster::start(options).expect("started");
-        let clusters = Clusters::new(Played(cluster.clone()));
+        let clusters = Clusters::new(cluster.client());
         let mut registry = Registry::default();
         graylane_tasks::register(&mut registry, &clusters, &key());
         let clock = Arc::new(TestClock::new(7));
-        let desk =
-            Desk { home, cluster, clusters, registry, clock, runs: Mutex::new(0), said: Arc::default() };
+        let (runs, said) = (Mutex::new(0), Arc::default());
+        let desk = Desk { home, cluster, clusters, registry, clock, runs, said };
         let site = desk.site();
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(desk.cluster.client());
-        let mut all = vec![site.environment.namespace.clone()];
-        all.extend(site.other_namespaces());
-        for namespace in &all {
+        for namespace in desk.namespaces() {
             let made = json!({ "metadata": { "name": namespace, "labels": { "mse-enable": "enabled" } } });
             let made = serde_json::from_value(made).expect("a namespace");
             namespaces.create(&PostParams::default(), &made).await.expect("created");
@@ -78,11 +78,13 @@ impl Desk {
             let file = site.source(service).expect("a file");
             create_all(&desk.cluster.client(), home, file).await.expect("created");
         }
-        for namespace in &all {
-            desk.settle(namespace).await;
-        }
         desk.cluster.clear_requests();
         desk
+    }
+
+    fn namespaces(&self) -> Vec<String> {
+        let site = self.site();
+        std::iter::once(site.environment.namespace.clone()).chain(site.other_namespaces()).collect()
     }
 
     fn files(&self) -> Bundle {
@@ -107,32 +109,32 @@ impl Desk {
         lanes(&self.told().await, &self.site(), self.now()).await.expect("told")
     }
 
-    fn context(&self, spec: Value) -> TaskContext {
+    /// The context of a new run's attempt.
+    pub(crate) fn context(&self, spec: &Value) -> TaskContext {
         let mut runs = self.runs.lock().expect("not poisoned");
         *runs += 1;
+        let run = RunId::new(self.clock.now().millis(), u128::from(*runs));
+        let workflow = "release".parse().expect("a name");
+        let task = "task".parse().expect("a name");
+        let (bundle, clock) = (Arc::new(self.files()), Arc::clone(&self.clock));
         TaskContext {
-            run: RunId::new(self.clock.now().millis(), u128::from(*runs)),
-            workflow: "release".parse().expect("a name"),
-            source: None,
-            task: "task".parse().expect("a name"),
-            attempt: Attempt::FIRST,
-            spec,
-            bundle: Arc::new(self.files()),
-            clock: Arc::clone(&self.clock),
-            cancel: tokio_util::sync::CancellationToken::new(),
-            checkpoints: BTreeSet::new(),
-            force: false,
-            undoes: None,
-            standing: tokio::sync::watch::channel(Arc::default()).1,
-            assumed: Vec::new(),
             reporter: Arc::clone(&self.said) as Arc<dyn Reporter>,
-            secrets: Arc::new(NoSecrets),
+            ..TaskContext::alone(run, workflow, task, with_environment(spec), bundle, clock)
         }
     }
 
+    /// What attempts have logged, line by line.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.said.lines().clone()
+    }
+
+    /// A task type.
+    pub(crate) fn task(&self, kind: &str) -> Arc<dyn Task> {
+        Arc::clone(self.registry.get(kind).expect("a type"))
+    }
+
     pub(crate) async fn plan(&self, kind: &str, spec: &Value) -> Result<Plan, TaskError> {
-        let task = self.registry.get(kind).expect("a type");
-        task.plan(&self.context(with_environment(spec))).await
+        self.task(kind).plan(&self.context(spec)).await
     }
 
     /// Carries a plan out.
@@ -142,20 +144,17 @@ impl Desk {
         spec: &Value,
         plan: &Plan,
     ) -> Result<Outputs, TaskError> {
-        let task = self.registry.get(kind).expect("a type");
-        task.run(&self.context(with_environment(spec)), plan).await
+        self.task(kind).run(&self.context(spec), plan).await
     }
 
     /// Takes back what a plan did.
     pub(crate) async fn undo(&self, kind: &str, spec: &Value, plan: &Plan) -> Result<Outputs, TaskError> {
-        let task = self.registry.get(kind).expect("a type");
-        task.undo(&self.context(with_environment(spec)), plan).await
+        self.task(kind).undo(&self.context(spec), plan).await
     }
 
     /// Plans and carries out, by one run.
     pub(crate) async fn run(&self, kind: &str, spec: &Value) -> (Plan, Outputs) {
-        let task = self.registry.get(kind).expect("a type");
-        let context = self.context(with_environment(spec));
+        let (task, context) = (self.task(kind), self.context(spec));
         let plan = task.plan(&context).await.unwrap_or_else(|error| panic!("{error:?}"));
         let outputs = task.run(&context, &plan).await.unwrap_or_else(|error| panic!("{error:?}"));
         (plan, outputs)
@@ -169,11 +168,6 @@ impl Desk {
         error
     }
 
-    /// What attempts have logged so far.
-    pub(crate) fn said(&self) -> Vec<String> {
-        self.said.0.lock().expect("not poisoned").clone()
-    }
-
     /// Carries a plan out by the type alone, without what stands around it: the control of tests about that.
     pub(crate) async fn carry_out_bare(
         &self,
@@ -181,7 +175,7 @@ impl Desk {
         spec: &Value,
         plan: &Plan,
     ) -> Result<Outputs, TaskError> {
-        kind.run(&self.context(with_environment(spec)), plan).await
+        kind.run(&self.context(spec), plan).await
     }
 
     /// The gray deploy as it is without what stands around it.
@@ -208,6 +202,9 @@ impl Desk {
             "Ingress" => ("networking.k8s.io", "v1", "ingresses"),
             "Lease" => ("coordination.k8s.io", "v1", "leases"),
             "HorizontalPodAutoscaler" => ("autoscaling", "v2", "horizontalpodautoscalers"),
+            "Job" => ("batch", "v1", "jobs"),
+            "StatefulSet" => ("apps", "v1", "statefulsets"),
+            "PersistentVolumeClaim" => ("", "v1", "persistentvolumeclaims"),
             other => panic!("no such kind here: {other}"),
         };
         let gvk = GroupVersionKind::gvk(group, version, kind);
@@ -306,9 +303,15 @@ pub(crate) fn service_file(service: &str) -> String {
     PathBuf::from("config/services").join(format!("{service}.yaml")).display().to_string()
 }
 
-/// What attempts log.
+/// Keeps what attempts log.
 #[derive(Default)]
 struct Said(Mutex<Vec<String>>);
+
+impl Said {
+    fn lines(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().expect("not poisoned")
+    }
+}
 
 #[async_trait]
 impl Reporter for Said {
@@ -321,16 +324,8 @@ impl Reporter for Said {
     }
 
     fn log(&self, line: String) {
-        self.0.lock().expect("not poisoned").push(line);
+        self.lines().push(line);
     }
 
     fn progress(&self, _: Progress) {}
-}
-
-struct NoSecrets;
-
-impl SecretSource for NoSecrets {
-    fn read(&self, name: &str) -> Result<String, String> {
-        Err(format!("no secret {name} here"))
-    }
 }

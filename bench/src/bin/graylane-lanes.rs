@@ -2,58 +2,37 @@
 //!
 //! `cargo run --release --package graylane-bench --bin graylane-lanes -- --write docs/reports/large-lane.md`. Nothing here is part of the product.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _};
 use graylane_engine::clock::WallClock;
-use graylane_engine::id::{Attempt, RunId};
-use graylane_engine::task::{Progress, Reporter, SecretSource, Task as _, TaskContext, TaskError};
+use graylane_engine::id::RunId;
+use graylane_engine::task::{Task as _, TaskContext, TaskError};
 use graylane_rehearsal::{Delays, Rehearsal, RehearsalOptions};
-use graylane_tasks::cluster::{Client, Clusters, Rehearse, create_all};
+use graylane_tasks::cluster::{Cluster, Clusters, create_all};
 use graylane_tasks::environment::{GatewayKind, Site, gather};
+use graylane_tasks::inventory::Standing;
+use graylane_tasks::lane::around::Around;
 use graylane_tasks::lane::{Copy, render};
+use graylane_tasks::manifest::kind;
 use graylane_tasks::mse_gray_deploy::MseGrayDeploy;
 use graylane_tasks::secret::DigestKey;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+#[path = "../machine.rs"]
+mod machine;
+
 const SERVICES: usize = 200;
 const OBJECTS: usize = 20;
-const ROUNDS: usize = 5;
-
-struct There(Client);
-
-#[async_trait]
-impl Rehearse for There {
-    async fn connect(&self, _site: &Site) -> Result<(Client, String), String> {
-        Ok((self.0.clone(), "http://127.0.0.1:1".into()))
-    }
-}
-
-struct Nobody;
-
-#[async_trait]
-impl Reporter for Nobody {
-    async fn phase(&self, _text: String) -> Result<(), TaskError> {
-        Ok(())
-    }
-    async fn checkpoint(&self, _name: String) -> Result<(), TaskError> {
-        Ok(())
-    }
-    fn log(&self, _line: String) {}
-    fn progress(&self, _progress: Progress) {}
-}
-
-impl SecretSource for Nobody {
-    fn read(&self, name: &str) -> Result<String, String> {
-        Err(format!("there is no secret `{name}`"))
-    }
-}
+const ROUNDS: usize = 9;
+/// So many dry runs are under way at once in a plan.
+const TRIES_AT_A_TIME: usize = 8;
 
 /// One service: a Deployment, a Service, and configuration.
 fn service(name: &str) -> Vec<Value> {
@@ -85,7 +64,8 @@ fn main() -> ExitCode {
         }
     };
     let measured = tokio::runtime::Runtime::new().map_err(|error| error.to_string());
-    let page = measured.and_then(|runtime| runtime.block_on(measure()));
+    let measured = measured.and_then(|runtime| runtime.block_on(measure()));
+    let page = measured.map(|measured| page(&measured, &machine::machine(&std::env::temp_dir())));
     let done = page.and_then(|page| match &write {
         Some(file) => std::fs::write(file, page).map_err(|error| format!("{file}: {error}")),
         None => {
@@ -102,14 +82,29 @@ fn main() -> ExitCode {
     }
 }
 
-async fn measure() -> Result<String, String> {
+/// Seconds of each round, and calls of the last one.
+#[derive(Default)]
+struct Measured {
+    render: Vec<f64>,
+    plan: Vec<f64>,
+    /// Render and plan, one after the other.
+    both: Vec<f64>,
+    /// The plan's lists of the cluster, alone.
+    reads: Vec<f64>,
+    /// The plan's dry runs, alone.
+    tries: Vec<f64>,
+    read_calls: u64,
+    try_calls: u64,
+}
+
+async fn measure() -> Result<Measured, String> {
     let folder = std::env::temp_dir().join(format!("graylane-lanes-{}", std::process::id()));
     let done = measure_in(&folder).await;
     std::fs::remove_dir_all(&folder).map_err(|error| error.to_string())?;
     done
 }
 
-async fn measure_in(folder: &Path) -> Result<String, String> {
+async fn measure_in(folder: &Path) -> Result<Measured, String> {
     let wrong = |error: std::io::Error| error.to_string();
     std::fs::create_dir_all(folder.join("environments")).map_err(wrong)?;
     std::fs::create_dir_all(folder.join("services")).map_err(wrong)?;
@@ -135,9 +130,7 @@ async fn measure_in(folder: &Path) -> Result<String, String> {
     let spec = json!({ "environment": "e", "tag": "gray", "images": images });
 
     let none = BTreeMap::new();
-    let mut rendering = Vec::new();
-    let mut planning = Vec::new();
-    let mut calls = (0, 0);
+    let mut measured = Measured::default();
     for _ in 0..ROUNDS {
         let begin = Instant::now();
         let mut objects = 0;
@@ -157,61 +150,83 @@ async fn measure_in(folder: &Path) -> Result<String, String> {
             };
             objects += render(&copy).map_err(|why| why.join("; "))?.objects.len();
         }
-        rendering.push(begin.elapsed().as_secs_f64());
+        measured.render.push(begin.elapsed().as_secs_f64());
         assert_eq!(objects, SERVICES * OBJECTS, "every object is copied");
 
         cluster.clear_requests();
-        let cx = context(&spec, &bundle)?;
-        let clusters = Clusters::new(There(cluster.client()));
-        let begin = Instant::now();
-        let plan =
-            MseGrayDeploy::new(clusters, key.clone()).plan(&cx).await.map_err(|error| error.message)?;
-        planning.push(begin.elapsed().as_secs_f64());
+        let workflow = "w".parse().map_err(|_| "a name")?;
+        let task = "deploy".parse().map_err(|_| "a name")?;
+        let clock = Arc::new(WallClock::default());
+        let cx =
+            TaskContext::alone(RunId::new(1, 1), workflow, task, spec.clone(), Arc::clone(&bundle), clock);
+        let clusters = Clusters::new(cluster.client());
+        let plan = MseGrayDeploy::new(Arc::clone(&clusters), key.clone()).plan(&cx).await.map_err(said)?;
+        let both = begin.elapsed().as_secs_f64();
+        measured.plan.push(both - measured.render.last().copied().unwrap_or_default());
+        measured.both.push(both);
         assert_eq!(plan.changes.len(), SERVICES * OBJECTS, "every object is planned");
-        let tries = cluster.requests().len() as u64;
-        calls = (cluster.counted() - tries, tries);
+        measured.try_calls = cluster.requests().len() as u64;
+        measured.read_calls = cluster.counted() - measured.try_calls;
+
+        let site = Site::load(&bundle, "e")?;
+        let told = clusters.connect(&site).await.map_err(said)?;
+        parts(&told, &plan.body, &mut measured).await.map_err(said)?;
     }
     rehearsal.shutdown().await;
-    Ok(page(&mut rendering, &mut planning, calls))
+    Ok(measured)
 }
 
-fn context(spec: &Value, bundle: &Arc<graylane_engine::bundle::Bundle>) -> Result<TaskContext, String> {
-    Ok(TaskContext {
-        run: RunId::new(1, 1),
-        workflow: "w".parse().map_err(|_| "a name")?,
-        source: None,
-        task: "deploy".parse().map_err(|_| "a name")?,
-        attempt: Attempt::FIRST,
-        spec: spec.clone(),
-        bundle: Arc::clone(bundle),
-        clock: Arc::new(WallClock::default()),
-        cancel: tokio_util::sync::CancellationToken::new(),
-        checkpoints: BTreeSet::new(),
-        force: false,
-        undoes: None,
-        standing: tokio::sync::watch::channel(Arc::default()).1,
-        assumed: Vec::new(),
-        reporter: Arc::new(Nobody),
-        secrets: Arc::new(Nobody),
-    })
+fn said(error: TaskError) -> String {
+    error.message
 }
 
-fn page(rendering: &mut [f64], planning: &mut [f64], (reads, tries): (u64, u64)) -> String {
-    let middle = |times: &mut [f64]| {
+/// Where a plan waits for the API server: its lists, and its dry runs.
+async fn parts(told: &Cluster, body: &Value, measured: &mut Measured) -> Result<(), TaskError> {
+    let begin = Instant::now();
+    let around = Around::look(told).await?;
+    Standing::beside(told, &around).await?;
+    measured.reads.push(begin.elapsed().as_secs_f64());
+    let objects = body["objects"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let deployments = objects.iter().filter(|object| kind(object) == "Deployment");
+    let begin = Instant::now();
+    let tries: Vec<_> = deployments
+        .map(|object| async move { Ok::<_, TaskError>(told.apply(object, true, true).await?) })
+        .collect();
+    let tried: Vec<Value> = futures::stream::iter(tries).buffered(TRIES_AT_A_TIME).try_collect().await?;
+    measured.tries.push(begin.elapsed().as_secs_f64());
+    assert_eq!(tried.len(), SERVICES, "a dry run a service");
+    Ok(())
+}
+
+fn page(measured: &Measured, machine: &str) -> String {
+    let spread = |times: &[f64]| {
+        let mut times = times.to_vec();
         times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
+        let middle = times.get(times.len() / 2).copied().unwrap_or_default();
+        let (least, most) = (times.first().copied(), times.last().copied());
+        (middle, format!("{:.2} to {:.2} s", least.unwrap_or_default(), most.unwrap_or_default()))
     };
     let build = if cfg!(debug_assertions) { "a debug build" } else { "a release build" };
     let mut page = format!(
-        "# A large lane\n\nWritten by `graylane-lanes` (`bench/`): {SERVICES} services of {OBJECTS} objects, on the rehearsal's API in the same process, {build},\nthe middle of {ROUNDS} rounds.\n\n"
+        "# A large lane\n\nWritten by `graylane-lanes` (`bench/`): {SERVICES} services of {OBJECTS} objects, on the rehearsal's API in the same process, {build}.\n{ROUNDS} rounds on {machine}.\n\n| measure | goal | median | rounds |\n|---|---|---|---|\n"
     );
+    let all = SERVICES * OBJECTS;
+    let rows = [
+        (format!("render and plan {all} objects"), "< 2 s", &measured.both),
+        ("render them, without a cluster".to_owned(), "", &measured.render),
+        ("plan the lane: read the cluster, render, judge, try, compare".to_owned(), "", &measured.plan),
+        ("of that: the lists of the cluster".to_owned(), "", &measured.reads),
+        ("of that: the dry runs".to_owned(), "", &measured.tries),
+    ];
     // Writing into a String cannot fail.
+    for (what, goal, times) in rows {
+        let (middle, between) = spread(times);
+        let _ = writeln!(page, "| {what} | {goal} | {middle:.2} s | {between} |");
+    }
+    let (reads, tries) = (measured.read_calls, measured.try_calls);
     let _ = write!(
         page,
-        "| measure | goal | measured |\n|---|---|---|\n| render all {} objects | | {:.2} s |\n| plan the lane: read the cluster, render, judge, try, compare | < 2 s | {:.2} s |\n| the same: reads of the cluster | not one per object | {reads} |\n| the same: dry runs | one a service | {tries} |\n",
-        SERVICES * OBJECTS,
-        middle(rendering),
-        middle(planning),
+        "\n| calls of one plan | goal | made |\n|---|---|---|\n| reads, each a list | not one per object | {reads} |\n| dry runs | one a service | {tries} |\n"
     );
     page
 }

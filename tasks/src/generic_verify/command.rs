@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use graylane_engine::clock::{DURATION_PATTERN, parse_duration, show_duration};
-use graylane_engine::document::{Finding, step};
+use graylane_engine::clock::{DURATION_PATTERN, show_duration};
+use graylane_engine::document::Finding;
 use graylane_engine::task::{TaskContext, TaskError};
 use rustix::process::{Pid, Signal, kill_process_group};
 use schemars::JsonSchema;
@@ -17,10 +17,9 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 
+use super::program::{self, Ends, Given, tail};
 use super::samples::Sample;
-use super::{is_variable, tail};
 use crate::environment::Checks;
-use crate::spec::check_duration;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How much of what it prints is kept; the rest is read and dropped, so that it is not held up.
@@ -52,8 +51,8 @@ pub(super) struct CommandWith {
 pub(super) struct Planned {
     run: Vec<String>,
     env: BTreeMap<String, String>,
-    deadline_ms: u64,
-    exit_codes: Vec<u8>,
+    #[serde(flatten)]
+    ends: Ends,
 }
 
 /// What no schema can say.
@@ -74,13 +73,7 @@ pub(super) fn check(command: &Value, listed: Option<&Checks>) -> Vec<Finding> {
             findings.push(Finding::at("/run/0", why).hint(hint));
         }
     }
-    for name in command.get("env").and_then(Value::as_object).into_iter().flat_map(serde_json::Map::keys) {
-        if !is_variable(name) {
-            let at = step("/env", name);
-            findings.push(Finding::at(at, format!("`{name}` cannot be the name of a variable")).on_key());
-        }
-    }
-    check_duration(command.get("deadline"), "/deadline", &mut findings);
+    findings.extend(program::check(command));
     findings
 }
 
@@ -104,16 +97,12 @@ impl CommandWith {
     pub(super) fn plan(&self, checks: &Checks) -> Result<Planned, String> {
         let program = self.run.first().ok_or("a command names a program")?;
         listed_program(program, checks).map_err(|(why, hint)| format!("{why}: {hint}"))?;
-        if let Some(name) = self.env.keys().find(|name| !is_variable(name)) {
-            return Err(format!("`{name}` cannot be the name of a variable"));
-        }
-        let deadline = self.deadline.as_deref().map(parse_duration).transpose()?.unwrap_or(DEADLINE);
-        Ok(Planned {
-            run: self.run.clone(),
-            env: self.env.clone(),
-            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
-            exit_codes: self.exit_codes.clone().unwrap_or_else(|| vec![0]),
-        })
+        let given = Given {
+            env: &self.env,
+            deadline: self.deadline.as_deref(),
+            exit_codes: self.exit_codes.as_deref(),
+        };
+        Ok(Planned { run: self.run.clone(), env: self.env.clone(), ends: given.ends(DEADLINE)? })
     }
 }
 
@@ -166,7 +155,7 @@ pub(super) async fn look(cx: &TaskContext, name: &str, planned: &Planned) -> Res
     let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let mut group = Group { child, leader };
     let (out, err) = (group.child.stdout.take(), group.child.stderr.take());
-    let deadline = Duration::from_millis(planned.deadline_ms);
+    let deadline = planned.ends.deadline();
     let ended = tokio::select! {
         ended = tokio::time::timeout(deadline, async {
             // Whoever it started may still hold the pipes: its own end counts.
@@ -207,10 +196,7 @@ pub(super) async fn look(cx: &TaskContext, name: &str, planned: &Planned) -> Res
     }
     let said = tail(if err.trim().is_empty() { &out } else { &err });
     Ok(match status.code() {
-        Some(code) if u8::try_from(code).is_ok_and(|code| planned.exit_codes.contains(&code)) => {
-            Sample::right(format!("exit code {code}{said}"))
-        }
-        Some(code) => Sample::wrong(format!("exit code {code}{said}")),
+        Some(code) => planned.ends.judged(code.into(), &said),
         None => Sample::wrong(format!("{status}{said}")),
     })
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use graylane_engine::clock::{DURATION_PATTERN, parse_duration, show_duration};
-use graylane_engine::document::{Finding, step};
+use graylane_engine::clock::{DURATION_PATTERN, show_duration};
+use graylane_engine::document::Finding;
 use graylane_engine::id::Digest;
 use graylane_engine::task::{TaskContext, TaskError};
 use schemars::JsonSchema;
@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::program::{self, Ends, Given, tail};
 use super::samples::Sample;
-use super::{is_variable, tail, written_out};
+use super::written_out;
 use crate::cluster::{Cluster, Deleted, LogPlace};
 use crate::environment::Checks;
 use crate::lane::labels::ANNOTATION_RUN;
 use crate::manifest::{ObjectRef, name, selects, texts, uid};
 use crate::rollout::{Patience, PodSigns, Signals, pod_signs};
-use crate::spec::check_duration;
 
 /// The label by which the Jobs of one task of one run are found. No Service selects it.
 const CHECK: &str = "graylane.dev/check";
@@ -76,8 +76,8 @@ pub(super) struct JobWith {
 pub(super) struct Planned {
     image: String,
     pod: Value,
-    deadline_ms: u64,
-    exit_codes: Vec<u8>,
+    #[serde(flatten)]
+    ends: Ends,
 }
 
 /// What no schema can say.
@@ -107,13 +107,7 @@ pub(super) fn check(job: &Value, listed: Option<&Checks>) -> Vec<Finding> {
         let (why, hint) = not_listed(image, checks);
         findings.push(Finding::at("/image", why).hint(hint));
     }
-    for name in map.get("env").and_then(Value::as_object).into_iter().flat_map(serde_json::Map::keys) {
-        if !is_variable(name) {
-            let at = step("/env", name);
-            findings.push(Finding::at(at, format!("`{name}` cannot be the name of a variable")).on_key());
-        }
-    }
-    check_duration(map.get("deadline"), "/deadline", &mut findings);
+    findings.extend(program::check(job));
     findings
 }
 
@@ -140,11 +134,12 @@ impl JobWith {
         if self.image.is_empty() || self.image.contains(char::is_whitespace) {
             return Err(format!("`{}` is not an image", self.image));
         }
-        if let Some(name) = self.env.keys().find(|name| !is_variable(name)) {
-            return Err(format!("`{name}` cannot be the name of a variable"));
-        }
-        let deadline = self.deadline.as_deref().map(parse_duration).transpose()?.unwrap_or(DEADLINE);
-        let deadline = deadline.clamp(Duration::from_secs(1), MAX_DEADLINE);
+        let given = Given {
+            env: &self.env,
+            deadline: self.deadline.as_deref(),
+            exit_codes: self.exit_codes.as_deref(),
+        };
+        let ends = given.ends(DEADLINE)?.between(Duration::from_secs(1), MAX_DEADLINE);
         let env: Vec<Value> =
             self.env.iter().map(|(name, value)| json!({ "name": name, "value": literal(value) })).collect();
         let limits = json!({
@@ -174,12 +169,7 @@ impl JobWith {
             "terminationGracePeriodSeconds": 5,
             "containers": [container],
         });
-        Ok(Planned {
-            image: self.image.clone(),
-            pod,
-            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
-            exit_codes: self.exit_codes.clone().unwrap_or_else(|| vec![0]),
-        })
+        Ok(Planned { image: self.image.clone(), pod, ends })
     }
 }
 
@@ -204,7 +194,7 @@ pub(super) fn owner(cx: &TaskContext) -> String {
 impl Planned {
     /// In words; values of variables are left out.
     pub(super) fn words(&self) -> String {
-        format!("Job of {}, {} at most", self.image, show_duration(Duration::from_millis(self.deadline_ms)))
+        format!("Job of {}, {} at most", self.image, show_duration(self.ends.deadline()))
     }
 
     /// The Job of one look.
@@ -225,7 +215,7 @@ impl Planned {
             },
             "spec": {
                 "backoffLimit": 0, "completions": 1, "parallelism": 1,
-                "activeDeadlineSeconds": self.deadline_ms.div_ceil(1000),
+                "activeDeadlineSeconds": self.ends.deadline_ms.div_ceil(1000),
                 "ttlSecondsAfterFinished": TIME_TO_LIVE,
                 "template": { "metadata": { "labels": labels, "annotations": annotations }, "spec": self.pod },
             },
@@ -301,7 +291,7 @@ pub(super) async fn look(
         if let Some(job) = cluster.get(&job_at(&job_name)).await? {
             remove(cx, cluster, &job).await?;
         }
-        return Ok(planned.judged(code, ""));
+        return Ok(planned.ends.judged(code, ""));
     }
     let job = match cluster.get(&job_at(&job_name)).await? {
         Some(job) if texts(&job, "/metadata/labels").get(CHECK) == Some(&owner(cx)) => {
@@ -350,14 +340,6 @@ async fn remove_until_gone(cx: &TaskContext, cluster: &Cluster, job: &Value) -> 
     })
 }
 
-impl Planned {
-    fn judged(&self, code: i64, said: &str) -> Sample {
-        let words = format!("exit code {code}{said}");
-        let right = u8::try_from(code).is_ok_and(|code| self.exit_codes.contains(&code));
-        if right { Sample::right(words) } else { Sample::wrong(words) }
-    }
-}
-
 /// Follows a Job to its end: what it means, and the exit code where its container ran.
 async fn follow(
     cx: &TaskContext,
@@ -367,7 +349,7 @@ async fn follow(
     patience: Patience,
     job: &Value,
 ) -> Result<(Sample, Option<i64>), TaskError> {
-    let deadline = Duration::from_millis(planned.deadline_ms);
+    let deadline = planned.ends.deadline();
     // The cluster counts too, from the first pod; a few seconds let it say so itself.
     let until = Instant::now() + deadline + Duration::from_secs(5);
     let selector = format!("{CHECK}={}", owner(cx));
@@ -395,7 +377,7 @@ async fn follow(
             if let Some(code) = exit_code(pod) {
                 // The last lines may have come between the log and the status.
                 log.take(cx, cluster, check, pod).await;
-                return Ok((planned.judged(code, &tail(&log.last)), Some(code)));
+                return Ok((planned.ends.judged(code, &tail(&log.last)), Some(code)));
             }
             match pod_signs(pod, patience, &mut signals, Instant::now()) {
                 PodSigns::Fine => {}

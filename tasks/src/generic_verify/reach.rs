@@ -2,6 +2,7 @@
 //!
 //! A name is judged by every address that it resolves to, at the moment of the connection: what a plan saw an hour ago says nothing.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,19 +12,33 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 
 /// The longest answer that is read.
 const MAX_BODY: usize = 1024 * 1024;
 
 /// A client that opens a connection a request: a check shall meet what a new user meets.
-pub(super) type HttpClient = Client<HttpsConnector<HttpConnector<Guarded>>, Full<Bytes>>;
+pub(super) type HttpClient = Over<Guarded<System>>;
+
+/// Such a client, over names that are resolved so.
+type Over<R> = Client<HttpsConnector<HttpConnector<R>>, Full<Bytes>>;
 
 /// Such a client, over addresses that are judged.
 pub(super) fn client() -> HttpClient {
-    let mut connector = HttpConnector::new_with_resolver(Guarded);
+    over(Guarded(System))
+}
+
+fn over<R>(resolver: R) -> Over<R>
+where
+    R: tower::Service<Name, Response = Addresses, Error = io::Error, Future = Resolving>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let mut connector = HttpConnector::new_with_resolver(resolver);
     connector.enforce_http(false);
     connector.set_connect_timeout(Some(Duration::from_secs(5)));
     let connector = HttpsConnectorBuilder::new()
@@ -44,8 +59,8 @@ pub(super) struct Answer {
 }
 
 /// Sends a request; an error is what there is to say in the place of an answer.
-pub(super) async fn fetch(
-    client: &HttpClient,
+pub(super) async fn fetch<C: Connect + Clone + Send + Sync + 'static>(
+    client: &Client<C, Full<Bytes>>,
     request: http::Request<Full<Bytes>>,
     timeout: Duration,
 ) -> Result<Answer, String> {
@@ -156,23 +171,43 @@ fn judged(name: &str, addresses: &[SocketAddr]) -> Result<(), String> {
     Ok(())
 }
 
+type Addresses = std::vec::IntoIter<SocketAddr>;
+type Resolving = Pin<Box<dyn Future<Output = io::Result<Addresses>> + Send>>;
+
+/// Where the addresses of a name come from.
+pub(super) trait Names: Clone + Send + Sync + 'static {
+    /// All of them.
+    fn of(&self, name: &str) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
+}
+
+/// From the system's resolver.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct System;
+
+impl Names for System {
+    async fn of(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
+        Ok(tokio::net::lookup_host((name, 0)).await?.collect())
+    }
+}
+
 /// Resolves names, and lets no forbidden address pass.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Guarded;
+pub(super) struct Guarded<N>(N);
 
-impl tower::Service<Name> for Guarded {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = std::io::Error;
-    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
+impl<N: Names> tower::Service<Name> for Guarded<N> {
+    type Response = Addresses;
+    type Error = io::Error;
+    type Future = Resolving;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
+        let names = self.0.clone();
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            judged(name.as_str(), &found).map_err(std::io::Error::other)?;
+            let found = names.of(name.as_str()).await?;
+            judged(name.as_str(), &found).map_err(io::Error::other)?;
             Ok(found.into_iter())
         })
     }
@@ -180,7 +215,149 @@ impl tower::Service<Name> for Guarded {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// A server on loopback: `/elsewhere` redirects to the address given, `/large` is a body of 2 MiB, all else is `hello`.
+    struct Served {
+        address: SocketAddr,
+        /// How many requests came.
+        met: Arc<AtomicUsize>,
+    }
+
+    impl Served {
+        async fn start(elsewhere: String) -> Served {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+            let served = Served { address: listener.local_addr().expect("bound"), met: Arc::default() };
+            let met = Arc::clone(&served.met);
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let mut head = [0; 2048];
+                    let read = stream.read(&mut head).await.unwrap_or(0);
+                    let head = String::from_utf8_lossy(&head[..read]).into_owned();
+                    met.fetch_add(1, Ordering::SeqCst);
+                    let answer = if head.starts_with("GET /elsewhere ") {
+                        format!(
+                            "HTTP/1.1 302 Found\r\nlocation: {elsewhere}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                        )
+                    } else {
+                        let body = if head.starts_with("GET /large ") {
+                            "x".repeat(2 * MAX_BODY)
+                        } else {
+                            "hello".into()
+                        };
+                        let length = body.len();
+                        format!(
+                            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                        )
+                    };
+                    // Whoever asked may have gone after the first piece.
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            });
+            served
+        }
+
+        fn met(&self) -> usize {
+            self.met.load(Ordering::SeqCst)
+        }
+
+        /// A request for a path here, under this name.
+        fn request(&self, host: &str, path: &str) -> http::Request<Full<Bytes>> {
+            let uri = format!("http://{host}:{}{path}", self.address.port());
+            http::Request::get(uri).body(Full::default()).expect("a request")
+        }
+    }
+
+    /// Every name is this machine, as an attacker's name server would say.
+    #[derive(Clone)]
+    struct Rebound;
+
+    impl Names for Rebound {
+        async fn of(&self, _: &str) -> io::Result<Vec<SocketAddr>> {
+            Ok(vec![SocketAddr::from(([127, 0, 0, 1], 0))])
+        }
+    }
+
+    /// The same, with the guard off.
+    #[derive(Clone)]
+    struct Unguarded(Rebound);
+
+    impl tower::Service<Name> for Unguarded {
+        type Response = Addresses;
+        type Error = io::Error;
+        type Future = Resolving;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, name: Name) -> Self::Future {
+            let names = self.0.clone();
+            Box::pin(async move { Ok(names.of(name.as_str()).await?.into_iter()) })
+        }
+    }
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_this_machine_is_never_connected_to() {
+        let server = Served::start(String::new()).await;
+        let request = || server.request("www.example.com", "/");
+        let refused = fetch(&over(Guarded(Rebound)), request(), SOON).await.expect_err("refused");
+        assert_eq!(
+            refused,
+            "no answer: `www.example.com` is 127.0.0.1, which is this machine, and is not asked"
+        );
+        assert_eq!(server.met(), 0, "nothing was sent");
+        // The control: with the guard off, the same request arrives.
+        let answer = fetch(&over(Unguarded(Rebound)), request(), SOON).await.expect("answered");
+        assert_eq!((answer.body.as_str(), server.met()), ("hello", 1));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_written_out_is_judged_before_anything_is_sent() {
+        let server = Served::start(String::new()).await;
+        let request = || server.request("0.0.0.0", "/");
+        let refused = fetch(&client(), request(), SOON).await.expect_err("refused");
+        assert_eq!(refused, "no answer: 0.0.0.0 is an unspecified address, and is never asked");
+        assert_eq!(server.met(), 0, "nothing was sent");
+        // The control: the client by itself goes there, and it is this machine.
+        client().request(request()).await.expect("answered");
+        assert_eq!(server.met(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_told_and_never_followed() {
+        let other = Served::start(String::new()).await;
+        let there = format!("http://{}/", other.address);
+        let server = Served::start(there.clone()).await;
+        let answer =
+            fetch(&client(), server.request("127.0.0.1", "/elsewhere"), SOON).await.expect("answered");
+        assert_eq!((answer.status, answer.location.as_deref()), (302, Some(there.as_str())));
+        assert_eq!(other.met(), 0, "nobody went there");
+        // The control: who follows it arrives.
+        let followed = http::Request::get(&there).body(Full::default()).expect("a request");
+        fetch(&client(), followed, SOON).await.expect("answered");
+        assert_eq!(other.met(), 1);
+    }
+
+    #[tokio::test]
+    async fn of_an_endless_body_no_more_is_read_than_is_allowed() {
+        let server = Served::start(String::new()).await;
+        let request = || server.request("127.0.0.1", "/large");
+        let refused = fetch(&client(), request(), SOON).await.expect_err("refused");
+        assert_eq!(refused, "200, and a body of more than 1024 KiB");
+        // The control: without the limit all of it is kept.
+        let response = client().request(request()).await.expect("answered");
+        let whole = response.into_body().collect().await.expect("read").to_bytes();
+        assert_eq!(whole.len(), 2 * MAX_BODY);
+    }
 
     #[test]
     fn metadata_and_link_local_addresses_are_never_asked_however_they_are_written() {

@@ -3,7 +3,7 @@
 //! Looked at once for a whole plan, a list a kind, however many objects the lane has. The judgements are functions of these lists; leaks
 //! by Services are in `lane/leak.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::try_join_all;
 use graylane_engine::task::TaskError;
@@ -11,8 +11,10 @@ use serde_json::Value;
 
 use super::labels::{APP_NAME, GRAY_TYPE, TYPE};
 use super::{Judgement, selector};
-use crate::cluster::{Cluster, Listed};
-use crate::manifest::{ObjectRef, kind, name, namespace, selects, texts};
+use crate::cluster::{
+    Cluster, ISTIO_NETWORKING, ISTIO_NETWORKING_BETA, ISTIO_SECURITY, ISTIO_SECURITY_BETA, Listed,
+};
+use crate::manifest::{ObjectRef, containers, kind, name, namespace, selects, texts};
 
 /// The objects of a namespace that a lane may meet, by kind.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +27,7 @@ pub struct Around {
 }
 
 /// The kinds, with the versions in which they may be served: the first that is, counts.
-const KINDS: [(&str, &[&str]); 14] = [
+const KINDS: [(&str, &[&str]); 17] = [
     ("Service", &["v1"]),
     ("Deployment", &["apps/v1"]),
     ("Ingress", &["networking.k8s.io/v1"]),
@@ -40,6 +42,9 @@ const KINDS: [(&str, &[&str]); 14] = [
     ("ServiceMonitor", &["monitoring.coreos.com/v1"]),
     ("PodMonitor", &["monitoring.coreos.com/v1"]),
     ("ScaledObject", &["keda.sh/v1alpha1"]),
+    ("DestinationRule", &[ISTIO_NETWORKING, ISTIO_NETWORKING_BETA]),
+    ("Sidecar", &[ISTIO_NETWORKING, ISTIO_NETWORKING_BETA]),
+    ("AuthorizationPolicy", &[ISTIO_SECURITY, ISTIO_SECURITY_BETA]),
 ];
 /// Without these nothing can be said of a lane, nor without what the environment's Role must have (`rights.rs`).
 const NEEDED: [&str; 2] = ["Service", "Deployment"];
@@ -124,8 +129,9 @@ impl Around {
         self.all(kind).iter().find(|object| name(object) == wanted)
     }
 
-    /// Judges the pods of a lane's Deployments beside all of it. `baselines` are the manifests of the same services.
-    pub fn judge(&self, lane: &[Value], baselines: &[&Value]) -> Judgement {
+    /// Judges the pods of a lane's Deployments beside all of it. `baselines` are the manifests of the same services, and
+    /// `shared` the claims that each service's copy may write to beside its baseline.
+    pub fn judge(&self, lane: &[Value], baselines: &[&Value], shared: &SharedClaims) -> Judgement {
         let mut found = Judgement::default();
         let claims = |name: &str| {
             let written = baselines.iter().copied().filter(|o| kind(o) == "PersistentVolumeClaim");
@@ -157,7 +163,10 @@ impl Around {
             self.scalers(&pods, &mut found);
             self.monitors(&pods, lane, &mut found);
             self.anti_affinity(&pods, &mut found);
-            volumes(gray, &pods.at, claims, &mut found);
+            self.mesh(&pods, &mut found);
+            let service = texts(gray, "/metadata/labels").remove(super::labels::SERVICE_NAME);
+            let shared = shared.get(&service.unwrap_or_default());
+            volumes(gray, &pods.at, claims, shared, &mut found);
             let live = self.find("Deployment", name(gray));
             let replicas =
                 |object: &Value| object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
@@ -241,6 +250,47 @@ impl Around {
                         ));
                     }
                 }
+            }
+        }
+    }
+
+    /// Istio's selectors are compared on both sides, as those of policies are: a copy that a rule leaves out, or takes alone,
+    /// is reached and reaches others differently.
+    fn mesh(&self, pods: &Pods, found: &mut Judgement) {
+        for (kind, pointer) in [
+            ("AuthorizationPolicy", "/spec/selector/matchLabels"),
+            ("Sidecar", "/spec/workloadSelector/labels"),
+        ] {
+            for object in self.all(kind) {
+                let asked = texts(object, pointer);
+                // Without a selector it holds for the whole namespace: for both.
+                let holds =
+                    |labels: &BTreeMap<String, String>| asked.iter().all(|(k, v)| labels.get(k) == Some(v));
+                let at = ObjectRef::of(object);
+                match (holds(&pods.base), holds(&pods.gray)) {
+                    (true, false) => found
+                        .notes
+                        .push(format!("{at} holds for the baseline's pods and not for those of {}", pods.at)),
+                    (false, true) => found
+                        .notes
+                        .push(format!("{at} holds for the pods of {} and not for the baseline's", pods.at)),
+                    (true, true) | (false, false) => {}
+                }
+            }
+        }
+        for rule in self.all("DestinationRule") {
+            for subset in rule["spec"]["subsets"].as_array().into_iter().flatten() {
+                let asked = texts(subset, "/labels");
+                if !selects(&asked, &pods.gray) {
+                    continue;
+                }
+                let subset = subset["name"].as_str().unwrap_or_default();
+                let (rule, at) = (ObjectRef::of(rule), &pods.at);
+                found.notes.push(if selects(&asked, &pods.base) {
+                    format!("subset `{subset}` of {rule} asks for labels that the pods of {at} carry too: add `zadigx-release-version: original` to it, or requests for it may meet the lane")
+                } else {
+                    format!("subset `{subset}` of {rule} asks for labels that the pods of {at} carry and the baseline's do not: somebody wired it to the lane by hand")
+                });
             }
         }
     }
@@ -363,8 +413,26 @@ struct Pods {
     origin: String,
 }
 
+/// By service: the claims that its copy may write to beside the baseline, because a person has said so.
+pub type SharedClaims = BTreeMap<String, BTreeSet<String>>;
+
+/// Whether no container may write to a volume.
+fn is_only_read(gray: &Value, volume: &Value) -> bool {
+    let template = gray.pointer("/spec/template").unwrap_or(&Value::Null);
+    let mounts = containers(template).filter_map(|container| container["volumeMounts"].as_array()).flatten();
+    let mut mine = mounts.filter(|mount| mount["name"] == volume["name"]).peekable();
+    volume["persistentVolumeClaim"]["readOnly"] == true
+        || (mine.peek().is_some() && mine.all(|mount| mount["readOnly"] == true))
+}
+
 /// Volumes that a second version cannot have, or would write to as well.
-fn volumes(gray: &Value, at: &ObjectRef, claims: impl Fn(&str) -> Option<Value>, found: &mut Judgement) {
+fn volumes(
+    gray: &Value,
+    at: &ObjectRef,
+    claims: impl Fn(&str) -> Option<Value>,
+    shared: Option<&BTreeSet<String>>,
+    found: &mut Judgement,
+) {
     let volumes = gray.pointer("/spec/template/spec/volumes").and_then(Value::as_array);
     for volume in volumes.into_iter().flatten() {
         let claim = &volume["persistentVolumeClaim"];
@@ -382,9 +450,17 @@ fn volumes(gray: &Value, at: &ObjectRef, claims: impl Fn(&str) -> Option<Value>,
             .filter_map(Value::as_str)
             .collect();
         if modes.contains(&"ReadWriteMany") {
-            if claim["readOnly"] != true {
-                found.notes.push(format!(
-                    "{at} mounts PersistentVolumeClaim {claim_name} as the baseline does: two versions write to one store"
+            if is_only_read(gray, volume) {
+                continue;
+            }
+            let both = format!(
+                "{at} mounts PersistentVolumeClaim {claim_name} as the baseline does: two versions write to one store"
+            );
+            if shared.is_some_and(|shared| shared.contains(claim_name)) {
+                found.notes.push(both);
+            } else {
+                found.wrong.push(format!(
+                    "{both}; confirm it by `shared_claims: [{claim_name}]` at the service, or give the copy another volume by a patch"
                 ));
             }
         } else if !modes.contains(&"ReadOnlyMany") {

@@ -27,10 +27,13 @@ struct Case {
     manifest: fn(&mut Vec<Value>),
     /// What else is in the namespace.
     around: fn() -> Vec<Value>,
+    /// Claims that a person lets both versions write to.
+    shared: &'static [&'static str],
     comes: Comes,
 }
 
-const PLAIN: Case = Case { tag: "gray", manifest: |_| {}, around: Vec::new, comes: Comes::Rendered(|_| {}) };
+const PLAIN: Case =
+    Case { tag: "gray", manifest: |_| {}, around: Vec::new, shared: &[], comes: Comes::Rendered(|_| {}) };
 
 /// A copy, and what was told of it.
 struct Copied {
@@ -58,7 +61,9 @@ fn judged(case: &Case) -> Result<Copied, Vec<String>> {
     let rendered =
         render(&Copy { entry: has_door.then_some(&entry), ..plain("spring-a", &baseline, case.tag) })?;
     let around = Around::of(baseline.iter().cloned().chain((case.around)()));
-    let mut judgement = around.judge(&rendered.objects, &baseline.iter().collect::<Vec<_>>());
+    let shared = case.shared.iter().map(|claim| (*claim).to_owned()).collect();
+    let shared = BTreeMap::from([("spring-a".to_owned(), shared)]);
+    let mut judgement = around.judge(&rendered.objects, &baseline.iter().collect::<Vec<_>>(), &shared);
     let of_agent = agent(&rendered.objects, "spring-a");
     judgement.wrong.extend(of_agent.wrong);
     judgement.notes.extend(of_agent.notes);
@@ -316,6 +321,25 @@ cases! {
         manifest: |o| { labels(&mut o[0]).remove(APP_NAME); },
         comes: Comes::Rendered(|copied| assert_eq!(copied.find("Deployment")["spec"]["template"]["metadata"]["labels"][APP_NAME], "spring-cloud-a")),
     }
+    labels_by_which_mse_knows_an_application_stay {
+        manifest: |o| labels(&mut o[0]).extend(json!({ "mseNamespace": "shop", "aliyun.com/app-language": "golang", "aliyun.com/agent-version": "4.2.5",
+            "mse.lossless.enable": "true", "mse.lossless.warmupTime": "120" }).as_object().expect("a map").clone()),
+        comes: Comes::Rendered(|copied| {
+            let labels = texts(copied.find("Deployment"), "/spec/template/metadata/labels");
+            for (key, value) in [("mseNamespace", "shop"), ("aliyun.com/app-language", "golang"), ("aliyun.com/agent-version", "4.2.5"),
+                ("mse.lossless.enable", "true"), ("mse.lossless.warmupTime", "120"), (SERVICE_TAG, "gray"), (APP_NAME, "spring-cloud-a")] {
+                assert_eq!(labels.get(key).map(String::as_str), Some(value), "{key}");
+            }
+        }),
+    }
+    an_ingress_whose_annotations_lead_elsewhere_leads_to_the_lane {
+        manifest: |o| o[2]["metadata"]["annotations"] = json!({ "mse.ingress.kubernetes.io/destination": "100% spring-cloud-a-base.n.svc.cluster.local:20001",
+            "mse.ingress.kubernetes.io/service-subset": "base", "mse.ingress.kubernetes.io/subset-labels": "zadigx-release-version original" }),
+        comes: Comes::Rendered(|copied| {
+            let annotations = copied.find("Ingress")["metadata"]["annotations"].to_string();
+            assert!(!annotations.contains("destination") && !annotations.contains("subset"), "{annotations}");
+        }),
+    }
     a_baseline_with_a_tag_is_none_to_mse {
         manifest: |o| { labels(&mut o[0]).insert(SERVICE_TAG.into(), "base".into()); },
         comes: Comes::Told("the baseline of service `spring-a` carries `alicloud.service.tag: base`: MSE takes only pods without it for the baseline"),
@@ -366,10 +390,36 @@ cases! {
         around: || claim("ReadWriteOnce"),
         comes: Comes::Refused("Deployment spring-cloud-a-mse-gray mounts PersistentVolumeClaim store, which is ReadWriteOnce: it is the baseline's, and a second version cannot have it; give the copy another volume by a patch"),
     }
-    claim_for_many_writers {
+    claim_for_many_writers_waits_for_a_person_to_confirm {
         manifest: |o| mounted(o),
         around: || claim("ReadWriteMany"),
+        comes: Comes::Refused("Deployment spring-cloud-a-mse-gray mounts PersistentVolumeClaim store as the baseline does: two versions write to one store; confirm it by `shared_claims: [store]` at the service, or give the copy another volume by a patch"),
+    }
+    claim_for_many_writers_that_a_person_confirmed {
+        manifest: |o| mounted(o),
+        around: || claim("ReadWriteMany"),
+        shared: &["store"],
         comes: Comes::Told("Deployment spring-cloud-a-mse-gray mounts PersistentVolumeClaim store as the baseline does: two versions write to one store"),
+    }
+    another_claim_is_not_the_one_that_was_confirmed {
+        manifest: |o| mounted(o),
+        around: || claim("ReadWriteMany"),
+        shared: &["other"],
+        comes: Comes::Refused("Deployment spring-cloud-a-mse-gray mounts PersistentVolumeClaim store as the baseline does: two versions write to one store; confirm it by `shared_claims: [store]` at the service, or give the copy another volume by a patch"),
+    }
+    claim_for_many_writers_that_every_container_only_reads {
+        manifest: |o| {
+            mounted(o);
+            pods(o)["containers"][0]["volumeMounts"] = json!([{ "name": "v", "mountPath": "/v", "readOnly": true }]);
+        },
+        around: || claim("ReadWriteMany"),
+        comes: Comes::Rendered(|copied| assert_eq!(copied.notes, Vec::<String>::new())),
+    }
+    confirming_opens_no_claim_for_one_writer {
+        manifest: |o| mounted(o),
+        around: || claim("ReadWriteOnce"),
+        shared: &["store"],
+        comes: Comes::Refused("Deployment spring-cloud-a-mse-gray mounts PersistentVolumeClaim store, which is ReadWriteOnce: it is the baseline's, and a second version cannot have it; give the copy another volume by a patch"),
     }
     claim_that_is_only_read {
         manifest: |o| mounted(o),
@@ -429,6 +479,34 @@ cases! {
         around: || of_kind("NetworkPolicy", "networking.k8s.io/v1", "p", json!({ "podSelector": { "matchLabels": { "app": "db" } },
             "ingress": [{ "from": [{ "podSelector": { "matchLabels": { "app": "spring-cloud-a", VERSION: "original" } } }] }] })),
         comes: Comes::Told("NetworkPolicy p lets requests come from the baseline's pods and not those of Deployment spring-cloud-a-mse-gray"),
+    }
+    istio_authorization_policy_that_leaves_gray_pods_out {
+        around: || of_kind("AuthorizationPolicy", "security.istio.io/v1", "p", json!({ "selector": { "matchLabels": { VERSION: "original" } } })),
+        comes: Comes::Told("AuthorizationPolicy p holds for the baseline's pods and not for those of Deployment spring-cloud-a-mse-gray"),
+    }
+    istio_authorization_policy_for_gray_pods_alone {
+        around: || of_kind("AuthorizationPolicy", "security.istio.io/v1", "p", json!({ "selector": { "matchLabels": { TYPE: GRAY_TYPE } } })),
+        comes: Comes::Told("AuthorizationPolicy p holds for the pods of Deployment spring-cloud-a-mse-gray and not for the baseline's"),
+    }
+    istio_authorization_policy_of_the_whole_namespace_holds_for_both {
+        around: || of_kind("AuthorizationPolicy", "security.istio.io/v1", "p", json!({})),
+        comes: Comes::Rendered(|copied| assert_eq!(copied.notes, Vec::<String>::new())),
+    }
+    istio_sidecar_that_leaves_gray_pods_out {
+        around: || of_kind("Sidecar", "networking.istio.io/v1", "s", json!({ "workloadSelector": { "labels": { "app": "spring-cloud-a", VERSION: "original" } } })),
+        comes: Comes::Told("Sidecar s holds for the baseline's pods and not for those of Deployment spring-cloud-a-mse-gray"),
+    }
+    istio_subset_by_a_label_that_both_carry {
+        around: || of_kind("DestinationRule", "networking.istio.io/v1", "d", json!({ "host": "spring-cloud-a-base", "subsets": [{ "name": "v1", "labels": { "app": "spring-cloud-a" } }] })),
+        comes: Comes::Told("subset `v1` of DestinationRule d asks for labels that the pods of Deployment spring-cloud-a-mse-gray carry too: add `zadigx-release-version: original` to it, or requests for it may meet the lane"),
+    }
+    istio_subset_that_somebody_wired_to_the_lane {
+        around: || of_kind("DestinationRule", "networking.istio.io/v1", "d", json!({ "host": "spring-cloud-a-base", "subsets": [{ "name": "gray", "labels": { VERSION: "gray" } }] })),
+        comes: Comes::Told("subset `gray` of DestinationRule d asks for labels that the pods of Deployment spring-cloud-a-mse-gray carry and the baseline's do not: somebody wired it to the lane by hand"),
+    }
+    istio_subset_of_the_baseline_alone {
+        around: || of_kind("DestinationRule", "networking.istio.io/v1", "d", json!({ "host": "spring-cloud-a-base", "subsets": [{ "name": "v1", "labels": { VERSION: "original" } }] })),
+        comes: Comes::Rendered(|copied| assert_eq!(copied.notes, Vec::<String>::new())),
     }
     argo_cd_marks {
         manifest: |o| {
@@ -505,6 +583,18 @@ cases! {
 }
 
 #[test]
+fn the_name_of_a_service_is_the_value_of_a_label() {
+    let baseline = service("spring-a");
+    let wrong = render(&plain("spring-a-", &baseline, "gray")).expect_err("refused");
+    assert_eq!(
+        wrong,
+        [
+            "service `spring-a-`: its name must do as the value of a label: up to 63 characters, a letter or digit at the end; rename its manifest file"
+        ]
+    );
+}
+
+#[test]
 fn a_lane_of_nacos_is_refused_because_its_baseline_has_no_version_label() {
     let nacos = service("nacos");
     let wrong = render(&plain("nacos", &nacos, "gray")).expect_err("refused");
@@ -533,7 +623,8 @@ fn with_the_guards_label_taken_away_the_same_namespace_leaks_and_overlaps() {
         }
     }
     assert_eq!(leaks(&bare, &pods).len(), 1);
-    let found = Around::of(bare.clone()).judge(&rendered.objects, &bare.iter().collect::<Vec<_>>());
+    let found =
+        Around::of(bare.clone()).judge(&rendered.objects, &bare.iter().collect::<Vec<_>>(), &BTreeMap::new());
     assert!(
         found.wrong.iter().any(|why| why.starts_with("the selector of Deployment spring-cloud-a takes")),
         "{found:?}"

@@ -40,6 +40,10 @@ pub(super) struct GrayServiceWith {
     /// The copy as a person edited it: a file that `graylane render` printed, relative to the workflow's file. It says all by itself.
     #[serde(default)]
     manifest: Option<String>,
+    /// Claims that several pods may write to (ReadWriteMany) and that the copy mounts as the baseline does: by naming them here a
+    /// person confirms that both versions may write to the same store.
+    #[serde(default)]
+    pub(super) shared_claims: Vec<String>,
 }
 
 impl GrayServiceWith {
@@ -176,7 +180,7 @@ pub async fn rendered(
         images,
         replicas: request.replicas,
         patches: request.patches.clone(),
-        manifest: None,
+        ..GrayServiceWith::default()
     };
     let wanted = Wanted::of(&Bundle::default(), gray.plain(), Some(&gray)).map_err(TaskError::permanent)?;
     let around = Around::look(&cluster).await?;
@@ -249,6 +253,12 @@ pub(super) fn service(
         }
     }
     let mut notes = [rendered.shared, rendered.notes].concat();
+    if live.pointer("/spec/replicas").and_then(Value::as_i64) == Some(0) {
+        notes.push(format!(
+            "Deployment {} is scaled to 0: while service `{service}` has no baseline pod, whoever calls it meets the lane",
+            at.name
+        ));
+    }
     if let Some(owner) = live.pointer("/metadata/ownerReferences/0") {
         notes.push(format!(
             "Deployment {} is managed by {} {}: it may take back what a promotion writes",

@@ -1,8 +1,9 @@
 //! The same lane again: what a deploy finds under the lane's names, and what becomes of it.
 //!
-//! Judges plain objects against what stands on the cluster; it asks no cluster and writes nothing.
+//! Judges plain objects against what stands on the cluster, and writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use graylane_engine::clock::{Timestamp, parse_duration};
@@ -11,7 +12,7 @@ use graylane_engine::task::TaskError;
 use serde_json::Value;
 
 use super::Removed;
-use crate::cluster::full_name;
+use crate::cluster::{Cluster, full_name};
 use crate::environment::Site;
 use crate::inventory::{
     LaneService, NOTHING, Standing, edits, is_gray, is_ours, lanes_of, live_hash, service_of, tag_of,
@@ -33,29 +34,59 @@ pub(super) struct Update<'u> {
     pub(super) now: Timestamp,
 }
 
-impl Update<'_> {
-    /// Refuses a lane more than there may be.
-    pub(super) fn room(&self) -> Result<(), TaskError> {
-        let Some(most) = self.site.environment.max_lanes else { return Ok(()) };
-        let lanes = lanes_of(self.standing, self.site, self.now);
-        if lanes.iter().any(|lane| lane.tag == self.tag) || lanes.len() < most as usize {
-            return Ok(());
-        }
-        let environment = &self.site.environment.name;
-        let told = lanes.iter().map(|lane| {
-            let since = lane.since.as_deref().unwrap_or("an unknown time");
-            let end = lane.expires.as_ref().map(|end| format!(", expires {end}")).unwrap_or_default();
-            format!("lane {}: since {since}{end}", lane.tag)
-        });
-        let count = lanes.len();
-        Err(TaskError::permanent(format!(
-            "refused: {environment} has {count} lane{} already, and `max_lanes` is {most}",
-            if count == 1 { "" } else { "s" }
-        ))
-        .details(told)
-        .hint("take one of them down with mse-gray-offline, or raise `max_lanes` in the environment's file"))
+/// Refuses a lane more than there may be.
+pub(super) fn room(site: &Site, standing: &Standing, tag: &str, now: Timestamp) -> Result<(), TaskError> {
+    let Some(most) = site.environment.max_lanes else { return Ok(()) };
+    let lanes = lanes_of(standing, site, now);
+    if lanes.iter().any(|lane| lane.tag == tag) || lanes.len() < most as usize {
+        return Ok(());
     }
+    let environment = &site.environment.name;
+    let told = lanes.iter().map(|lane| {
+        let since = lane.since.as_deref().unwrap_or("an unknown time");
+        let end = lane.expires.as_ref().map(|end| format!(", expires {end}")).unwrap_or_default();
+        format!("lane {}: since {since}{end}", lane.tag)
+    });
+    let count = lanes.len();
+    Err(TaskError::permanent(format!(
+        "refused: {environment} has {count} lane{} already, and `max_lanes` is {most}",
+        if count == 1 { "" } else { "s" }
+    ))
+    .details(told)
+    .hint("take one of them down with mse-gray-offline, or raise `max_lanes` in the environment's file"))
+}
 
+/// The way into each environment that says how many lanes there may be. Of two new lanes that were planned at the same
+/// moment, the second one waits here until the first one stands, and is counted with it.
+#[derive(Debug, Default)]
+pub(super) struct Doors(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+/// Held until the lane's first object stands.
+pub(super) type Door = Option<tokio::sync::OwnedMutexGuard<()>>;
+
+impl Doors {
+    /// Lets a lane in, or refuses it: before its first write. A lane that stands already goes in and out.
+    pub(super) async fn enter(
+        &self,
+        site: &Site,
+        cluster: &Cluster,
+        tag: &str,
+        now: Timestamp,
+    ) -> Result<Door, TaskError> {
+        if site.environment.max_lanes.is_none() {
+            return Ok(None);
+        }
+        let door = {
+            let mut doors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(doors.entry(site.environment.name.clone()).or_default())
+        };
+        let held = door.lock_owned().await;
+        room(site, &Standing::look(cluster).await?, tag, now)?;
+        Ok(Some(held))
+    }
+}
+
+impl Update<'_> {
     /// Whether what stands under a name of the lane may be written over; says why not.
     pub(super) fn may_write(&self, live: &Value) -> Result<(), TaskError> {
         let shown = full_name(&self.site.environment.namespace, live);

@@ -951,6 +951,11 @@ tasks:
     with: { environment: prodction, tag: gray }
 ",
         &["18:26 `prodction`: there is no environment `prodction` (did you mean `production`?)"]),
+    row(Type, "an edited manifest that is not alone", Task, r"  t-edited:
+    type: mse-gray-deploy
+    with: { environment: production, tag: gray, services: { spring-a: { manifest: gray/a.yaml, replicas: 2 } } }
+",
+        &["18:96 `replicas`: `replicas` beside `manifest` (an edited manifest says all by itself: keep one of the two)"]),
     row(AcrossFiles, "an environment that there is not", Task, r"  a-none:
     type: mse-gray-offline
     with: { environment: qa, tag: gray }

@@ -19,14 +19,21 @@ pub(super) const WEIGHT: &str = "nginx.ingress.kubernetes.io/canary-weight";
 pub(super) const MSE_SET_HEADER: &str = "mse.ingress.kubernetes.io/request-header-control-update";
 pub(super) const HIGRESS_SET_HEADER: &str = "higress.io/request-header-control-update";
 
-/// Writes who enters; `value` says how the kind wants a header's exact value. What the baseline says of canaries and of headers is
-/// not the lane's.
+/// Annotations that put other pods, or other Services, in the place of an Ingress's backend: on a copy they would lead back to
+/// the baseline.
+const ELSEWHERE: [&str; 3] = ["destination", "service-subset", "subset-labels"];
+
+/// Writes who enters; `value` says how the kind wants a header's exact value. What the baseline says of canaries, of headers and of
+/// where requests go is not the lane's.
 pub(super) fn write_canary(ingress: &mut Value, entry: &Entry, value: impl Fn(&str) -> String) {
     let annotations = map_at(ingress, &["metadata", "annotations"]);
     annotations.retain(|key, _| {
         let ours = key.contains("ingress.kubernetes.io/") || key.starts_with("higress.io/");
         let short = key.rsplit('/').next().unwrap_or_default();
-        !(ours && (short.starts_with("canary") || short.starts_with("request-header-control")))
+        let not_the_lanes = short.starts_with("canary")
+            || short.starts_with("request-header-control")
+            || ELSEWHERE.contains(&short);
+        !(ours && not_the_lanes)
     });
     let mut set = |key: &str, value: String| annotations.insert(key.to_owned(), value.into());
     set(CANARY, "true".into());

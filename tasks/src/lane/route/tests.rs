@@ -404,6 +404,10 @@ fn what_the_baseline_says_of_canaries_and_headers_is_not_the_lanes() {
         "nginx.ingress.kubernetes.io/canary-by-query": "x",
         "mse.ingress.kubernetes.io/request-header-control-update": "x-mse-tag other",
         "higress.io/request-header-control-remove": "x-mse-tag",
+        "mse.ingress.kubernetes.io/destination": "100% a.n.svc.cluster.local:80",
+        "higress.io/destination": "100% a.n.svc.cluster.local:80",
+        "mse.ingress.kubernetes.io/service-subset": "base",
+        "mse.ingress.kubernetes.io/subset-labels": "version original",
         "nginx.ingress.kubernetes.io/rewrite-target": "/",
     });
     let entry = header("x-user-id", Some("100"), None);
@@ -413,6 +417,7 @@ fn what_the_baseline_says_of_canaries_and_headers_is_not_the_lanes() {
     assert!(
         !keys.iter().any(|key| key.ends_with("canary-by-query")
             || key.ends_with("-remove")
+            || key.ends_with("/destination")
             || key.starts_with("mse.")),
         "{keys:?}"
     );
