@@ -367,7 +367,10 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().expect("a folder");
             let (run, file) = with_helper(folder.path(), after);
-            let planned = Planned { run, env: BTreeMap::new(), deadline_ms, exit_codes: vec![0] };
+            let env = BTreeMap::new();
+            let given = Given { env: &env, deadline: None, exit_codes: None };
+            let ends = given.ends(Duration::from_millis(deadline_ms)).expect("a deadline");
+            let planned = Planned { run, env, ends };
             let cx = context();
             let cancel = cx.cancel.clone();
             let check = tokio::spawn(async move { look(&cx, "smoke", &planned).await });
