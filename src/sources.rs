@@ -6,8 +6,8 @@
 //! operator's files     -'                       ^
 //! standing (what was taken before) -------------'  after a restart: the last good revision is still there
 //! ```
-//! What was taken is in the ledger, and its bytes are in the store under their digest; nothing else remembers it. So a
-//! restart beside a broken file, or beside a remote that is away, loses nothing. Environments and services are the
+//! What was taken is in the ledger, and its bytes, with those of the files that it names, are in the store under their digest; nothing else
+//! remembers it. So a restart beside a broken file, or beside a remote that is away, loses nothing. Environments and services are the
 //! operator's: they come from the settings' folder, never from a source.
 
 pub(crate) mod files;
@@ -16,12 +16,13 @@ mod git;
 mod judge;
 mod operator;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
+use graylane_engine::bundle::{self, Bundle, WORKFLOW_FILE};
 use graylane_engine::clock::{Clock, Timestamp};
 use graylane_engine::graph::{Checked, Known as Names, check};
 use graylane_engine::id::{SourceName, WorkflowName, WorkflowUid};
@@ -31,7 +32,7 @@ use graylane_engine::run::Sourced;
 use graylane_engine::scheduler::Engine;
 use graylane_engine::task::{Registry, Site};
 use graylane_engine::trigger::{Catalogue, Good, Known, Source as Shown};
-use graylane_tasks::attached::attach;
+use graylane_tasks::attached;
 use graylane_tasks::secret::DigestKey;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -59,8 +60,6 @@ enum Look {
 /// What is known of one source.
 struct State {
     name: SourceName,
-    /// Where files that workflows name beside themselves are read: the folder itself, or what was fetched, laid out.
-    laid_out: Option<PathBuf>,
     place: String,
     read_at: Option<Timestamp>,
     trouble: Option<Trouble>,
@@ -135,28 +134,20 @@ pub(crate) async fn survey(settings: &Settings, registry: Arc<Registry>, clock: 
     reader.catalogue()
 }
 
+/// The files of a revision as the store has it.
+fn unsealed(bytes: Vec<u8>, bundled: bool) -> Result<Bundle, String> {
+    if bundled {
+        return Bundle::from_bytes(&bytes);
+    }
+    let mut sealed = Bundle::default();
+    sealed.add(WORKFLOW_FILE, bytes);
+    Ok(sealed)
+}
+
 impl Look {
     fn of(looked: Result<Found, Trouble>) -> Look {
         looked.map_or_else(Look::Trouble, Look::Found)
     }
-}
-
-/// Writes the files of a commit, for those that workflows name beside themselves.
-fn lay_out(folder: &Path, found: &Found) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    for (path, bytes) in &found.files {
-        // Whoever wrote the repository wrote the names too.
-        if Path::new(path).components().all(|part| matches!(part, Component::Normal(_))) {
-            let path = folder.join(path);
-            std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
-            std::fs::write(path, bytes)?;
-        }
-    }
-    Ok(())
 }
 
 /// Tells what becomes of a source, until nobody listens.
@@ -273,12 +264,6 @@ impl Reader {
             Some(State {
                 // The settings have checked it.
                 name: source.name.parse().ok()?,
-                laid_out: match &source.at {
-                    SourceAt::Folder(_) => None,
-                    SourceAt::Git(_) => {
-                        Some(settings.data.join("sources").join(format!("{}.files", source.name)))
-                    }
-                },
                 place: source.place(),
                 read_at: None,
                 trouble: None,
@@ -304,20 +289,21 @@ impl Reader {
             let Some(at) = self.states.iter().position(|state| state.name == workflow.source) else {
                 continue;
             };
-            let bytes = match journal.get(&revision.revision) {
-                Ok(bytes) => bytes,
+            let read = journal.get(&revision.revision).map_err(|error| error.to_string());
+            let sealed = match read.and_then(|bytes| unsealed(bytes, revision.bundled)) {
+                Ok(sealed) => sealed,
                 Err(error) => {
-                    tracing::error!(%workflow, %error, "the last good revision cannot be read");
+                    tracing::error!(%workflow, error, "the last good revision cannot be read");
                     continue;
                 }
             };
+            let bytes = sealed.get(WORKFLOW_FILE).unwrap_or_default();
             // It was good when it was taken; whether its environments are still there is another question, and is asked
             // when it runs.
-            let mut checked = self.check(&revision.path, &bytes);
+            let mut checked = self.check(&revision.path, bytes, &sealed);
             if checked.graph.is_none() {
-                let nothing = Bundle::default();
-                let site = Site { workflow: None, files: &nothing };
-                checked = check(&revision.path, &bytes, &self.registry, &self.names, site);
+                let site = Site { workflow: None, files: &sealed };
+                checked = check(&revision.path, bytes, &self.registry, &self.names, site);
             }
             let Some(graph) = checked.graph else {
                 tracing::warn!(%workflow, "the last good revision is not valid for this version");
@@ -328,7 +314,7 @@ impl Reader {
                 revision: revision.revision.clone(),
                 commit: revision.commit.clone(),
                 since: revision.since,
-                bytes: bytes.into(),
+                sealed: Arc::new(sealed),
                 graph: Arc::new(graph),
             };
             self.states[at].taken.insert(workflow.name.clone(), taken);
@@ -359,8 +345,12 @@ impl Reader {
         }
     }
 
-    fn check(&self, path: &str, bytes: &[u8]) -> Checked {
-        let site = Site { workflow: None, files: self.operator.bundle() };
+    fn check(&self, path: &str, bytes: &[u8], sealed: &Bundle) -> Checked {
+        let mut files = Cow::Borrowed(self.operator.bundle());
+        if !attached::names(sealed).is_empty() {
+            files.to_mut().extend(sealed.clone());
+        }
+        let site = Site { workflow: None, files: &files };
         check(path, bytes, &self.registry, &self.names, site)
     }
 
@@ -378,11 +368,6 @@ impl Reader {
                 }
                 state.trouble = None;
                 state.read_at = Some(now);
-                if let Some(folder) = &state.laid_out
-                    && let Err(error) = lay_out(folder, &found)
-                {
-                    tracing::warn!(source = %state.name, %error, "what was fetched cannot be laid out");
-                }
                 state.found = Some(found);
             }
             Look::Trouble(trouble) => {
@@ -397,7 +382,8 @@ impl Reader {
 
     fn judge(&mut self, at: usize) {
         let Some(found) = &self.states[at].found else { return };
-        let verdict = judge(found, &self.states[at].taken, |path, bytes| self.check(path, bytes));
+        let check = |path: &str, bytes: &[u8], sealed: &Bundle| self.check(path, bytes, sealed);
+        let verdict = judge(found, &self.states[at].taken, check);
         let state = &mut self.states[at];
         for problem in verdict.nameless.iter().chain(verdict.problems.values().flatten()) {
             let known = state.verdict.nameless.iter().chain(state.verdict.problems.values().flatten());
@@ -430,14 +416,18 @@ impl Reader {
             let state = &self.states[at];
             let workflow = WorkflowUid { source: state.name.clone(), name: name.clone() };
             let commit = state.found.as_ref().and_then(|found| found.commit.clone());
-            let (kept, bytes) = (Arc::clone(journal), Arc::clone(&fresh.bytes));
-            let put = tokio::task::spawn_blocking(move || kept.put(&bytes)).await;
+            let (kept, sealed) = (Arc::clone(journal), Arc::clone(&fresh.sealed));
+            let put = tokio::task::spawn_blocking(move || {
+                kept.put(&bundle::revision(sealed.get(WORKFLOW_FILE).unwrap_or_default(), &sealed))
+            });
+            let put = put.await;
             let revision = put.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
             let deed = Deed::WorkflowTaken {
                 workflow: workflow.clone(),
                 path: fresh.path.clone(),
                 revision: revision.clone(),
                 commit: commit.clone(),
+                attached: attached::names(&fresh.sealed),
             };
             engine.deed(deed).await.map_err(|error| error.to_string())?;
             tracing::info!(%workflow, revision = revision.short(), commit, path = fresh.path, "a revision was taken");
@@ -465,9 +455,9 @@ impl Reader {
     }
 
     fn keep(&mut self, at: usize, name: WorkflowName, fresh: Fresh, commit: Option<String>) {
-        let Fresh { path, bytes, graph } = fresh;
+        let Fresh { path, sealed, graph } = fresh;
         let (revision, since) = (graph.revision.clone(), self.clock.now());
-        self.states[at].taken.insert(name, Taken { path, revision, commit, since, bytes, graph });
+        self.states[at].taken.insert(name, Taken { path, revision, commit, since, sealed, graph });
     }
 
     /// All that is known now.
@@ -495,10 +485,7 @@ impl Reader {
             catalogue.sources.insert(state.name.clone(), shown);
             for (name, taken) in &state.taken {
                 let mut bundle = self.operator.bundle().clone();
-                let whole = state.laid_out.clone().unwrap_or_default().join(&taken.path);
-                let folder = whole.parent().unwrap_or(Path::new(""));
-                let unread = attach(&mut bundle, &taken.path, &taken.bytes, folder);
-                bundle.add(WORKFLOW_FILE, taken.bytes.to_vec());
+                bundle.extend(Bundle::clone(&taken.sealed));
                 let sourced = Sourced {
                     name: state.name.clone(),
                     path: taken.path.clone(),
@@ -511,8 +498,7 @@ impl Reader {
                     graph: Arc::clone(&taken.graph),
                     bundle: Arc::new(bundle),
                 };
-                let mut problems = state.verdict.problems.get(name).cloned().unwrap_or_default();
-                problems.extend(unread);
+                let problems = state.verdict.problems.get(name).cloned().unwrap_or_default();
                 let known = Known { path: taken.path.clone(), good: Some(good), problems };
                 let uid = WorkflowUid { source: state.name.clone(), name: name.clone() };
                 catalogue.workflows.insert(uid, known);
@@ -526,6 +512,3 @@ impl Reader {
         catalogue
     }
 }
-
-#[cfg(test)]
-mod tests;

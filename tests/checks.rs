@@ -121,6 +121,28 @@ async fn jobs_commands_and_metrics_judge_a_lane_and_leave_nothing_behind() {
     }
 }
 
+/// Fifty megabytes in one line, and two million lines: what is kept of them is little, and says what is not.
+#[test]
+fn a_program_that_prints_without_end_is_cut_short_and_that_is_told() {
+    let home = Home::new();
+    let _cluster = home.rehearsal("fast");
+    operator(&home, "checks: { commands: [/bin/sh] }");
+    let checks = r#"
+        - name: one line
+          command: { run: [/bin/sh, -c, "head -c 52428800 /dev/zero | tr '\\0' x"] }
+        - name: many lines
+          command: { run: [/bin/sh, -c, "seq 1 2000000"] }
+"#;
+    workflow(&home, checks, "");
+    home.graylane(&["run", "workflows/checks.yaml"]).expect(0);
+    let log = home.graylane(&["runs", "logs", "latest"]).expect(0).stdout;
+    assert!(log.contains("one line: xxxx") && log.contains(" more bytes are left out)"), "{}", log.len());
+    assert!(log.contains("many lines: 500") && log.contains("more lines are left out)"), "{}", log.len());
+    assert!(!log.contains("many lines: 501"), "{}", log.len());
+    let shown = home.graylane(&["runs", "show", "latest", "-o", "json"]).expect(0).stdout;
+    assert!(log.len() < 100_000 && shown.len() < 100_000, "{} {}", log.len(), shown.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_that_fails_says_which_sample_said_what_and_its_job_is_gone() {
     let home = Home::new();

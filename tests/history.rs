@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::{Home, ran};
 
 /// Fails at once, on its plan: a run costs nothing.
-const QUICK: &str = "name: quick\ninputs:\n  tag: { type: string, default: Gray }\ntasks:\n  down:\n    type: mse-gray-offline\n    with: { environment: production, tag: \"${{ inputs.tag }}\" }\n";
+pub(crate) const QUICK: &str = "name: quick\ninputs:\n  tag: { type: string, default: Gray }\ntasks:\n  down:\n    type: mse-gray-offline\n    with: { environment: production, tag: \"${{ inputs.tag }}\" }\n";
 
 pub(crate) fn quick() -> Home {
     let home = Home::new();

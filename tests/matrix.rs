@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -280,9 +280,10 @@ async fn objects(rehearsal: &Rehearsal) -> BTreeMap<String, Value> {
     found
 }
 
-fn sentinel(home: &Home) -> u64 {
+/// How many batches the store in a data folder has acknowledged.
+pub(crate) fn sentinel(data: &Path) -> u64 {
     let mut bytes = [0; 8];
-    let file = std::fs::File::open(home.data().join("sentinel"));
+    let file = std::fs::File::open(data.join("sentinel"));
     // Not there yet: nothing is acknowledged.
     file.and_then(|file| file.read_exact_at(&mut bytes, 0)).map_or(0, |()| u64::from_be_bytes(bytes))
 }
@@ -359,7 +360,7 @@ async fn tell(story: &Story, point: Point, forget: bool) -> Told {
     let end = end(&home, &rehearsal, &stage).await;
     note(&format!("{}, {point:?}: told", story.name));
     let mutating = stage.log.lock().expect("a log").mutating;
-    Told { end, batches: sentinel(&home), mutating, killed: stage.was_killed() }
+    Told { end, batches: sentinel(&home.data()), mutating, killed: stage.was_killed() }
 }
 
 /// Waits for the end of the program; kills it when its batch is there. None where it was killed.
@@ -367,7 +368,7 @@ async fn wait(home: &Home, stage: &Arc<Stage>, point: Point) -> Option<i32> {
     loop {
         if let Point::Batch(at) = point
             && !stage.was_killed()
-            && sentinel(home) >= at
+            && sentinel(&home.data()) >= at
         {
             stage.kill();
         }

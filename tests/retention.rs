@@ -1,9 +1,15 @@
 //! Finished runs that the settings do not keep: what goes, what stays, and how an auditor sees it.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use graylane_engine::journal::{DiskJournal, Journal as _, Row, Together};
 
 use crate::history::quick;
-use crate::support::{files_below, ran};
+use crate::matrix::sentinel;
+use crate::support::{Home, Ran, copy, files_below, ran};
 
 #[test]
 fn what_is_not_kept_goes_with_its_logs_and_objects_and_the_audit_log_stays_provable() {
@@ -86,4 +92,139 @@ fn follow(export: &str) {
         assert_eq!(bytes(said), before, "{line}");
     }
     assert_eq!(export.lines().count(), 9);
+}
+
+/// A store of which a removal takes a sealed run, a run that is not sealed yet, and their objects.
+struct Story {
+    home: Home,
+    /// The head of the audit log before the removal.
+    head: String,
+    copies: usize,
+}
+
+/// How a store ends up.
+#[derive(Debug, PartialEq)]
+struct End {
+    runs: String,
+    objects: Vec<PathBuf>,
+    logs: Vec<PathBuf>,
+}
+
+impl Story {
+    fn new() -> Story {
+        let home = quick();
+        let run = |number: usize| {
+            home.write("workflows/quick.yaml", &format!("# {number}\n{}", crate::history::QUICK));
+            home.graylane(&["run", "workflows/quick.yaml"]).expect(1);
+        };
+        (0..4).for_each(run);
+        home.edit("config/graylane.yaml", "retention: {}", "retention: { runs: 3 }");
+        home.graylane(&["store", "prune"]).expect(0);
+        (4..7).for_each(run);
+        home.edit("config/graylane.yaml", "retention: { runs: 3 }", "retention: { runs: 2 }");
+        let head = home.graylane(&["audit", "head"]).expect(0).stdout.trim().to_owned();
+        Story { home, head, copies: 0 }
+    }
+
+    /// The store as it was before the removal.
+    fn fresh(&mut self) -> PathBuf {
+        self.copies += 1;
+        let data = self.home.path(&format!("copy-{}", self.copies));
+        // A file that an ended process may leave behind, and that cannot be copied.
+        let _ = fs::remove_file(self.home.data().join("api.sock"));
+        copy(&self.home.data(), &data);
+        data
+    }
+
+    fn graylane(&self, data: &Path, arguments: &[&str]) -> Ran {
+        ran(self.home.command(arguments).env("GRAYLANE_DATA", data))
+    }
+
+    fn verify(&self, data: &Path) -> Ran {
+        self.graylane(data, &["audit", "verify", "--head", &self.head])
+    }
+
+    /// Prunes, and kills the program as soon as so many batches are acknowledged.
+    fn killed_at(&self, data: &Path, batch: u64) {
+        let mut command = self.home.command(&["store", "prune"]);
+        command.env("GRAYLANE_DATA", data).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("started");
+        while sentinel(data) < batch && child.try_wait().expect("asked").is_none() {
+            std::thread::park_timeout(Duration::from_micros(50));
+        }
+        // It may have ended in this moment.
+        let _ = child.kill();
+        child.wait().expect("waited for");
+    }
+
+    fn end(&self, data: &Path) -> End {
+        let below = |folder: &str| {
+            let whole = files_below(&data.join(folder)).into_iter();
+            let mut files: Vec<PathBuf> =
+                whole.map(|path| path.strip_prefix(data).expect("below").to_owned()).collect();
+            files.sort();
+            files
+        };
+        let runs = self.graylane(data, &["runs", "list", "-o", "json"]).expect(0).stdout;
+        End { runs, objects: below("objects"), logs: below("logs") }
+    }
+}
+
+/// What is begun and not done, as the store says.
+fn begun(data: &Path) -> Vec<String> {
+    let journal = DiskJournal::open(data).expect("it opens");
+    journal.rows("retention/").into_iter().map(|(key, _)| key).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prune_that_is_killed_in_the_middle_leaves_a_whole_store_and_the_next_one_finishes_it() {
+    let mut story = Story::new();
+    let undisturbed = story.fresh();
+    let first = sentinel(&undisturbed) + 1;
+    let said = story.graylane(&undisturbed, &["store", "prune"]).expect(0).stdout;
+    assert!(said.contains("removed: 4 runs"), "{said}");
+    let last = sentinel(&undisturbed);
+    assert!(last > first + 1, "a deed, what is sealed anew, and that all is done: {first} to {last}");
+    let end = story.end(&undisturbed);
+
+    let mut middle = Vec::new();
+    // Once more where the kill always came too late: it is another process that is fast.
+    for round in 0..5 {
+        if round > 0 && middle.len() > 1 {
+            break;
+        }
+        for batch in first..=last {
+            let data = story.fresh();
+            story.killed_at(&data, batch);
+            if !begun(&data).is_empty() {
+                let kept = story.home.path(&format!("middle-{}", middle.len()));
+                let _ = fs::remove_file(data.join("api.sock"));
+                copy(&data, &kept);
+                middle.push(kept);
+            }
+            let checked = story.graylane(&data, &["store", "check"]).expect(0).stdout;
+            assert!(checked.starts_with("whole: "), "batch {batch}: {checked}");
+            let verified = story.verify(&data).expect(0).stdout;
+            assert!(verified.contains("unchanged"), "batch {batch}: {verified}");
+            story.graylane(&data, &["store", "prune"]).expect(0);
+            assert_eq!(story.end(&data), end, "batch {batch}");
+            assert_eq!(begun(&data), Vec::<String>::new(), "batch {batch}");
+            assert!(story.verify(&data).expect(0).stdout.contains("unchanged"), "batch {batch}");
+        }
+    }
+    assert!(middle.len() > 1, "the kill never came in the middle");
+
+    // The control: what was begun is forgotten, and the next prune has nothing to go on with. Where all runs had gone
+    // already that does no harm.
+    let mut noticed = 0;
+    for data in middle {
+        let rows = begun(&data).into_iter().map(|key| Row { key, value: None }).collect();
+        let journal = DiskJournal::open(&data).expect("it opens");
+        journal.write(Together { rows, ..Together::default() }).await.expect("written");
+        drop(journal);
+        story.graylane(&data, &["store", "prune"]).expect(0);
+        let verified = story.verify(&data);
+        noticed += usize::from(verified.code == 1 && verified.stdout.contains("are not the same ones"));
+    }
+    assert!(noticed > 0, "the checks above would notice nothing");
 }

@@ -272,6 +272,76 @@ fn a_revoked_token_and_a_killed_daemon_leave_the_ledger_as_it_was() {
     }
 }
 
+/// A small file system of its own; taken away when the test ends.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// None where it cannot be had: that needs root.
+    fn mount(at: std::path::PathBuf, megabytes: u32) -> Option<SmallDisk> {
+        fs::create_dir_all(&at).expect("made");
+        let size = format!("size={megabytes}m");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "graylane-test"]).arg(&at);
+        let mounted = mount.stderr(std::process::Stdio::null()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(SmallDisk(at))
+    }
+
+    /// Leaves no room.
+    fn fill(&self) {
+        use std::io::Write as _;
+        let mut file = fs::File::create(self.0.join("stuffing")).expect("made");
+        for piece in [vec![1; 1 << 20], vec![1; 4096]] {
+            while file.write_all(&piece).is_ok() {}
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a process that was killed may still be closing its files.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_nothing_new_begins_and_with_room_the_daemon_goes_on_by_itself() {
+    let home = Home::new();
+    let Some(disk) = SmallDisk::mount(home.data(), 48) else {
+        crate::support::say("skipped: a small file system needs root");
+        return;
+    };
+    let token = home.token("ann", "admin", &[]);
+    let daemon = home.serve(&[]);
+    let submit = || daemon.post("/api/v1/runs", &token, &crate::support::daemon::submission(QUICK));
+    let mut runs = vec![daemon.submit(&token, QUICK)];
+    disk.fill();
+    // The store has a little room of its own.
+    let refused = loop {
+        let reply = submit();
+        if reply.status != 200 {
+            break reply;
+        }
+        runs.push(reply.json()["id"].as_str().expect("an id").to_owned());
+        assert!(runs.len() < 5_000, "the disk never fills");
+    };
+    assert_eq!((refused.status, refused.code().as_str()), (500, "store"), "{refused:?}");
+    assert!(daemon.stderr().contains("nothing new starts"), "{}", daemon.stderr());
+    assert_eq!(submit().code(), "store", "and nothing is tried again with a handle that failed");
+    let known = |run: &String| daemon.get(&format!("/api/v1/runs/{run}"), &token).status == 200;
+    assert!(runs.iter().all(known), "what was acknowledged can be read");
+    assert_eq!(daemon.get("/readyz", &token).status, 503);
+
+    fs::remove_file(home.data().join("stuffing")).expect("removed");
+    until("it writes again", || submit().status == 200);
+    assert_eq!(daemon.get("/readyz", &token).status, 200);
+    assert!(runs.iter().all(known), "nothing is lost");
+    for run in &runs {
+        daemon.until(&token, run, "succeeded");
+    }
+    let verified = home.graylane(&["audit", "verify"]).expect(0);
+    assert!(!verified.stdout.contains("changed:"), "{verified:?}");
+}
+
 #[test]
 fn systemd_is_told_when_it_is_ready_what_it_does_that_it_lives_and_that_it_ends() {
     let home = Home::new();

@@ -1,5 +1,7 @@
 //! Workflows by name: what the daemon's sources hold, as the command line shows it; and what the log says of a run.
 
+use std::fs;
+
 use crate::support::daemon::QUICK;
 use crate::support::{Home, until};
 
@@ -49,4 +51,35 @@ fn workflows_are_listed_paused_and_run_by_name_and_a_broken_file_is_shown_with_i
         "the daemon says how runs end: {log}"
     );
     assert!(log.contains("a revision was taken"), "{log}");
+}
+
+/// A deploy with a patch beside it, which no other file tells of.
+const PATCHED: &str = "name: release\ntasks:\n  deploy:\n    type: mse-gray-deploy\n    with:\n      environment: production\n      tag: gray\n      services:\n        spring-c: { patches: [{ target: { kind: Deployment, name: spring-cloud-c }, file: patches/night.txt }] }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_that_a_source_had_is_deployed_after_kill_9_and_with_the_source_gone() {
+    let home = Home::new();
+    let rehearsal = home.rehearsal("fast");
+    fs::remove_dir_all(home.path("workflows")).expect("removed");
+    fs::create_dir_all(home.path("workflows/patches")).expect("made");
+    home.write("workflows/release.yaml", PATCHED);
+    home.write("workflows/patches/night.txt", "metadata: { annotations: { team: night } }\n");
+    let mut daemon = home.serve(&[]);
+    let shown = || home.graylane(&["workflows", "show", "release", "-o", "json"]);
+    until("the source was read", || shown().code == 0);
+    let revision = shown().json()["revision"].clone();
+    daemon.signal("KILL");
+    daemon.ended();
+    fs::remove_dir_all(home.path("workflows")).expect("removed");
+
+    let _daemon = home.serve(&[]);
+    let run = home.graylane(&["run", "release", "-o", "json"]).expect(0).json();
+    assert_eq!((&run["outcome"], &run["revision"]), (&"succeeded".into(), &revision));
+    let deployments: kube::Api<k8s_openapi::api::apps::v1::Deployment> =
+        kube::Api::namespaced(rehearsal.client().await, "mse-customer");
+    let copy = deployments.get("spring-cloud-c-mse-gray").await.expect("deployed");
+    let team = copy.metadata.annotations.and_then(|all| all.get("team").cloned());
+    assert_eq!(team.as_deref(), Some("night"));
+    let history = home.graylane(&["workflows", "history", "release"]).expect(0).stdout;
+    assert!(history.contains(", with patches/night.txt"), "{history}");
 }

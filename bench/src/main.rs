@@ -5,6 +5,7 @@
 
 mod alone;
 mod api;
+mod load;
 mod machine;
 mod measure;
 mod report;
@@ -18,19 +19,25 @@ use std::process::{Command, ExitCode, Stdio};
 use serde_json::Value;
 
 const USAGE: &str = "\
-graylane-bench [--runs N] [--folder FOLDER] [--write FILE]
+graylane-bench [--only load] [--runs N] [--folder FOLDER] [--write FILE]
 
-  --runs N         finished runs in the long measures (1000000)
+  --only load      one section alone: the API under load, in a minute; it is printed
+  --runs N         finished runs in the long measures (1000000); the load has 500 at most
   --folder FOLDER  where stores are made and removed again (target/bench)
-  --write FILE     the page to write (docs/BENCHMARKS.md); `-` prints it
+  --write FILE     the page to write (docs/BENCHMARKS.md); `-` prints it. With --only, the section of the page
+                   that is written anew
 ";
+
+/// The part that has a section of its own.
+const LOAD: &str = "load";
 
 /// What is asked for.
 struct Asked {
     part: Option<String>,
+    only: bool,
     runs: u64,
     folder: PathBuf,
-    write: String,
+    write: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -45,6 +52,7 @@ fn main() -> ExitCode {
         Some(part) => {
             store::run(part, &asked.folder, asked.runs).map(|measured| say_out(&measured.to_string()))
         }
+        None if asked.only => load(&asked),
         None => all(&asked),
     };
     match done {
@@ -59,17 +67,24 @@ fn main() -> ExitCode {
 fn read(mut arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
     let mut asked = Asked {
         part: None,
+        only: false,
         runs: 1_000_000,
         folder: PathBuf::from("target/bench"),
-        write: "docs/BENCHMARKS.md".into(),
+        write: None,
     };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--part" => asked.part = Some(value()?),
+            "--only" => match value()?.as_str() {
+                LOAD => asked.only = true,
+                other => {
+                    return Err(format!("--only: `{LOAD}` alone has a section of its own, not `{other}`"));
+                }
+            },
             "--runs" => asked.runs = value()?.parse().map_err(|error| format!("--runs: {error}"))?,
             "--folder" => asked.folder = value()?.into(),
-            "--write" => asked.write = value()?,
+            "--write" => asked.write = Some(value()?),
             _ => return Err(format!("{argument} is not known")),
         }
     }
@@ -77,21 +92,46 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
 }
 
 fn all(asked: &Asked) -> Result<(), String> {
-    let folder = asked.folder.join("stores");
-    clear(&folder)?;
-    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    let folder = fresh(asked)?;
     let mut measured = serde_json::Map::new();
-    for part in tasks::PARTS.iter().chain(store::PARTS) {
+    for part in tasks::PARTS.iter().chain(store::PARTS).chain(&[LOAD]) {
         say(&format!("bench: {part}"));
         measured.insert((*part).to_owned(), child(part, &folder, asked.runs)?);
     }
     let page = report::page(&Value::Object(measured), asked.runs, &folder);
     clear(&folder)?;
-    if asked.write == "-" {
-        say_out(&page);
+    write(asked.write.as_deref().unwrap_or("docs/BENCHMARKS.md"), &page)
+}
+
+/// The load alone: its section, or a page in which its section is written anew.
+fn load(asked: &Asked) -> Result<(), String> {
+    let folder = fresh(asked)?;
+    say(&format!("bench: {LOAD}"));
+    let section = report::load(&child(LOAD, &folder, asked.runs)?);
+    clear(&folder)?;
+    match asked.write.as_deref() {
+        None | Some("-") => write("-", &section),
+        Some(file) => {
+            let page = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+            write(file, &report::replaced(&page, &section))
+        }
+    }
+}
+
+fn write(file: &str, text: &str) -> Result<(), String> {
+    if file == "-" {
+        say_out(text);
         return Ok(());
     }
-    std::fs::write(&asked.write, page).map_err(|error| format!("{}: {error}", asked.write))
+    std::fs::write(file, text).map_err(|error| format!("{file}: {error}"))
+}
+
+/// An empty folder for stores.
+fn fresh(asked: &Asked) -> Result<PathBuf, String> {
+    let folder = asked.folder.join("stores");
+    clear(&folder)?;
+    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    Ok(folder)
 }
 
 fn clear(folder: &Path) -> Result<(), String> {

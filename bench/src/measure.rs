@@ -16,7 +16,12 @@ pub(crate) fn percentile(times: &mut [Duration], of_hundred: f64) -> f64 {
 
 /// Memory of this process in MB: now, and at most.
 pub(crate) fn memory() -> (f64, f64) {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    memory_of("self")
+}
+
+/// The same of another one, by its id.
+pub(crate) fn memory_of(process: &str) -> (f64, f64) {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         line.split_whitespace().next().and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
@@ -26,7 +31,12 @@ pub(crate) fn memory() -> (f64, f64) {
 
 /// Seconds of processor time that this process has used.
 pub(crate) fn processor_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    processor_seconds_of("self")
+}
+
+/// The same of another one, by its id.
+pub(crate) fn processor_seconds_of(process: &str) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // After the name in brackets: utime and stime are fields 14 and 15, in hundredths (proc(5)).
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);

@@ -44,7 +44,7 @@ pub(crate) fn run(part: &str, folder: &Path, runs: u64) -> Result<Value, String>
             "activate" => activate(folder, runs).await,
             "open" => open(folder).await,
             "lists" => lists(folder, runs),
-            other => crate::tasks::run(other, folder).await,
+            other => crate::tasks::run(other, folder, runs).await,
         }
     })
 }

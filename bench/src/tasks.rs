@@ -34,7 +34,7 @@ pub(crate) const RECORD: usize = 250;
 const TIMES: usize = 5;
 
 /// Carries out one part.
-pub(crate) async fn run(part: &str, folder: &Path) -> Result<Value, String> {
+pub(crate) async fn run(part: &str, folder: &Path, runs: u64) -> Result<Value, String> {
     let data = folder.join(format!("tasks-{part}"));
     std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
     match part {
@@ -45,6 +45,7 @@ pub(crate) async fn run(part: &str, folder: &Path) -> Result<Value, String> {
         "large-wide" => large(&data, &wide(MANY - 2)).await,
         "api" => crate::api::run(&data),
         "submit" => submit(&data).await,
+        "load" => crate::load::run(&data, runs).await,
         _ => Err(format!("there is no part {part}")),
     }
 }

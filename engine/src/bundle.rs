@@ -13,6 +13,22 @@ use crate::id::Digest;
 
 /// The name of the workflow file inside every bundle.
 pub const WORKFLOW_FILE: &str = "workflow.yaml";
+/// The folder of the files that the workflow names beside itself, inside every bundle.
+pub const ATTACHED: &str = "attached/";
+
+/// What makes a revision of a workflow: the file as it is, and where it names others, a bundle of it and them. The
+/// digest of these bytes is the revision's.
+pub fn revision(workflow: &[u8], files: &Bundle) -> Vec<u8> {
+    let mut whole = Bundle::default();
+    for (name, bytes) in files.below(ATTACHED) {
+        whole.add(name, bytes);
+    }
+    if whole.files.is_empty() {
+        return workflow.to_vec();
+    }
+    whole.add(WORKFLOW_FILE, workflow);
+    whole.to_bytes()
+}
 
 /// Files by name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -104,5 +120,20 @@ mod tests {
         assert_eq!(Bundle::from_bytes(&one.to_bytes()), Ok(two));
         assert_eq!(one.below("b/").map(|(name, _)| name).collect::<Vec<_>>(), ["b/2.yaml"]);
         assert!(Bundle::from_bytes(b"{}").is_err());
+    }
+
+    #[test]
+    fn a_revision_is_the_file_and_the_files_that_it_names_and_nothing_of_the_operators() {
+        let mut files = Bundle::default();
+        files.add("environments/production.json", "{}");
+        assert_eq!(revision(b"name: w", &files), b"name: w", "its digest is what sha256sum says");
+        files.add("attached/more.yaml.json", "1");
+        let one = revision(b"name: w", &files);
+        let read = Bundle::from_bytes(&one).expect("a bundle");
+        assert_eq!(read.get(WORKFLOW_FILE), Some(&b"name: w"[..]));
+        assert_eq!(read.below("").count(), 2, "without the environment");
+        files.add("attached/more.yaml.json", "2");
+        assert_ne!(revision(b"name: w", &files), one);
+        assert_ne!(revision(b"name: v", &files), revision(b"name: w", &files));
     }
 }

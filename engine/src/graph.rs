@@ -31,7 +31,7 @@ use crate::workflow::{
 pub struct Graph {
     /// Its name.
     pub name: WorkflowName,
-    /// The SHA-256 of the file's bytes.
+    /// The SHA-256 of the file, and of the files that it names: of [`bundle::revision`](crate::bundle::revision).
     pub revision: Digest,
     /// What it is for.
     pub description: Option<String>,

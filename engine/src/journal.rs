@@ -13,6 +13,8 @@ mod check;
 mod disk;
 mod export;
 mod history;
+#[cfg(test)]
+pub(crate) mod hooked;
 mod memory;
 mod objects;
 mod query;

@@ -58,11 +58,14 @@ pub enum Deed {
         workflow: WorkflowUid,
         /// The file, below its source.
         path: String,
-        /// The SHA-256 of the file.
+        /// The SHA-256 of the file; where it names others, of the bundle of all, which is what is on disk then.
         revision: Digest,
         /// The commit that it comes from, where it is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         commit: Option<String>,
+        /// The files that it names beside itself.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        attached: Vec<String>,
     },
     /// No file holds the workflow any more.
     WorkflowGone {
@@ -263,7 +266,7 @@ impl Deed {
         }
     }
 
-    /// The stored bytes that it names: a workflow file.
+    /// The stored bytes that it names: a workflow file, with those that it names.
     pub fn object(&self) -> Option<&Digest> {
         match self {
             Deed::WorkflowTaken { revision, .. } => Some(revision),
@@ -288,9 +291,14 @@ impl Deed {
         match self {
             Deed::WorkflowPaused { workflow, reason, .. } => format!("paused {workflow}{}", why(reason)),
             Deed::WorkflowUnpaused { workflow, reason, .. } => format!("unpaused {workflow}{}", why(reason)),
-            Deed::WorkflowTaken { workflow, path, revision, commit } => {
+            Deed::WorkflowTaken { workflow, path, revision, commit, attached } => {
                 let commit = commit.as_ref().map(|commit| format!(" of commit {commit}")).unwrap_or_default();
-                format!("took revision {} of {workflow} from {path}{commit}", revision.short())
+                let with = match attached.len() {
+                    0 => String::new(),
+                    1..=3 => format!(", with {}", attached.join(", ")),
+                    many => format!(", with {many} files that it names"),
+                };
+                format!("took revision {} of {workflow} from {path}{commit}{with}", revision.short())
             }
             Deed::WorkflowGone { workflow, reason } => format!("{workflow} is gone: {reason}"),
             Deed::EnvironmentFrozen { environment, reason, until, .. } => {
@@ -335,8 +343,11 @@ pub struct Pause {
 pub struct Revision {
     /// The file, below its source.
     pub path: String,
-    /// The SHA-256 of the file, under which the store has it.
+    /// The SHA-256 under which the store has it.
     pub revision: Digest,
+    /// Whether that is a bundle: the file names others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bundled: bool,
     /// The commit that it comes from, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
@@ -538,9 +549,11 @@ impl Standing {
                 token.revoked = Some(at);
             }
             Deed::LaneRenewed { .. } | Deed::EnvironmentChanged { .. } => {}
-            Deed::WorkflowTaken { workflow, path, revision, commit } => {
+            Deed::WorkflowTaken { workflow, path, revision, commit, attached } => {
                 let (path, revision, commit) = (path.clone(), revision.clone(), commit.clone());
-                self.revisions.insert(workflow.clone(), Revision { path, revision, commit, since: at });
+                let bundled = !attached.is_empty();
+                let revision = Revision { path, revision, bundled, commit, since: at };
+                self.revisions.insert(workflow.clone(), revision);
             }
             Deed::WorkflowGone { workflow, .. } => {
                 let known = self.revisions.remove(workflow);
@@ -642,6 +655,7 @@ mod tests {
             path: "release.yaml".into(),
             revision: Digest::of(bytes),
             commit: commit.map(str::to_owned),
+            attached: Vec::new(),
         };
         let gone = || Deed::WorkflowGone { workflow: uid(), reason: "deleted".into() };
         let (standing, refused) = story(vec![gone(), taken(b"one", None), taken(b"two", Some("abc"))]);
@@ -653,6 +667,14 @@ mod tests {
         assert!(standing.revisions.is_empty());
         let text = serde_json::to_string(&taken(b"one", None)).expect("written");
         assert_eq!(serde_json::from_str::<Deed>(&text).expect("read"), taken(b"one", None));
+        let Deed::WorkflowTaken { workflow, path, revision, commit, .. } = taken(b"one", None) else {
+            return;
+        };
+        let attached = vec!["patches/more.yaml".to_owned()];
+        let with = Deed::WorkflowTaken { workflow, path, revision, commit, attached };
+        assert!(with.words().ends_with(" from release.yaml, with patches/more.yaml"), "{}", with.words());
+        let (standing, _) = story(vec![taken(b"one", None), with]);
+        assert!(standing.revisions[&uid()].bundled && !text.contains("attached"), "{text}");
     }
 
     #[test]

@@ -147,8 +147,10 @@ mod tests {
         let task: TaskName = "a".parse().expect("a name");
         let line =
             |number: u64| LogLine::new(Timestamp::from_millis(number), task.clone(), 1, "灰".repeat(3_000));
-        // Some 80 MB are written.
-        for number in 0..20_000 {
+        // Some 80 MB are written; `cargo xtask long` says a gigabyte.
+        let megabytes = std::env::var("GRAYLANE_LOG_MEGABYTES").ok().and_then(|text| text.parse().ok());
+        let lines = megabytes.unwrap_or(80_u64) * 1024 * 1024 / LINE_BYTES as u64;
+        for number in 0..lines {
             logs.add(run, &line(number));
         }
         let size: u64 = fs::read_dir(folder.path().join("logs"))
@@ -158,7 +160,7 @@ mod tests {
             .sum();
         assert!(size < 3 * HALF_BYTES, "{size}");
         let kept = logs.read(run).expect("read");
-        assert_eq!(kept.last().map(|line| line.at.millis()), Some(19_999));
+        assert_eq!(kept.last().map(|line| line.at.millis()), Some(lines - 1));
         assert!(kept.iter().any(|line| line.line.starts_with("(lines before these were dropped")));
         let last = &kept[kept.len() - 1].line;
         assert!(last.ends_with("more bytes are left out)") && last.len() < LINE_BYTES + 100, "{last}");

@@ -12,6 +12,7 @@ mod handle;
 mod input;
 mod slots;
 mod supervise;
+mod threads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub(crate) use self::handle::{seal, supplied};
 use self::input::{Input, Report};
 pub use self::slots::SlotNews;
 pub(crate) use self::slots::{Fire, SlotAnswer, SlotWork};
+use self::threads::{Steps, Watched};
 use crate::approval::ROLE;
 use crate::bundle::Bundle;
 use crate::clock::{Clock, Timestamp, show_duration};
@@ -123,6 +125,7 @@ struct Live {
     cancel: CancellationToken,
     attempt: Attempt,
     abort: tokio::task::AbortHandle,
+    watched: Watched,
 }
 
 struct Scheduler {
@@ -134,6 +137,8 @@ struct Scheduler {
     runs: ActiveRuns,
     bundles: HashMap<RunId, Arc<Bundle>>,
     live: HashMap<(RunId, TaskName), Live>,
+    /// When they were looked at last.
+    looked: tokio::time::Instant,
     attempts: TaskTracker,
     /// Runs to decide on.
     changed: BTreeSet<RunId>,
@@ -179,7 +184,8 @@ impl Scheduler {
         let mut inputs = Vec::new();
         loop {
             let now = self.parts.clock.now();
-            let wake = self.wakes.values().min().map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP));
+            let longest = if self.live.is_empty() { LONGEST_SLEEP } else { threads::LOOK };
+            let wake = self.wakes.values().min().map_or(longest, |at| at.since(now).min(longest));
             inputs.clear();
             tokio::select! {
                 received = inbox.recv_many(&mut inputs, BATCH_INPUTS) => if received == 0 { break },
@@ -199,6 +205,7 @@ impl Scheduler {
                 self.abort_attempts();
                 return Some(self.attempts);
             }
+            self.look_at_threads();
             if self.live.is_empty() {
                 for answer in self.drained.drain(..) {
                     // Whoever asked may be gone.
@@ -243,6 +250,30 @@ impl Scheduler {
         }
         self.settle(&mut turn);
         self.finish(turn).await
+    }
+
+    /// Tells which attempts block their threads.
+    fn look_at_threads(&mut self) {
+        let now = tokio::time::Instant::now();
+        if now.duration_since(self.looked) < threads::LOOK {
+            return;
+        }
+        self.looked = now;
+        let blocking = self.live.iter_mut().filter_map(|((run, task), live)| {
+            live.watched.look(now).then(|| (*run, task.clone(), live.attempt))
+        });
+        let blocking: Vec<(RunId, TaskName, Attempt)> = blocking.collect();
+        for (run, task, attempt) in blocking {
+            let words = format!(
+                "it has blocked its thread for more than {} s: until it lets go it hears neither a cancel nor its timeout",
+                threads::LONG.as_secs()
+            );
+            tracing::warn!(%run, %task, %attempt, words, "a task blocks its thread");
+            let line = LogLine::new(self.parts.clock.now(), task, attempt.0, words);
+            self.parts.logs.add(run, &line);
+            // Nobody may be watching.
+            let _ = self.shared.updates.send(Update::Log { run, line });
+        }
     }
 
     fn wake_due(&mut self) {
@@ -938,7 +969,8 @@ impl Scheduler {
         let of_run = tracing::info_span!("run", run = %id, workflow = %run.graph.name);
         let of_task = tracing::info_span!(parent: &of_run, "task", %task, "type" = node.kind.type_name());
         let span = tracing::info_span!(parent: &of_task, "attempt", %attempt);
-        let work = attempt::carry_out(kind, context, plan, work, journal, reports);
+        let steps = Steps::default();
+        let work = attempt::carry_out(kind, context, plan, work, journal, reports, steps.clone());
         let work = async move {
             tracing::debug!(target: RUN_LOG, "an attempt begins");
             work.await;
@@ -949,7 +981,8 @@ impl Scheduler {
             Some(threads) => self.attempts.spawn_on(work, threads),
             None => self.attempts.spawn(work),
         };
-        self.live.insert((id, task), Live { cancel, attempt, abort: handle.abort_handle() });
+        let (abort, watched) = (handle.abort_handle(), Watched::new(steps));
+        self.live.insert((id, task), Live { cancel, attempt, abort, watched });
     }
 
     /// The tasks whose plans an approval guards, as far as they may still begin.
@@ -991,9 +1024,14 @@ impl Scheduler {
             format!("waits for run {} ({}), which holds {}", blocker.run, blocker.workflow, blocker.holds)
         };
         let tasks = self.blocked.get(&run.id).into_iter().flatten();
+        let now = tokio::time::Instant::now();
+        let stuck = run.tasks().filter_map(|(node, _)| {
+            let live = self.live.get(&(run.id, node.name.clone()))?;
+            Some((node.name.clone(), live.watched.words(now)?))
+        });
         let waits = Waits {
             run: waits_for(&self.runs, run).as_ref().map(words),
-            tasks: tasks.map(|(task, blocker)| (task.clone(), words(blocker))).collect(),
+            tasks: tasks.map(|(task, blocker)| (task.clone(), words(blocker))).chain(stuck).collect(),
         };
         view::of(run, &waits)
     }

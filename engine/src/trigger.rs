@@ -74,7 +74,7 @@ pub struct Known {
 /// A revision of a workflow that may run.
 #[derive(Debug, Clone)]
 pub struct Good {
-    /// The SHA-256 of the file.
+    /// The SHA-256 of the file, and of the files that it names.
     pub revision: Digest,
     /// When it was first seen here.
     pub since: Timestamp,
@@ -82,7 +82,7 @@ pub struct Good {
     pub sourced: Sourced,
     /// The checked workflow.
     pub graph: Arc<Graph>,
-    /// What a run of it is submitted with: this file, and the operator's files as they are now. Whoever publishes the
+    /// What a run of it is submitted with: this file, those that it names, and the operator's files as they are now. Whoever publishes the
     /// catalogue makes it anew when one of them changes.
     pub bundle: Arc<Bundle>,
 }

@@ -29,7 +29,7 @@ pub struct RunView {
     /// The line in a list.
     #[serde(flatten)]
     pub summary: RunSummary,
-    /// The SHA-256 of the workflow file.
+    /// The SHA-256 of the workflow file, and of the files that it names.
     pub revision: Digest,
     /// Where the workflow's file came from; none where a person brought their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,7 +151,7 @@ pub struct TaskView {
     /// What it does now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// Why it never began, or what it waits for.
+    /// Why it never began, what it waits for, or what is wrong with how it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When its first attempt began.
@@ -287,7 +287,7 @@ pub fn of(run: &Run, waits: &Waits) -> RunView {
 pub struct Waits {
     /// The run itself, while it is queued.
     pub run: Option<String>,
-    /// Tasks whose claims are not free.
+    /// Tasks whose claims are not free, and those that block their threads.
     pub tasks: BTreeMap<TaskName, String>,
 }
 
@@ -323,6 +323,7 @@ fn task_view(name: &TaskName, type_name: &str, task: &TaskRun, waits: Option<&St
         TaskState::Running { attempt, phase, .. } => {
             view.attempt = Some(attempt.0);
             view.phase.clone_from(phase);
+            view.reason = waits.cloned();
         }
         TaskState::Retrying { attempt, at, error, .. } => {
             view.attempt = Some(attempt.0);

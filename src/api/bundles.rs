@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
+use graylane_engine::bundle::{ATTACHED, Bundle, WORKFLOW_FILE};
 use graylane_engine::graph::{Known, check};
 use graylane_engine::input::parse_pairs;
 use graylane_engine::scheduler::SubmitError;
@@ -32,7 +32,7 @@ pub(super) async fn sent(state: &State, caller: &Caller, value: Option<&Value>) 
             if let Some(given) = &given {
                 // The workflow, and the patches and manifests that it names.
                 let files = given.get(WORKFLOW_FILE).map(|workflow| (WORKFLOW_FILE, workflow));
-                for (path, bytes) in files.into_iter().chain(given.below("attached/")) {
+                for (path, bytes) in files.into_iter().chain(given.below(ATTACHED)) {
                     bundle.add(path, bytes);
                 }
             }

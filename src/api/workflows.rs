@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State as Given;
-use graylane_engine::bundle::WORKFLOW_FILE;
+use graylane_engine::bundle::{ATTACHED, WORKFLOW_FILE};
 use graylane_engine::clock::{Timestamp, rfc3339};
 use graylane_engine::id::WorkflowUid;
 use graylane_engine::ledger::{Deed, Standing};
@@ -350,6 +350,10 @@ pub(super) async fn run(
     inputs.extend(asked.inputs);
     let mut bundle = bundles::operators(&state, &caller).await?;
     bundle.add(WORKFLOW_FILE, good.bundle.get(WORKFLOW_FILE).unwrap_or_default());
+    // The files that it names are a part of the revision.
+    for (name, bytes) in good.bundle.below(ATTACHED) {
+        bundle.add(name, bytes);
+    }
     let submission = Submission {
         bundle,
         inputs,

@@ -17,6 +17,8 @@ use super::*;
 use crate::api::server::Peer;
 use crate::settings::{GitAt, Given, Source, SourceAt};
 
+mod attached;
+
 /// A workflow that a cluster is not needed for.
 fn workflow(name: &str, description: &str) -> String {
     format!(
@@ -304,23 +306,29 @@ async fn a_pause_says_who_and_why_and_is_in_the_history() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_environment_is_bound_to_the_sources_that_it_allows() {
-    for (allowed, outcome) in [("[team]", "succeeded"), ("[other]", "failed")] {
+    let refused = "does not allow workflows of the source `team`";
+    // What comes next in a plan, and fails too: nothing is asked of a cluster.
+    let passed = "`soon`";
+    // The last is the control: the same without the rule.
+    for (rule, says) in [("sources: [team],", passed), ("sources: [other],", refused), ("", passed)] {
         let home = Home::new();
         let production = fs::read_to_string(home.path("environments/production.yaml")).expect("readable");
         assert!(production.contains("allow: {"), "{production}");
-        let bound = production.replace("allow: {", &format!("allow: {{ sources: {allowed},"));
-        home.write("environments/production.yaml", &bound);
-        // An approval writes nothing, and its plans do not either; what is refused is the plan of the task it guards.
-        let text = workflow("release", "one").replace("when: ${{ false }}", "when: ${{ inputs.go }}")
-            + &format!("inputs: {{ go: {{ type: boolean, default: {} }} }}\n", allowed == "[other]");
+        home.write(
+            "environments/production.yaml",
+            &production.replace("allow: {", &format!("allow: {{ {rule}")),
+        );
+        let text = workflow("release", "one")
+            .replace("    when: ${{ false }}\n", "")
+            .replace("tag: gray }", "tag: gray, drain: \"${{ inputs.drain }}\" }")
+            + "inputs: { drain: { type: string, default: soon } }\n";
         home.write("flows/release.yaml", &text);
         let daemon = home.start().await;
         daemon.until("taken", |now| is(now, "team/release", "one", false)).await;
         let run = daemon.run("team/release").await;
-        assert_eq!(run["outcome"], outcome, "{run}");
-        if outcome == "failed" {
-            assert!(run.to_string().contains("does not allow workflows of the source `team`"), "{run}");
-        }
+        assert_eq!(run["outcome"], "failed", "{run}");
+        let said = run["tasks"][0]["error"]["message"].as_str().expect("why");
+        assert!(said.contains(says), "{rule}: {said}");
         daemon.stop().await;
     }
 }

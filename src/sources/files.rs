@@ -1,9 +1,13 @@
-//! What a look at a source finds: workflow files as bytes, or why there is nothing to see. No file is understood here.
+//! What a look at a source finds: workflow files and those that they name, as bytes of one moment, or why there is nothing to see. No file
+//! is understood here.
+
+use std::collections::BTreeMap;
 
 use graylane_engine::document::Problem;
+use graylane_tasks::attached::{MAX_FILE as MAX_ATTACHED, Read};
 
-/// The largest workflow file of a source.
-pub(crate) const MAX_FILE: u64 = 1024 * 1024;
+/// The largest workflow file of a source, and the largest file that one names.
+pub(crate) const MAX_FILE: u64 = MAX_ATTACHED;
 /// The most workflow files of a source.
 pub(crate) const MAX_FILES: usize = 1_000;
 /// How deep folders may lie in each other.
@@ -14,6 +18,8 @@ pub(crate) const MAX_DEPTH: usize = 8;
 pub(crate) struct Found {
     /// Path and bytes of each file, in the order of their paths.
     pub(crate) files: Vec<(String, Vec<u8>)>,
+    /// The files that each of them names beside itself.
+    pub(crate) attached: BTreeMap<String, Read>,
     /// Files that could not be read: what was good of them stays.
     pub(crate) problems: Vec<Problem>,
     /// The commit, where the source is a repository.

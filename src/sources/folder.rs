@@ -4,49 +4,83 @@
 //! ConfigMap too), and needs no quota of the kernel: that is why no change notification is used. A change is taken when two
 //! looks in a row agree, so that a file that is being written is not taken for a whole one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use graylane_engine::document::file_problem;
+use graylane_tasks::attached;
 
 use super::files::{Found, MAX_DEPTH, MAX_FILE, MAX_FILES, Trouble, is_workflow_file};
 
 /// How often a folder is looked at; tests have no second to lose.
 pub(crate) const EVERY: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 
-/// When each file was changed, and how long it is.
-type Stamps = BTreeMap<String, (Option<SystemTime>, u64)>;
+/// When a file was changed, and how long it is.
+type Stamp = (Option<SystemTime>, u64);
+
+/// What is compared from look to look.
+#[derive(Debug, Clone, PartialEq)]
+struct Stamps {
+    /// Workflow files, below the folder.
+    files: BTreeMap<String, Stamp>,
+    /// Files that they name, which may be called anything; none where there is none.
+    attached: BTreeMap<PathBuf, Option<Stamp>>,
+}
 
 /// A watched folder.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
+    /// The files that workflows named when they were read last.
+    attached: BTreeSet<PathBuf>,
     taken: Option<Result<Stamps, Trouble>>,
     before: Option<Result<Stamps, Trouble>>,
 }
 
 impl Folder {
     pub(crate) fn new(path: PathBuf) -> Folder {
-        Folder { path, taken: None, before: None }
+        Folder { path, attached: BTreeSet::new(), taken: None, before: None }
     }
 
     /// Looks once; `None` where nothing has changed, or where the change is too fresh. The first look always tells.
     pub(crate) fn look(&mut self) -> Option<Result<Found, Trouble>> {
-        let now = stamps(&self.path);
+        let now = self.stamps();
         let fresh = self.taken.is_some() && self.before.as_ref() != Some(&now);
         self.before = Some(now.clone());
         if fresh || self.taken.as_ref() == Some(&now) {
             return None;
         }
         self.taken = Some(now.clone());
-        Some(now.map(|stamps| read(&self.path, stamps)))
+        let found = now.map(|stamps| read(&self.path, stamps.files));
+        if let Ok(found) = &found {
+            // One that is named for the first time is seen as a change by the next looks: it may still be written to.
+            self.attached = whole(found);
+        }
+        Some(found)
+    }
+
+    fn stamps(&self) -> Result<Stamps, Trouble> {
+        let files = stamps(&self.path)?;
+        let stamp =
+            |path: &PathBuf| fs::metadata(path).ok().map(|about| (about.modified().ok(), about.len()));
+        let attached = self.attached.iter().map(|path| (path.clone(), stamp(path))).collect();
+        Ok(Stamps { files, attached })
     }
 }
 
-fn stamps(folder: &Path) -> Result<Stamps, Trouble> {
+/// Where the files are that workflows name, as far as they stay below their folders.
+fn whole(found: &Found) -> BTreeSet<PathBuf> {
+    let beside = |file: &str, path: &str| {
+        Some(Path::new(file).parent().unwrap_or(Path::new("")).join(attached::below(path).ok()?))
+    };
+    let named = found.attached.iter();
+    named.flat_map(|(file, read)| read.keys().filter_map(move |path| beside(file, path))).collect()
+}
+
+fn stamps(folder: &Path) -> Result<BTreeMap<String, Stamp>, Trouble> {
     let shown = folder.display();
     let gone = |error: std::io::Error| {
         let trouble = match error.kind() {
@@ -60,7 +94,7 @@ fn stamps(folder: &Path) -> Result<Stamps, Trouble> {
             Trouble::new(format!("{shown} is no folder")).hint("`sources` names folders and repositories")
         );
     }
-    let mut stamps = Stamps::new();
+    let mut stamps = BTreeMap::new();
     let mut open = vec![(PathBuf::new(), 0)];
     while let Some((below, depth)) = open.pop() {
         let entries = match fs::read_dir(folder.join(&below)) {
@@ -95,7 +129,7 @@ fn stamps(folder: &Path) -> Result<Stamps, Trouble> {
     Ok(stamps)
 }
 
-fn read(folder: &Path, stamps: Stamps) -> Found {
+fn read(folder: &Path, stamps: BTreeMap<String, Stamp>) -> Found {
     let mut found = Found::default();
     for path in stamps.into_keys() {
         let whole = folder.join(&path);
@@ -105,7 +139,14 @@ fn read(folder: &Path, stamps: Stamps) -> Found {
                 let words = format!("the file is larger than {} KiB", MAX_FILE / 1024);
                 found.problems.push(file_problem(&shown, words));
             }
-            Ok(bytes) => found.files.push((shown, bytes)),
+            Ok(bytes) => {
+                let folder = whole.parent().unwrap_or(Path::new(""));
+                let named = attached::read_all(&bytes, |path| attached::read(folder, path));
+                if !named.is_empty() {
+                    found.attached.insert(shown.clone(), named);
+                }
+                found.files.push((shown, bytes));
+            }
             Err(error) => found.problems.push(file_problem(&shown, format!("cannot be read: {error}"))),
         }
     }
@@ -167,6 +208,33 @@ mod tests {
         std::os::unix::fs::symlink("..v2", path.join("..data")).expect("linked");
         assert_eq!(folder.look(), None);
         assert_eq!(folder.look().expect("told").expect("readable").files[0].1, b"three");
+    }
+
+    #[test]
+    fn a_file_that_a_workflow_names_is_watched_whatever_it_is_called() {
+        let home = tempfile::tempdir().expect("made");
+        let services = "services: { spring-a: { patches: [{ target: { kind: Deployment, name: a }, file: gray.txt }] } }";
+        let workflow = format!("tasks: {{ deploy: {{ with: {{ {services} }} }} }}\n");
+        fs::write(home.path().join("a.yaml"), workflow).expect("written");
+        let mut folder = Folder::new(home.path().to_owned());
+        let mut next = || {
+            // Two looks agree, and the third one has nothing to tell.
+            let told: Vec<_> = (0..3).filter_map(|_| folder.look()).collect();
+            told.into_iter().last().map(|found| {
+                let found = found.expect("readable");
+                assert_eq!(found.files.len(), 1, "it is no workflow");
+                found.attached.into_values().next().expect("named")["gray.txt"].clone()
+            })
+        };
+        assert!(next().expect("told").is_err(), "it is missing");
+        assert_eq!(next(), None);
+        for text in ["one", "three"] {
+            fs::write(home.path().join("gray.txt"), text).expect("written");
+            assert_eq!(next(), Some(Ok(text.as_bytes().to_vec())));
+            assert_eq!(next(), None);
+        }
+        fs::remove_file(home.path().join("gray.txt")).expect("removed");
+        assert!(next().expect("told").is_err(), "it is missing again");
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! anything here. Git gets no terminal, asks nobody, speaks five protocols, and is cut off with all its helpers when its
 //! time is up. Only what `git` needs of the environment reaches it, and no secret is in an address or in an error.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use graylane_engine::document::file_problem;
+use graylane_tasks::attached::{self, Unread};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -21,6 +23,8 @@ use crate::settings::{GitAt, public_url};
 const DEPTH: usize = 50;
 /// The most that is read of what Git puts out.
 const MAX_OUTPUT: u64 = 64 * 1024 * 1024;
+/// The most that is read of all files together that workflows name.
+const MAX_ATTACHED: u64 = MAX_OUTPUT / 2;
 /// The most that is read of what Git says about an error.
 const MAX_WORDS: u64 = 64 * 1024;
 
@@ -51,6 +55,19 @@ const PASSED_ON: [&str; 24] = [
     "ALL_PROXY",
     "GIT_EXEC_PATH",
 ];
+
+/// A file as a commit lists it.
+struct Blob {
+    object: String,
+    size: u64,
+    is_link: bool,
+}
+
+impl Blob {
+    fn is_large(&self) -> bool {
+        self.size > MAX_FILE
+    }
+}
 
 /// A branch of a repository, and where its objects are kept.
 #[derive(Debug)]
@@ -140,30 +157,34 @@ impl Git {
         }
         let listed = self.git(&list, &[]).await?;
         let mut found = Found::default();
-        let mut wanted = Vec::new();
-        let mut any = false;
+        let mut blobs = BTreeMap::new();
         for entry in listed.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
-            any = true;
             let entry = String::from_utf8_lossy(entry);
             let Some((about, path)) = entry.split_once('\t') else { continue };
             let about: Vec<&str> = about.split_whitespace().collect();
             let [mode, "blob", object, size] = about[..] else { continue };
+            let size = size.parse().unwrap_or(u64::MAX);
+            let blob = Blob { object: object.to_owned(), size, is_link: mode == "120000" };
+            blobs.insert(path.to_owned(), blob);
+        }
+        let mut wanted = Vec::new();
+        for (path, blob) in &blobs {
             let below = if folder == "." { path } else { path.strip_prefix(folder).unwrap_or(path) };
             if !is_workflow_file(below.trim_start_matches('/')) {
                 continue;
             }
-            if mode == "120000" {
+            if blob.is_link {
                 found
                     .problems
                     .push(file_problem(path, "is a symbolic link, which is not followed in a repository"));
-            } else if size.parse::<u64>().is_ok_and(|size| size > MAX_FILE) {
+            } else if blob.is_large() {
                 let words = format!("the file is larger than {} KiB", MAX_FILE / 1024);
                 found.problems.push(file_problem(path, words));
             } else {
-                wanted.push((path.to_owned(), object.to_owned()));
+                wanted.push((path.clone(), blob.object.clone()));
             }
         }
-        if !any {
+        if listed.is_empty() {
             return Err(Trouble::new(format!("commit {} has no folder `{folder}`", short(commit)))
                 .hint("`folder` of the source names the folder of workflow files in the repository"));
         }
@@ -174,16 +195,84 @@ impl Git {
             ))
             .hint("`folder` of the source names the folder that holds workflows alone"));
         }
+        found.files = self.contents(commit, wanted).await?;
+        self.read_attached(commit, &blobs, &mut found).await?;
+        Ok(found)
+    }
+
+    /// Reads the files that workflows name, out of the same commit.
+    async fn read_attached(
+        &self,
+        commit: &str,
+        blobs: &BTreeMap<String, Blob>,
+        found: &mut Found,
+    ) -> Result<(), Trouble> {
+        let whole = |file: &str, path: &str| {
+            let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+            attached::below(path).map(|path| folder.join(path).display().to_string())
+        };
+        let (mut wanted, mut bytes) = (BTreeMap::new(), 0);
+        for (file, text) in &found.files {
+            for path in attached::paths(text) {
+                let Ok(path) = whole(file, &path) else { continue };
+                let Some(blob) = blobs.get(&path) else { continue };
+                if !blob.is_link && !blob.is_large() && !wanted.contains_key(&path) && bytes <= MAX_ATTACHED {
+                    bytes += blob.size;
+                    wanted.insert(path, blob.object.clone());
+                }
+            }
+        }
+        let contents: BTreeMap<String, Vec<u8>> =
+            self.contents(commit, wanted.into_iter().collect()).await?.into_iter().collect();
+        for (file, text) in &found.files {
+            let named = attached::read_all(text, |path| {
+                let whole = whole(file, path)?;
+                match (blobs.get(&whole), contents.get(&whole)) {
+                    (_, Some(bytes)) => Ok(bytes.clone()),
+                    (None, None) => Err(Unread::new(
+                        format!("`{path}` is not in commit {}", short(commit)),
+                        "the path is relative to the workflow's file",
+                    )),
+                    (Some(blob), None) if blob.is_link => Err(Unread::new(
+                        format!("`{path}` is a symbolic link, which is not followed in a repository"),
+                        "name the file itself",
+                    )),
+                    (Some(blob), None) if blob.is_large() => Err(Unread::too_large(path)),
+                    (Some(_), None) => Err(Unread::new(
+                        format!(
+                            "`{path}` is not read: all files that workflows name hold more than {} MiB",
+                            MAX_ATTACHED >> 20
+                        ),
+                        "",
+                    )),
+                }
+            });
+            if !named.is_empty() {
+                found.attached.insert(file.clone(), named);
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of objects, each with its path.
+    async fn contents(
+        &self,
+        commit: &str,
+        wanted: Vec<(String, String)>,
+    ) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
         let asked: String = wanted.iter().map(|(_, object)| format!("{object}\n")).collect();
         let answered = self.git(&["cat-file", "--batch"], asked.as_bytes()).await?;
-        let mut rest = answered.as_slice();
+        let (mut rest, mut contents) = (answered.as_slice(), Vec::new());
         for (path, _) in wanted {
             let (bytes, after) = object(rest)
                 .ok_or_else(|| Trouble::new(format!("commit {}: {path} cannot be read", short(commit))))?;
-            found.files.push((path, bytes.to_vec()));
+            contents.push((path, bytes.to_vec()));
             rest = after;
         }
-        Ok(found)
+        Ok(contents)
     }
 
     /// Runs `git` in the folder of objects; gives what it put out.

@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use graylane_engine::bundle::{Bundle, WORKFLOW_FILE};
 use graylane_engine::clock::Timestamp;
 use graylane_engine::document::Problem;
 use graylane_engine::graph::{Checked, Graph, check_names};
 use graylane_engine::id::{Digest, WorkflowName};
+use graylane_tasks::attached::{Read, paths, seal};
 
 use super::files::Found;
 
@@ -22,7 +24,8 @@ pub(crate) struct Taken {
     pub(crate) revision: Digest,
     pub(crate) commit: Option<String>,
     pub(crate) since: Timestamp,
-    pub(crate) bytes: Arc<[u8]>,
+    /// The file, and those that it names.
+    pub(crate) sealed: Arc<Bundle>,
     pub(crate) graph: Arc<Graph>,
 }
 
@@ -30,7 +33,7 @@ pub(crate) struct Taken {
 #[derive(Debug, Clone)]
 pub(crate) struct Fresh {
     pub(crate) path: String,
-    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) sealed: Arc<Bundle>,
     pub(crate) graph: Arc<Graph>,
 }
 
@@ -49,27 +52,40 @@ pub(crate) struct Verdict {
     pub(crate) nameless: Vec<Problem>,
 }
 
-/// Judges the files of a source.
+/// Judges the files of a source; `check` is given each file with those that it names. A file that names one which cannot be had is
+/// wrong.
 pub(crate) fn judge(
     found: &Found,
     taken: &BTreeMap<WorkflowName, Taken>,
-    check: impl Fn(&str, &[u8]) -> Checked,
+    check: impl Fn(&str, &[u8], &Bundle) -> Checked,
 ) -> Verdict {
     let attached = attached(found);
     let files: Vec<&(String, Vec<u8>)> =
         found.files.iter().filter(|(path, _)| !attached.contains(path)).collect();
-    let mut checked: Vec<(String, Checked)> =
-        files.iter().map(|(path, bytes)| (path.clone(), check(path, bytes))).collect();
+    let (mut checked, mut sealed) = (Vec::new(), Vec::new());
+    for (path, bytes) in files {
+        let mut whole = Bundle::default();
+        let unread = seal(&mut whole, path, bytes, found.attached.get(path).unwrap_or(&Read::new()));
+        let mut one = check(path, bytes, &whole);
+        if !unread.is_empty() {
+            one.graph = None;
+            one.problems.extend(unread);
+            one.problems.sort_by_key(|problem| problem.place.as_ref().map_or(0, |place| place.line));
+        }
+        whole.add(WORKFLOW_FILE, bytes.as_slice());
+        checked.push((path.clone(), one));
+        sealed.push(whole);
+    }
     check_names(&mut checked);
     let mut verdict = Verdict::default();
     let mut stay = BTreeSet::new();
     let of_path =
         |path: &str| taken.iter().find(|(_, known)| known.path == path).map(|(name, _)| name.clone());
-    for ((path, checked), (_, bytes)) in checked.into_iter().zip(files) {
+    for ((path, checked), sealed) in checked.into_iter().zip(sealed) {
         if let Some(graph) = checked.graph {
             let name = graph.name.clone();
             verdict.problems.entry(name.clone()).or_default().extend(checked.problems);
-            verdict.good.insert(name, Fresh { path, bytes: bytes.as_slice().into(), graph: Arc::new(graph) });
+            verdict.good.insert(name, Fresh { path, sealed: Arc::new(sealed), graph: Arc::new(graph) });
             continue;
         }
         let before = of_path(&path);
@@ -103,14 +119,13 @@ pub(crate) fn judge(
 fn attached(found: &Found) -> BTreeSet<String> {
     let named = found.files.iter().flat_map(|(path, bytes)| {
         let folder = Path::new(path).parent().unwrap_or(Path::new("")).to_owned();
-        graylane_tasks::attached::paths(bytes).into_iter().map(move |named| folder.join(named))
+        paths(bytes).into_iter().map(move |named| folder.join(named))
     });
     named.map(|path| path.components().collect::<PathBuf>().display().to_string()).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use graylane_engine::bundle::Bundle;
     use graylane_engine::graph::{Known, check};
     use graylane_engine::task::Site;
 
@@ -123,10 +138,9 @@ mod tests {
         format!("name: {name}\n{GOOD}")
     }
 
-    fn look(path: &str, bytes: &[u8]) -> Checked {
-        let files = Bundle::default();
+    fn look(path: &str, bytes: &[u8], files: &Bundle) -> Checked {
         let registry = crate::cli::types();
-        check(path, bytes, &registry, &Known::default(), Site { workflow: None, files: &files })
+        check(path, bytes, &registry, &Known::default(), Site { workflow: None, files })
     }
 
     fn found(files: &[(&str, &str)]) -> Found {
@@ -141,8 +155,8 @@ mod tests {
         for (name, fresh) in &verdict.good {
             let fresh = fresh.clone();
             let (revision, since) = (fresh.graph.revision.clone(), Timestamp::from_millis(0));
-            let Fresh { path, bytes, graph } = fresh;
-            taken.insert(name.clone(), Taken { path, revision, commit: None, since, bytes, graph });
+            let Fresh { path, sealed, graph } = fresh;
+            taken.insert(name.clone(), Taken { path, revision, commit: None, since, sealed, graph });
         }
         verdict
     }

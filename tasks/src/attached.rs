@@ -1,12 +1,18 @@
-//! Files that a workflow names beside itself: edited manifests and patches. Read once, when a run is submitted, and sealed with it.
+//! Files that a workflow names beside itself: edited manifests and patches. Read once, when a run is submitted or a source is looked at, and
+//! sealed with the workflow.
 //!
+//! ```text
+//! paths -> read_all (a folder, or a commit) -> seal -> `attached/` in the bundle -> content
+//! ```
 //! A path is plain text, relative to the workflow's file, and stays below its folder: who may write a workflow may not read the host. No
 //! value of a Secret gets in.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Component, Path};
+use std::io::Read as _;
+use std::path::{Component, Path, PathBuf};
 
-use graylane_engine::bundle::Bundle;
+use graylane_engine::bundle::{ATTACHED, Bundle};
 use graylane_engine::document::{Document, Finding, Problem, step};
 use serde_json::Value;
 
@@ -50,17 +56,123 @@ pub fn paths(workflow: &[u8]) -> Vec<String> {
     }
 }
 
-/// Reads every file that a workflow names into a bundle; gives what is wrong with them, at the place that names them.
-/// A workflow that is no YAML names none: its own check says so.
+/// The largest file that a workflow may name.
+pub const MAX_FILE: u64 = 1024 * 1024;
+/// The most that all files of a workflow may hold together.
+const MAX_ALL: usize = 4 * 1024 * 1024;
+
+/// Why a file that a workflow names cannot be had: what, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    message: String,
+    label: String,
+}
+
+impl Unread {
+    /// What is wrong, with what stands beside the mark under the name.
+    pub fn new(message: impl Into<String>, label: impl Into<String>) -> Unread {
+        Unread { message: message.into(), label: label.into() }
+    }
+
+    /// It is too large.
+    pub fn too_large(path: &str) -> Unread {
+        let words = format!("`{path}` is larger than {} KiB", MAX_FILE / 1024);
+        Unread::new(words, "it would be kept with every run")
+    }
+}
+
+/// The bytes of each file that a workflow names, by the name as it is written, or why there are none.
+pub type Read = BTreeMap<String, Result<Vec<u8>, Unread>>;
+
+/// Reads every file that a workflow names, whatever it is read from.
+pub fn read_all(workflow: &[u8], mut read: impl FnMut(&str) -> Result<Vec<u8>, Unread>) -> Read {
+    let (mut files, mut bytes) = (Read::new(), 0);
+    for path in paths(workflow) {
+        if files.contains_key(&path) {
+            continue;
+        }
+        let file = if bytes > MAX_ALL {
+            let words = format!("the files before `{path}` hold more than {} KiB together", MAX_ALL / 1024);
+            Err(Unread::new(words, "they would be kept with every run"))
+        } else {
+            read(&path)
+        };
+        bytes += file.as_ref().map_or(0, Vec::len);
+        files.insert(path, file);
+    }
+    files
+}
+
+/// The path of a file as it is named, where it stays below the workflow's folder.
+///
+/// # Errors
+/// It leads elsewhere.
+pub fn below(path: &str) -> Result<PathBuf, Unread> {
+    if path.contains("${{") {
+        return Err(Unread::new(
+            "the name of a file holds no expression",
+            "it is read before the run has inputs",
+        ));
+    }
+    let plain = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    let parts = Path::new(path).components();
+    if path.is_empty() || !parts.clone().all(|part| plain(&part)) {
+        return Err(outside(path));
+    }
+    Ok(parts.filter(|part| matches!(part, Component::Normal(_))).collect())
+}
+
+fn outside(path: &str) -> Unread {
+    Unread::new(format!("`{path}` leads out of the workflow's folder"), "name a file in it, or below it")
+}
+
+/// Reads a file that a workflow of this folder names.
+///
+/// # Errors
+/// It leads out of the folder, is too large, or cannot be read.
+pub fn read(folder: &Path, path: &str) -> Result<Vec<u8>, Unread> {
+    let below = below(path)?;
+    let cannot = |error: std::io::Error| {
+        Unread::new(
+            format!("`{path}` cannot be read: {error}"),
+            "the path is relative to the workflow's file",
+        )
+    };
+    let home = fs::canonicalize(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+        .map_err(cannot)?;
+    let file = fs::canonicalize(home.join(below)).map_err(cannot)?;
+    // A link may lead anywhere.
+    if !file.starts_with(&home) {
+        return Err(outside(path));
+    }
+    // A pipe would never end.
+    if !fs::metadata(&file).map_err(cannot)?.is_file() {
+        return Err(Unread::new(format!("`{path}` is no file"), "name a file of YAML"));
+    }
+    let mut bytes = Vec::new();
+    let opened = fs::File::open(&file).map_err(cannot)?;
+    opened.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MAX_FILE { Err(Unread::too_large(path)) } else { Ok(bytes) }
+}
+
+/// Reads every file that a workflow of this folder names, and seals them into a bundle.
 pub fn attach(bundle: &mut Bundle, shown: &str, workflow: &[u8], folder: &Path) -> Vec<Problem> {
+    seal(bundle, shown, workflow, &read_all(workflow, |path| read(folder, path)))
+}
+
+/// Seals the files that a workflow names into a bundle; gives what is wrong with them, at the place that names them.
+/// A workflow that is no YAML names none: its own check says so.
+pub fn seal(bundle: &mut Bundle, shown: &str, workflow: &[u8], read: &Read) -> Vec<Problem> {
     let Ok((document, _)) = Document::parse_to_check(shown, workflow) else { return Vec::new() };
     let mut problems = Vec::new();
     for (pointer, path, used) in named(document.value()) {
-        match read_file(folder, &path, &used) {
+        let unread = || Unread::new(format!("`{path}` was not read"), "");
+        let bytes = read.get(&path).cloned().unwrap_or_else(|| Err(unread()));
+        match bytes.and_then(|bytes| understood(&path, &bytes, &used)) {
             Ok(content) => {
                 bundle.add(key(&path), serde_json::to_vec(&content).unwrap_or_default());
             }
-            Err((message, label)) => {
+            Err(Unread { message, label }) => {
                 problems.push(document.problem(Finding::at(pointer, message).label(label)));
             }
         }
@@ -69,67 +181,45 @@ pub fn attach(bundle: &mut Bundle, shown: &str, workflow: &[u8], folder: &Path) 
 }
 
 fn key(path: &str) -> String {
-    format!("attached/{path}.json")
+    format!("{ATTACHED}{path}.json")
 }
 
-type Wrong = (String, String);
+/// The files that were sealed into a bundle, as the workflow names them.
+pub fn names(bundle: &Bundle) -> Vec<String> {
+    let names =
+        bundle.below(ATTACHED).filter_map(|(name, _)| name.strip_prefix(ATTACHED)?.strip_suffix(".json"));
+    names.map(str::to_owned).collect()
+}
 
-fn read_file(folder: &Path, path: &str, used: &Use) -> Result<Value, Wrong> {
-    if path.contains("${{") {
-        return Err((
-            "the name of a file holds no expression".into(),
-            "it is read before the run has inputs".into(),
-        ));
-    }
-    let below = |path: &Path| {
-        let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-        plain && !path.as_os_str().is_empty()
-    };
-    let outside = || {
-        (format!("`{path}` leads out of the workflow's folder"), "name a file in it, or below it".to_owned())
-    };
-    if !below(Path::new(path)) {
-        return Err(outside());
-    }
-    let cannot = |error: std::io::Error| {
-        (
-            format!("`{path}` cannot be read: {error}"),
-            "the path is relative to the workflow's file".to_owned(),
-        )
-    };
-    let home = fs::canonicalize(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
-        .map_err(cannot)?;
-    let file = fs::canonicalize(home.join(path)).map_err(cannot)?;
-    // A link may lead anywhere.
-    if !file.starts_with(&home) {
-        return Err(outside());
-    }
-    let text = fs::read_to_string(&file).map_err(cannot)?;
-    let wrong = |message: String| (format!("`{path}`: {message}"), String::new());
+/// What a file says, as it is sealed.
+fn understood(path: &str, bytes: &[u8], used: &Use) -> Result<Value, Unread> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Unread::new(format!("`{path}` is not UTF-8 text"), "name a file of YAML"))?;
+    let wrong = |message: String| Unread::new(format!("`{path}`: {message}"), "");
     match used {
         Use::Manifest => {
-            let objects = parse(path, &text).map_err(|problems| {
+            let objects = parse(path, text).map_err(|problems| {
                 let first = problems.first().map(|problem| problem.message.clone());
                 wrong(first.unwrap_or_default())
             })?;
             for object in &objects {
                 if kind(object) == "Secret" && !is_digested(object) {
-                    return Err((
+                    return Err(Unread::new(
                         format!("`{path}`: {} holds values", ObjectRef::of(object)),
-                        "leave its data as `graylane render` printed it: the values are the service's manifest's".into(),
+                        "leave its data as `graylane render` printed it: the values are the service's manifest's",
                     ));
                 }
             }
             Ok(Value::Array(objects))
         }
         Use::Patch(target) => {
-            let change = Change::parse(&text).map_err(|why| (format!("`{path}` {why}"), String::new()))?;
+            let change = Change::parse(text).map_err(|why| Unread::new(format!("`{path}` {why}"), ""))?;
             let patch = |target| Patch { target, change: change.clone() };
             let holds = target.clone().is_some_and(|target| holds_secret(&patch(target)));
             if holds {
-                return Err((
+                return Err(Unread::new(
                     format!("`{path}` holds data of a Secret"),
-                    "it would be kept with the run: change it in the service's manifest".into(),
+                    "it would be kept with the run: change it in the service's manifest",
                 ));
             }
             serde_json::to_value(&change).map_err(|error| wrong(error.to_string()))
@@ -180,6 +270,26 @@ mod tests {
     }
 
     #[test]
+    fn all_files_together_are_bounded_and_each_is_read_once() {
+        let patch =
+            |number: usize| format!("{{ target: {{ kind: Deployment, name: a }}, file: {number}.yaml }}");
+        let patches: Vec<String> = (0..8).chain([0]).map(patch).collect();
+        let text = workflow(&format!("{{ patches: [{}] }}", patches.join(", ")));
+        let mut asked = Vec::new();
+        let read = read_all(text.as_bytes(), |path| {
+            asked.push(path.to_owned());
+            Ok(vec![b'#'; MAX_FILE as usize])
+        });
+        assert_eq!(asked, ["0.yaml", "1.yaml", "2.yaml", "3.yaml", "4.yaml"]);
+        let problems = seal(&mut Bundle::default(), "w.yaml", text.as_bytes(), &read);
+        let last = problems.last().expect("not all are taken");
+        assert!(
+            problems.iter().any(|problem| problem.message.contains("hold more than 4096 KiB together")),
+            "{last:?}"
+        );
+    }
+
+    #[test]
     fn what_may_not_be_sealed_is_a_problem_at_its_place() {
         let outside = tempfile::tempdir().expect("a folder");
         std::fs::write(outside.path().join("x.yaml"), "a: 1\n").expect("written");
@@ -192,6 +302,9 @@ mod tests {
         write("data.yaml", "stringData: { token: hunter2 }\n");
         write("text.yaml", "only words\n");
         write("broken.yaml", "a: [1\n");
+        write("large.yaml", &"#".repeat(1024 * 1024 + 1));
+        std::fs::write(folder.path().join("bytes.yaml"), [b'a', b':', 0xff]).expect("written");
+        std::fs::create_dir(folder.path().join("folder.yaml")).expect("made");
         std::os::unix::fs::symlink(outside.path().join("x.yaml"), folder.path().join("link.yaml"))
             .expect("linked");
         let patch = |kind: &str, file: &str| {
@@ -203,6 +316,9 @@ mod tests {
             ("{ manifest: /etc/passwd }".to_owned(), "leads out of the workflow's folder"),
             ("{ manifest: link.yaml }".to_owned(), "leads out of the workflow's folder"),
             ("{ manifest: \"${{ inputs.file }}\" }".to_owned(), "the name of a file holds no expression"),
+            ("{ manifest: large.yaml }".to_owned(), "`large.yaml` is larger than 1024 KiB"),
+            ("{ manifest: bytes.yaml }".to_owned(), "`bytes.yaml` is not UTF-8 text"),
+            ("{ manifest: folder.yaml }".to_owned(), "`folder.yaml` is no file"),
             ("{ manifest: secret.yaml }".to_owned(), "Secret s-mse-gray holds values"),
             (patch("Secret", "data.yaml"), "holds data of a Secret"),
             (patch("Deployment", "text.yaml"), "`text.yaml` is no patch"),

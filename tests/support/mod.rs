@@ -157,7 +157,8 @@ impl Home {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder with all that is below it.
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("made");
     for entry in fs::read_dir(from).expect("readable").flatten() {
         let target = to.join(entry.file_name());

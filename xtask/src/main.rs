@@ -9,8 +9,10 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   ci      format, clippy, the tests, the documents, licences: what CI runs
-  long    the crash matrix, faults of an API server, the reference model, kills and power cuts, all of them; reports go to docs/reports
-  bench   measurements against the goals, written to docs/BENCHMARKS.md; half an hour
+  long    the crash matrix, faults of an API server, the reference model, a gigabyte of logs, kills and power cuts, all of them; reports go to
+          docs/reports
+  bench   measurements against the goals, written to docs/BENCHMARKS.md; half an hour.
+          `bench --only load` measures the API under load alone, in a minute, and prints it
   deny    licences, sources and advisories of everything that is built in (cargo-deny)
 ";
 
@@ -63,6 +65,8 @@ fn long() -> Done {
     cargo("faults of an API server", &[&faults[..], &["--", "--nocapture"]].concat(), &all)?;
     let model = ["test", "--release", "--locked", "--package", "graylane-engine", "scheduler::tests::model"];
     cargo("the reference model", &model, &[("GRAYLANE_MODEL_CASES", "5000")])?;
+    let logs = ["test", "--release", "--locked", "--package", "graylane-engine", "logs::"];
+    cargo("a gigabyte of logs", &logs, &[("GRAYLANE_LOG_MEGABYTES", "1024")])?;
     let soak = ["test", "--release", "--locked", "--package", "graylane-engine", "trigger::tests::soak"];
     for seed in ["1", "2", "3", "4", "5"] {
         cargo("a year of schedules", &soak, &[("GRAYLANE_SOAK_SEED", seed)])?;

@@ -11,6 +11,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::Graph;
+use crate::bundle;
 use crate::clock::{DURATION_PATTERN, parse_duration};
 use crate::document::{Document, Finding, Problem, Severity, file_problem, on_large_stack, step};
 use crate::expression::{self, ANCESTOR_FUNCTIONS, Part, Reference, Scope};
@@ -19,7 +20,6 @@ use crate::input::Input;
 use crate::schedule::{Schedule, field_of, timezone};
 use crate::schema::{Checker, list, nearest, value_words};
 use crate::task::{Registry, Site};
-
 use crate::workflow::{InputFile, WorkflowFile};
 
 /// Names that only the operator's settings know.
@@ -60,7 +60,7 @@ fn check_here(file: &str, bytes: &[u8], registry: &Registry, known: &Known, site
     }
     let mut checker = Check::new(&document, registry, known, site);
     checker.all();
-    let revision = Digest::of(bytes);
+    let revision = Digest::of(&bundle::revision(bytes, site.files));
     let Check { mut findings, inputs, .. } = checker;
     findings.retain(unique());
     let mut problems = duplicates;

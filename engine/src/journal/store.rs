@@ -135,7 +135,7 @@ pub struct DiskJournal {
     objects: Objects,
     running: Mutex<Option<Running>>,
     /// Held while the store is open.
-    _lock: File,
+    lock: File,
 }
 
 struct Running {
@@ -239,7 +239,7 @@ impl DiskJournal {
             shared,
             objects: Objects::new(folder.join("objects")),
             running: Mutex::new(Some(running)),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -372,6 +372,8 @@ impl DiskJournal {
 impl Drop for DiskJournal {
     fn drop(&mut self) {
         self.stop();
+        // A program that is being started elsewhere in this process has the file too, for a moment: closing it is not enough.
+        let _ = self.lock.unlock();
     }
 }
 
@@ -384,15 +386,17 @@ impl DiskJournal {
         let (writer, queue) = {
             let running = self.running();
             let running = running.as_ref().ok_or_else(closed)?;
-            if running.queued.load(Ordering::SeqCst) > 0 || !may_block() {
-                return running.line_up(write).map(HandedIn::Queued).ok_or_else(closed);
-            }
-            (Arc::clone(&running.writer), running.queue.clone())
+            let is_idle = running.queued.load(Ordering::SeqCst) == 0;
+            (is_idle.then(|| Arc::clone(&running.writer)), running.queue.clone())
         };
-        let Ok(mut writer) = writer.try_lock() else {
+        let idle = writer.as_ref().filter(|_| may_block()).and_then(|writer| writer.try_lock().ok());
+        let Some(mut writer) = idle else {
             let running = self.running();
-            let running = running.as_ref().ok_or_else(closed)?;
-            return running.line_up(write).map(HandedIn::Queued).ok_or_else(closed);
+            return running
+                .as_ref()
+                .and_then(|running| running.line_up(write))
+                .map(HandedIn::Queued)
+                .ok_or_else(closed);
         };
         let quick = writer.took < QUICK && others_work();
         let work = || {

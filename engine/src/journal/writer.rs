@@ -303,10 +303,17 @@ impl Writer {
 
     /// Whether the thread has something to do besides what is queued.
     pub(super) fn has_chores(&self) -> bool {
-        self.broken.is_none()
-            && (self.has_doomed()
-                || self.written >= self.limits.rotate
-                || (!self.sealing && self.finished.len() >= self.seal_at))
+        self.broken.is_none() && (self.has_doomed() || self.must_seal() || self.must_rotate())
+    }
+
+    /// Whether so many runs have ended that they are to be sealed.
+    fn must_seal(&self) -> bool {
+        !self.sealing && self.finished.len() >= self.seal_at
+    }
+
+    /// Whether the store is to move to a fresh folder, as soon as nothing else is under way.
+    fn must_rotate(&self) -> bool {
+        self.written >= self.limits.rotate
     }
 
     fn break_down(&mut self, why: String) {
@@ -477,11 +484,11 @@ impl Writer {
             if tail >= self.limits.merge {
                 let segments = segments[segments.len() - tail..].to_vec();
                 self.order(|number| Order::Merge { number, segments });
-            } else if self.finished.len() >= self.seal_at {
+            } else if self.must_seal() {
                 self.seal(self.limits.seal, None);
             }
         }
-        if self.written >= self.limits.rotate && !self.has_doomed() && !self.sealing {
+        if self.must_rotate() && !self.has_doomed() && !self.sealing {
             let moved = catch_unwind(AssertUnwindSafe(|| self.rotate()))
                 .unwrap_or_else(|_| Err("the store panicked".into()));
             if let Err(why) = moved {

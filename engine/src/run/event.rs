@@ -36,7 +36,7 @@ pub enum Event {
     RunSubmitted {
         /// The workflow.
         workflow: WorkflowName,
-        /// The SHA-256 of its file.
+        /// The SHA-256 of its file, and of the files that it names.
         revision: Digest,
         /// The digest of everything it was submitted with.
         bundle: Digest,

@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::Update;
 use super::input::{Input, Report};
+use super::threads::Steps;
 use crate::clock::Clock;
 use crate::id::{Attempt, Digest, RunId, TaskName};
 use crate::journal::Journal;
@@ -46,6 +47,7 @@ pub(super) async fn carry_out(
     work: Work,
     journal: Arc<dyn Journal>,
     reports: Reports,
+    steps: Steps,
 ) {
     let inner = {
         let reports = reports.clone();
@@ -77,7 +79,7 @@ pub(super) async fn carry_out(
         }
     };
     // A panic is an answer: what the task held is dropped with it.
-    let result = match caught(inner).await {
+    let result = match caught(inner, &steps).await {
         Ok(result) => result,
         Err(panic) => {
             let words = panic.downcast_ref::<String>().cloned();
@@ -102,11 +104,14 @@ pub(super) async fn carry_out(
 }
 
 /// Carries out work; a panic ends it, and is given back.
-async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
+async fn caught<T>(work: impl Future<Output = T>, steps: &Steps) -> Result<T, Box<dyn Any + Send>> {
     let mut work = Box::pin(work);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-        Ok(polled) => polled.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
+    poll_fn(|cx| {
+        let step = || catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+        match steps.take(step) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
     })
     .await
 }

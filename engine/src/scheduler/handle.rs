@@ -705,6 +705,7 @@ pub(super) fn scheduler(
         runs,
         bundles,
         live: HashMap::new(),
+        looked: tokio::time::Instant::now(),
         attempts: TaskTracker::new(),
         changed: BTreeSet::new(),
         blocked: BTreeMap::new(),

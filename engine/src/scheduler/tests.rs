@@ -207,20 +207,30 @@ impl World {
     ) -> World {
         let probe = Probe::default();
         let diary = Arc::clone(&probe.diary);
+        let parts = World::parts(journal.clone(), probe, after, threads);
+        let engine = Engine::start(parts.clone(), mode).await.expect("started");
+        World { engine, parts, journal, diary }
+    }
+
+    /// What an engine over any journal is made of.
+    fn parts(
+        journal: Arc<dyn Journal>,
+        probe: Probe,
+        after: Duration,
+        threads: Option<tokio::runtime::Handle>,
+    ) -> Parts {
         let mut registry = Registry::default();
         registry.add(probe);
         registry.add(crate::approval::Approval);
-        let parts = Parts {
-            journal: journal.clone(),
+        Parts {
+            journal,
             registry: Arc::new(registry),
             clock: Arc::new(TestClock::new(7).later(after)),
             secrets: Arc::new(TestSecrets),
             logs: Logs::none(),
             graphs: Graphs::default(),
             threads,
-        };
-        let engine = Engine::start(parts.clone(), mode).await.expect("started");
-        World { engine, parts, journal, diary }
+        }
     }
 
     fn submission(yaml: &str) -> Submission {

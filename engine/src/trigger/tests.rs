@@ -9,17 +9,16 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::*;
-use crate::audit::{Chain, Entry, Head};
 use crate::bundle::WORKFLOW_FILE;
 use crate::claim::{self, Claim};
 use crate::clock::{Clock, TestClock};
 use crate::document::Finding;
 use crate::graph::{Graphs, Known as Names, check};
-use crate::id::{RunId, Seq};
-use crate::journal::{self, Journal, MemoryJournal, Page, Query, Removed, Together};
-use crate::ledger::{Deed, DeedRecord};
+use crate::journal::hooked::{Hook, Hooked};
+use crate::journal::{self, Journal, Query, Together};
+use crate::ledger::Deed;
 use crate::logs::Logs;
-use crate::run::{Record, RunSummary, Sourced};
+use crate::run::{RunSummary, Sourced};
 use crate::scheduler::{Actor, Engine, Mode, Parts, Submission};
 use crate::task::{Outputs, Plan, Registry, SecretSource, Site, Task, TaskContext, TaskError};
 
@@ -96,83 +95,14 @@ impl Clock for Set {
     }
 }
 
-/// A journal that takes so many writes and then no more, as where the power fails.
+/// Lets so many writes through and then no more, as where the power fails.
 #[derive(Default)]
-struct Failing {
-    inner: MemoryJournal,
-    left: AtomicU64,
-}
+struct Failing(AtomicU64);
 
-impl Failing {
-    fn after(writes: u64) -> Failing {
-        Failing { inner: MemoryJournal::default(), left: AtomicU64::new(writes) }
-    }
-}
-
-#[async_trait]
-impl Journal for Failing {
-    async fn write(&self, together: Together) -> Result<(), journal::Error> {
-        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        match left {
-            Ok(_) => self.inner.write(together).await,
-            Err(_) => Err(journal::Error::Broken("the power is off".into())),
-        }
-    }
-
-    fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, journal::Error> {
-        self.inner.deeds()
-    }
-
-    fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
-        self.inner.rows(prefix)
-    }
-
-    fn unique(&self, name: &str, seen: u64) -> Result<Option<RunId>, journal::Error> {
-        self.inner.unique(name, seen)
-    }
-
-    fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, journal::Error> {
-        self.inner.read_chained(run)
-    }
-
-    fn list(&self, query: &Query) -> Result<Page, journal::Error> {
-        self.inner.list(query)
-    }
-
-    fn unfinished(&self) -> Vec<RunSummary> {
-        self.inner.unfinished()
-    }
-
-    fn audit(&self, after: u64, limit: usize) -> Result<Vec<Entry>, journal::Error> {
-        self.inner.audit(after, limit)
-    }
-
-    fn head(&self) -> Head {
-        self.inner.head()
-    }
-
-    fn head_at(&self, position: u64) -> Result<Option<Head>, journal::Error> {
-        self.inner.head_at(position)
-    }
-
-    async fn prune(&self, deed: Seq, runs: Vec<RunId>) -> Result<(), journal::Error> {
-        self.inner.prune(deed, runs).await
-    }
-
-    fn removed(&self) -> Result<Vec<Removed>, journal::Error> {
-        self.inner.removed()
-    }
-
-    fn sweep(&self) -> Result<u64, journal::Error> {
-        self.inner.sweep()
-    }
-
-    fn put(&self, bytes: &[u8]) -> Result<Digest, journal::Error> {
-        self.inner.put(bytes)
-    }
-
-    fn get(&self, digest: &Digest) -> Result<Vec<u8>, journal::Error> {
-        self.inner.get(digest)
+impl Hook for Failing {
+    fn admit(&self, _together: &Together) -> Result<(), journal::Error> {
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| journal::Error::Broken("the power is off".into()))
     }
 
     fn reopen(&self) -> Result<(), journal::Error> {
@@ -190,7 +120,7 @@ impl SecretSource for NoSecrets {
 
 /// What outlives a restart.
 struct World {
-    journal: Arc<Failing>,
+    journal: Arc<Hooked<Failing>>,
     clock: Arc<Set>,
     publish: watch::Sender<Arc<Catalogue>>,
     options: Options,
@@ -258,15 +188,16 @@ fn catalogue(files: &[&str]) -> Arc<Catalogue> {
 impl World {
     /// At this moment, nothing on yet.
     fn new(now: &str, files: &[&str]) -> World {
-        World::on(Failing::after(u64::MAX), now, files)
+        World::on(u64::MAX, now, files)
     }
 
-    fn on(journal: Failing, now: &str, files: &[&str]) -> World {
+    /// The same, over a journal that takes so many writes.
+    fn on(writes: u64, now: &str, files: &[&str]) -> World {
         let clock = TestClock::new(7);
         let by = i64::try_from(at(now).millis()).expect("small")
             - i64::try_from(clock.now().millis()).expect("small");
         World {
-            journal: Arc::new(journal),
+            journal: Arc::new(Hooked::new(Failing(AtomicU64::new(writes)))),
             clock: Arc::new(Set { clock, millis: AtomicI64::new(by) }),
             publish: watch::channel(catalogue(files)).0,
             options: Options::default(),
@@ -759,7 +690,7 @@ async fn wherever_the_power_fails_every_slot_has_one_outcome_and_one_run() {
     let file = yaml("*/20 * * * *", ", missed: all, policy: queue", "seconds: 90");
     let mut writes = 0;
     loop {
-        let mut world = World::on(Failing::after(writes), "2026-05-10T10:50", &[&file]);
+        let mut world = World::on(writes, "2026-05-10T10:50", &[&file]);
         world.start().await;
         world.until("2026-05-10T11:45").await;
         world.stop().await;
@@ -768,7 +699,7 @@ async fn wherever_the_power_fails_every_slot_has_one_outcome_and_one_run() {
         world.start().await;
         world.until("2026-05-10T13:30").await;
         world.stop().await;
-        let whole = world.journal.left.swap(u64::MAX, Ordering::SeqCst) > 0;
+        let whole = world.journal.hook.0.swap(u64::MAX, Ordering::SeqCst) > 0;
         world.set("2026-05-10T13:31");
         world.start().await;
         world.until("2026-05-10T14:10").await;

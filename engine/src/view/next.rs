@@ -54,7 +54,8 @@ pub(super) fn of(view: &RunView) -> Vec<Next> {
         let what = match task.status.as_str() {
             "running" => {
                 let phase = task.phase.as_ref().map(|phase| format!(": {phase}")).unwrap_or_default();
-                format!("{name} is under way{phase}")
+                let wrong = task.reason.as_ref().map(|wrong| format!("; {wrong}")).unwrap_or_default();
+                format!("{name} is under way{phase}{wrong}")
             }
             "retrying" => match task.retry_at {
                 Some(at) => format!("{name} failed and is tried again at {at}"),

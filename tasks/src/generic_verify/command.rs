@@ -218,7 +218,16 @@ async fn kept(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use graylane_engine::clock::WallClock;
+    use graylane_engine::id::{Attempt, RunId};
+    use graylane_engine::task::{Progress, Reporter, SecretSource};
     use serde_json::json;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -275,5 +284,120 @@ mod tests {
         // The list that a run was submitted with is asked again when it is planned.
         let with: CommandWith = serde_json::from_value(json!({ "run": ["/bin/bash"] })).expect("valid");
         assert!(with.plan(&checks()).is_err());
+    }
+
+    struct Nobody;
+
+    #[async_trait]
+    impl Reporter for Nobody {
+        async fn phase(&self, _text: String) -> Result<(), TaskError> {
+            Ok(())
+        }
+        async fn checkpoint(&self, _name: String) -> Result<(), TaskError> {
+            Ok(())
+        }
+        fn log(&self, _line: String) {}
+        fn progress(&self, _progress: Progress) {}
+    }
+
+    impl SecretSource for Nobody {
+        fn read(&self, name: &str) -> Result<String, String> {
+            Err(format!("there is no secret `{name}`"))
+        }
+    }
+
+    fn context() -> TaskContext {
+        TaskContext {
+            run: RunId::new(1, 1),
+            workflow: "w".parse().expect("a name"),
+            source: None,
+            task: "verify".parse().expect("a name"),
+            attempt: Attempt::FIRST,
+            spec: Value::Null,
+            bundle: Arc::default(),
+            clock: Arc::new(WallClock::default()),
+            cancel: CancellationToken::new(),
+            checkpoints: BTreeSet::new(),
+            force: false,
+            undoes: None,
+            standing: tokio::sync::watch::channel(Arc::default()).1,
+            assumed: Vec::new(),
+            reporter: Arc::new(Nobody),
+            secrets: Arc::new(Nobody),
+        }
+    }
+
+    /// A program with a helper that outlives it, and the file in which the helper's id appears.
+    fn with_helper(folder: &Path, after: &str) -> (Vec<String>, PathBuf) {
+        let file = folder.join("helper");
+        let script = format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; {after}", file.display());
+        (vec!["/bin/sh".into(), "-c".into(), script], file)
+    }
+
+    async fn helper(file: &Path) -> Pid {
+        for _ in 0..5_000 {
+            if let Ok(text) = std::fs::read_to_string(file) {
+                return text.trim().parse().ok().and_then(Pid::from_raw).expect("an id");
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("the helper never began");
+    }
+
+    /// Whether it goes on after so many looks; one that nobody has waited for is dead all the same.
+    async fn lives(helper: Pid, looks: u32) -> bool {
+        for _ in 0..looks {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", helper.as_raw_nonzero()));
+            let state = stat.ok().and_then(|stat| stat.rsplit(") ").next()?.chars().next());
+            if state.is_none_or(|state| state == 'Z') {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
+    }
+
+    #[tokio::test]
+    async fn whatever_a_program_started_ends_with_its_check() {
+        for (how, after, deadline_ms) in [
+            ("it ended by itself", "exit 0", 60_000),
+            ("its time was up", "wait", 300),
+            ("the run was cancelled", "wait", 60_000),
+            ("the attempt was aborted", "wait", 60_000),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (run, file) = with_helper(folder.path(), after);
+            let env = BTreeMap::new();
+            let given = Given { env: &env, deadline: None, exit_codes: None };
+            let ends = given.ends(Duration::from_millis(deadline_ms)).expect("a deadline");
+            let planned = Planned { run, env, ends };
+            let cx = context();
+            let cancel = cx.cancel.clone();
+            let check = tokio::spawn(async move { look(&cx, "smoke", &planned).await });
+            let helper = helper(&file).await;
+            match how {
+                "the run was cancelled" => cancel.cancel(),
+                "the attempt was aborted" => check.abort(),
+                _ => {}
+            }
+            // An aborted one gives no answer.
+            let _ = check.await;
+            assert!(!lives(helper, 5_000).await, "{how}");
+        }
+    }
+
+    /// The control: without a group that is ended, the helper goes on, and the look above would see it.
+    #[tokio::test]
+    async fn without_the_group_a_helper_outlives_its_check() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (run, file) = with_helper(folder.path(), "wait");
+        let child = Command::new(&run[0]).args(&run[1..]).process_group(0).spawn().expect("started");
+        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("an id");
+        let helper = helper(&file).await;
+        drop(Group { child, leader: None });
+        let outlives = lives(helper, 100).await;
+        kill_process_group(group, Signal::KILL).expect("ended");
+        assert!(outlives);
+        assert!(!lives(helper, 5_000).await, "nothing is left of the test");
     }
 }

@@ -1,6 +1,7 @@
 //! What people can say to runs: hold, approval, undo, retry, rerun. Every sentence of the law of states has its story.
 
 use super::*;
+use crate::journal::{DiskJournal, Query};
 use crate::run::HoldAnswer;
 
 fn person(name: &str) -> Actor {
@@ -575,6 +576,39 @@ async fn what_is_too_large_for_the_journal_is_told_and_not_kept() {
     assert!(kept.len() < 20_000 && kept.contains("more bytes are left out"), "{}", kept.len());
 }
 
+/// The same on disk, with threads and fsyncs: all of it is there after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_runs_at_once_are_all_on_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = Arc::new(DiskJournal::open(folder.path()).expect("opened"));
+    let parts = World::parts(journal.clone(), Probe::default(), Duration::ZERO, None);
+    let engine = Engine::start(parts, Mode::Work).await.expect("started");
+    let yaml = "name: w\nconcurrency: { policy: allow }\ntasks:\n  a: { type: probe }\n  b: { type: probe, needs: [a], with: { lane: LANE } }\n";
+    let mut updates = engine.watch();
+    // Some wait for each other, and most do not.
+    let submission =
+        |number: usize| World::submission(&yaml.replace("LANE", &format!("lane-{}", number % 250)));
+    let submitted = futures_of((0..1_000).map(|number| engine.submit(submission(number)))).await;
+    let runs: BTreeSet<RunId> = submitted.into_iter().map(|run| run.expect("submitted")).collect();
+    assert_eq!(runs.len(), 1_000);
+    let mut ended = BTreeSet::new();
+    while ended.len() < runs.len() {
+        if let Update::Record(record) = updates.recv().await.expect("told")
+            && matches!(record.event, Event::RunFinished { .. })
+        {
+            ended.insert(record.run);
+        }
+    }
+    engine.shutdown().await;
+    drop((engine, journal));
+    let journal = DiskJournal::open(folder.path()).expect("opened again");
+    let query = Query { status: Some("succeeded".into()), limit: 2_000, ..Query::default() };
+    let listed: BTreeSet<RunId> =
+        journal.list(&query).expect("listed").runs.iter().map(|run| run.id).collect();
+    assert_eq!(listed, runs);
+    assert_eq!(crate::proof::verify(&journal, &[]).expect("readable").problems, Vec::<String>::new());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_thousand_runs_at_once_all_end_and_none_is_lost() {
     let world = World::new().await;
@@ -604,10 +638,14 @@ async fn futures_of<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     done.into_iter().flatten().collect()
 }
 
-/// Real threads and real time: what blocks must not stop anybody else, who then lets it go.
+/// Real threads: what blocks must not stop anybody else, is told, and nobody waits for it.
 #[test]
-fn a_task_that_blocks_its_thread_stops_nobody_else() {
-    let loops = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+fn a_task_that_blocks_its_thread_for_a_minute_is_told_and_stops_nobody_else() {
+    let loops = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -615,14 +653,40 @@ fn a_task_that_blocks_its_thread_stops_nobody_else() {
         .expect("a runtime");
     loops.block_on(async {
         let world = World::on(threads.handle().clone()).await;
+        // Time that is paused runs on where nobody works here; while this waits it does not.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let holds = tokio::task::spawn_blocking(move || held.recv());
         let blocked = world.submit("name: w\ntasks:\n  a: { type: probe, with: { does: block x } }\n").await;
         world.until(blocked, |view| view.tasks[0].phase.is_some()).await;
         let other = world.submit("name: v\ntasks:\n  a: { type: probe }\n").await;
         assert_eq!(world.finish(other).await.summary.status, "succeeded");
         assert_eq!(world.view(blocked).await.summary.status, "running", "it blocks still");
+
+        let mut updates = world.engine.watch();
+        for _ in 0..30 {
+            tokio::time::advance(Duration::from_secs(2)).await;
+            world.view(blocked).await;
+        }
+        let view = world.view(blocked).await;
+        let words = view.tasks[0].reason.clone().expect("told");
+        assert!(words.starts_with("it has blocked its thread for 5"), "{words}");
+        assert!(view.next.iter().any(|next| next.what.contains("a is under way: blocking; it has blocked")));
+        let mut told = Vec::new();
+        while let Ok(update) = updates.try_recv() {
+            if let Update::Log { run, line } = update {
+                told.push((run, line.line));
+            }
+        }
+        let words = "it has blocked its thread for more than 5 s: until it lets go it hears neither a cancel nor its timeout";
+        assert_eq!(told, [(blocked, words.to_owned())], "once");
+        let third = world.submit("name: v\ntasks:\n  a: { type: probe }\n").await;
+        assert_eq!(world.finish(third).await.summary.status, "succeeded", "after a minute too");
         let _ = world.engine.cancel(blocked, "bob".into(), None, true).await;
         assert_eq!(world.finish(blocked).await.summary.status, "cancelled", "nobody waits for it");
         BLOCKS.store(false, Ordering::SeqCst);
+        drop(release);
+        // It ends because nobody can send any more.
+        let _ = holds.await;
     });
     threads.shutdown_background();
 }

@@ -8,81 +8,17 @@ use std::fmt::Write as _;
 use std::sync::atomic::AtomicI64;
 
 use super::*;
-use crate::audit::{Chain, Entry, Head};
-use crate::id::Digest;
-use crate::journal::{Page, Query, Together};
-use crate::ledger::DeedRecord;
-use crate::run::{Consent, HoldAnswer, Origin, RunSummary, Skipped};
+use crate::journal::Together;
+use crate::journal::hooked::{Hook, Hooked};
+use crate::run::{Consent, HoldAnswer, Origin, Skipped};
 
-/// A journal that also keeps the order over all runs.
+/// Keeps the order over all runs.
 #[derive(Default)]
-struct Tape {
-    inner: MemoryJournal,
-    records: Mutex<Vec<Record>>,
-}
+struct Tape(Mutex<Vec<Record>>);
 
-#[async_trait]
-impl Journal for Tape {
-    async fn write(&self, together: Together) -> Result<(), journal::Error> {
-        self.inner.write(together.clone()).await?;
-        self.records.lock().expect("a tape").extend(together.records);
-        Ok(())
-    }
-
-    fn deeds(&self) -> Result<Vec<(DeedRecord, Chain)>, journal::Error> {
-        self.inner.deeds()
-    }
-
-    fn rows(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
-        self.inner.rows(prefix)
-    }
-
-    fn unique(&self, name: &str, seen: u64) -> Result<Option<RunId>, journal::Error> {
-        self.inner.unique(name, seen)
-    }
-
-    fn read_chained(&self, run: RunId) -> Result<Vec<(Record, Chain)>, journal::Error> {
-        self.inner.read_chained(run)
-    }
-
-    fn list(&self, query: &Query) -> Result<Page, journal::Error> {
-        self.inner.list(query)
-    }
-
-    fn unfinished(&self) -> Vec<RunSummary> {
-        self.inner.unfinished()
-    }
-
-    fn audit(&self, after: u64, limit: usize) -> Result<Vec<Entry>, journal::Error> {
-        self.inner.audit(after, limit)
-    }
-
-    fn head(&self) -> Head {
-        self.inner.head()
-    }
-
-    fn head_at(&self, position: u64) -> Result<Option<Head>, journal::Error> {
-        self.inner.head_at(position)
-    }
-
-    async fn prune(&self, deed: crate::id::Seq, runs: Vec<RunId>) -> Result<(), journal::Error> {
-        self.inner.prune(deed, runs).await
-    }
-
-    fn removed(&self) -> Result<Vec<journal::Removed>, journal::Error> {
-        self.inner.removed()
-    }
-
-    fn sweep(&self) -> Result<u64, journal::Error> {
-        self.inner.sweep()
-    }
-
-    fn put(&self, bytes: &[u8]) -> Result<Digest, journal::Error> {
-        self.inner.put(bytes)
-    }
-
-    fn get(&self, digest: &Digest) -> Result<Vec<u8>, journal::Error> {
-        self.inner.get(digest)
+impl Hook for Tape {
+    fn written(&self, together: &Together) {
+        self.0.lock().expect("a tape").extend(together.records.iter().cloned());
     }
 }
 
@@ -599,7 +535,7 @@ fn name(task: usize) -> TaskName {
 }
 
 /// An engine over the tape.
-async fn engine(tape: &Arc<Tape>, clock: &Arc<Jumping>) -> Engine {
+async fn engine(tape: &Arc<Hooked<Tape>>, clock: &Arc<Jumping>) -> Engine {
     let mut registry = Registry::default();
     registry.add(Probe::default());
     registry.add(crate::approval::Approval);
@@ -616,7 +552,7 @@ async fn engine(tape: &Arc<Tape>, clock: &Arc<Jumping>) -> Engine {
 }
 
 async fn live(workflows: &[Workflow], deeds: &[(u64, Deed)]) -> Vec<Record> {
-    let tape = Arc::new(Tape::default());
+    let tape = Arc::new(Hooked::<Tape>::default());
     let clock = Arc::new(Jumping { clock: TestClock::new(7), seconds: AtomicI64::new(0) });
     let mut engine_now = engine(&tape, &clock).await;
     let mut runs: Vec<RunId> = Vec::new();
@@ -663,7 +599,7 @@ async fn live(workflows: &[Workflow], deeds: &[(u64, Deed)]) -> Vec<Record> {
         tokio::time::sleep(Duration::from_secs(3_600)).await;
     }
     let left = tape.unfinished();
-    let records = tape.records.lock().expect("a tape").clone();
+    let records = tape.hook.0.lock().expect("a tape").clone();
     assert!(left.is_empty(), "{}\nnever ends: {left:?}", told_as(workflows, deeds, &records));
     engine_now.shutdown().await;
     records

@@ -1,1 +1,0 @@
-//! Stories of sources and the catalogue.
