@@ -108,17 +108,18 @@ mod tests {
         let (environments, services) = (home.path().join("environments"), home.path().join("services"));
         std::fs::create_dir(&environments).expect("made");
         std::fs::create_dir(&services).expect("made");
-        for file in ["environments/production.yaml", "services/spring-a.yaml"] {
+        for file in ["environments/production.yaml", "services/spring-a.yaml", "services/nacos.yaml"] {
             std::fs::copy(here.join("config").join(file), home.path().join(file)).expect("copied");
         }
         let mut operator = Operator::new(environments.clone(), DigestKey::new([0; 32]));
         assert!(operator.bundle().get("services/production/spring-a.json").is_some());
         assert!(!operator.has_changed() && !operator.has_changed());
 
-        std::fs::copy(here.join("config/services/nacos.yaml"), services.join("nacos.yaml")).expect("copied");
+        std::fs::copy(here.join("config/services/spring-b.yaml"), services.join("spring-b.yaml"))
+            .expect("copied");
         assert!(!operator.has_changed(), "it may still be written to");
         assert!(operator.has_changed());
-        assert!(operator.bundle().get("services/production/nacos.json").is_some());
+        assert!(operator.bundle().get("services/production/spring-b.json").is_some());
 
         std::fs::write(environments.join("production.yaml"), "name: production\n").expect("written");
         operator.has_changed();
