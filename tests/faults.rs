@@ -616,8 +616,9 @@ async fn tasks_of_three_services_ask_the_api_server_for_little() {
             let followed = ["deployments.apps", "replicasets.apps", "pods"];
             let of = |verb: &str| followed.map(|kind| count(verb, kind));
             assert_eq!(of("watch"), [1, 1, 1], "one watch a kind, shared by all three services");
-            assert_eq!(of("list"), [1, 1, 1], "no list where nothing is looked for");
-            assert_eq!(count("list", "services") + count("list", "secrets"), 0);
+            // The leak test looks once more at pods and Services as they are.
+            assert_eq!(of("list"), [1, 1, 2], "no list where nothing is looked for");
+            assert_eq!((count("list", "services"), count("list", "secrets")), (1, 0));
         }
         let row = format!("| `{kind}` | {planned} | {done} |");
         if !text.contains(&row) {
