@@ -970,7 +970,8 @@ impl Scheduler {
         let of_task = tracing::info_span!(parent: &of_run, "task", %task, "type" = node.kind.type_name());
         let span = tracing::info_span!(parent: &of_task, "attempt", %attempt);
         let steps = Steps::default();
-        let work = attempt::carry_out(kind, context, plan, work, journal, reports, steps.clone());
+        // In a box: a future that waits for another one has room for it twice, and there may be 10,000.
+        let work = Box::pin(attempt::carry_out(kind, context, plan, work, journal, reports, steps.clone()));
         let work = async move {
             tracing::debug!(target: RUN_LOG, "an attempt begins");
             work.await;
