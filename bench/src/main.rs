@@ -19,9 +19,9 @@ use std::process::{Command, ExitCode, Stdio};
 use serde_json::Value;
 
 const USAGE: &str = "\
-graylane-bench [--only load] [--runs N] [--folder FOLDER] [--write FILE]
+graylane-bench [--only load|tasks] [--runs N] [--folder FOLDER] [--write FILE]
 
-  --only load      one section alone: the API under load, in a minute; it is printed
+  --only SECTION   one section alone, in a minute: the API under load, or tasks that do nothing; it is printed
   --runs N         finished runs in the long measures (1000000); the load has 500 at most
   --folder FOLDER  where stores are made and removed again (target/bench)
   --write FILE     the page to write (docs/BENCHMARKS.md); `-` prints it. With --only, the section of the page
@@ -30,11 +30,12 @@ graylane-bench [--only load] [--runs N] [--folder FOLDER] [--write FILE]
 
 /// The part that has a section of its own.
 const LOAD: &str = "load";
+const TASKS: &str = "tasks";
 
 /// What is asked for.
 struct Asked {
     part: Option<String>,
-    only: bool,
+    only: Option<String>,
     runs: u64,
     folder: PathBuf,
     write: Option<String>,
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         Some(part) => {
             store::run(part, &asked.folder, asked.runs).map(|measured| say_out(&measured.to_string()))
         }
-        None if asked.only => load(&asked),
+        None if asked.only.is_some() => section(&asked),
         None => all(&asked),
     };
     match done {
@@ -65,21 +66,18 @@ fn main() -> ExitCode {
 }
 
 fn read(mut arguments: impl Iterator<Item = String>) -> Result<Asked, String> {
-    let mut asked = Asked {
-        part: None,
-        only: false,
-        runs: 1_000_000,
-        folder: PathBuf::from("target/bench"),
-        write: None,
-    };
+    let mut asked =
+        Asked { part: None, only: None, runs: 1_000_000, folder: PathBuf::from("target/bench"), write: None };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--part" => asked.part = Some(value()?),
             "--only" => match value()?.as_str() {
-                LOAD => asked.only = true,
+                known @ (LOAD | TASKS) => asked.only = Some(known.to_owned()),
                 other => {
-                    return Err(format!("--only: `{LOAD}` alone has a section of its own, not `{other}`"));
+                    return Err(format!(
+                        "--only: `{LOAD}` and `{TASKS}` have a section of their own, not `{other}`"
+                    ));
                 }
             },
             "--runs" => asked.runs = value()?.parse().map_err(|error| format!("--runs: {error}"))?,
@@ -103,11 +101,19 @@ fn all(asked: &Asked) -> Result<(), String> {
     write(asked.write.as_deref().unwrap_or("docs/BENCHMARKS.md"), &page)
 }
 
-/// The load alone: its section, or a page in which its section is written anew.
-fn load(asked: &Asked) -> Result<(), String> {
+/// One section alone, or a page in which it is written anew.
+fn section(asked: &Asked) -> Result<(), String> {
     let folder = fresh(asked)?;
-    say(&format!("bench: {LOAD}"));
-    let section = report::load(&child(LOAD, &folder, asked.runs)?);
+    let parts = if asked.only.as_deref() == Some(TASKS) { tasks::PARTS } else { &[LOAD] };
+    let mut measured = serde_json::Map::new();
+    for part in parts {
+        say(&format!("bench: {part}"));
+        measured.insert((*part).to_owned(), child(part, &folder, asked.runs)?);
+    }
+    let section = match measured.get(LOAD) {
+        Some(load) => report::load(load),
+        None => report::tasks(&Value::Object(measured)),
+    };
     clear(&folder)?;
     match asked.write.as_deref() {
         None | Some("-") => write("-", &section),
