@@ -377,23 +377,31 @@ impl Cluster {
     /// What the API server said.
     pub async fn list(&self, api_version: &str, kind: &str, selector: &str) -> Result<Vec<Value>, TaskError> {
         let resource = self.resource(api_version, kind).await?;
+        self.list_of(&resource, &some_of(api_version, kind), selector).await.map_err(Failed::error)
+    }
+
+    async fn list_of(
+        &self,
+        resource: &ApiResource,
+        at: &ObjectRef,
+        selector: &str,
+    ) -> Result<Vec<Value>, Failed> {
         let params = ListParams {
             label_selector: Some(selector.to_owned()).filter(|s| !s.is_empty()),
             ..ListParams::default()
         };
-        let at = some_of(api_version, kind);
         let mut objects = Vec::new();
         for namespace in self.namespaces() {
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-            let what = format!("{kind} objects in {namespace}");
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, resource);
+            let what = format!("{} objects in {namespace}", at.kind);
             match self.raw_call(&what, || api.list(&params)).await {
                 Ok(found) => {
                     for object in found.items {
-                        objects.push(self.typed(object, &at)?);
+                        objects.push(self.typed(object, at).map_err(Failed::Other)?);
                     }
                 }
-                Err(failed) if self.is_none_of_ours(&failed, namespace, &resource) => {}
-                Err(failed) => return Err(failed.error()),
+                Err(failed) if self.is_none_of_ours(&failed, namespace, resource) => {}
+                Err(failed) => return Err(failed),
             }
         }
         Ok(objects)
@@ -422,28 +430,12 @@ impl Cluster {
         selector: &str,
     ) -> Result<Listed, TaskError> {
         let Some(resource) = known_resource(api_version, kind) else { return Ok(Listed::NotServed) };
-        let params = ListParams {
-            label_selector: Some(selector.to_owned()).filter(|s| !s.is_empty()),
-            ..ListParams::default()
-        };
-        let at = some_of(api_version, kind);
-        let mut objects = Vec::new();
-        for namespace in self.namespaces() {
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-            let what = format!("{kind} objects in {namespace}");
-            match self.raw_call(&what, || api.list(&params)).await {
-                Ok(found) => {
-                    for object in found.items {
-                        objects.push(self.typed(object, &at)?);
-                    }
-                }
-                Err(failed) if self.is_none_of_ours(&failed, namespace, &resource) => {}
-                Err(Failed::Api(status, _)) if status.code == 404 => return Ok(Listed::NotServed),
-                Err(Failed::Api(status, error)) if status.code == 403 => return Ok(Listed::Forbidden(error)),
-                Err(failed) => return Err(failed.error()),
-            }
+        match self.list_of(&resource, &some_of(api_version, kind), selector).await {
+            Ok(objects) => Ok(Listed::All(objects)),
+            Err(Failed::Api(status, _)) if status.code == 404 => Ok(Listed::NotServed),
+            Err(Failed::Api(status, error)) if status.code == 403 => Ok(Listed::Forbidden(error)),
+            Err(failed) => Err(failed.error()),
         }
-        Ok(Listed::All(objects))
     }
 
     /// Labels and annotations of all objects of a kind, without what they hold.

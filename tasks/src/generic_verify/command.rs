@@ -218,16 +218,12 @@ async fn kept(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::path::PathBuf;
     use std::sync::Arc;
 
-    use async_trait::async_trait;
     use graylane_engine::clock::WallClock;
-    use graylane_engine::id::{Attempt, RunId};
-    use graylane_engine::task::{Progress, Reporter, SecretSource};
+    use graylane_engine::id::RunId;
     use serde_json::json;
-    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -286,45 +282,10 @@ mod tests {
         assert!(with.plan(&checks()).is_err());
     }
 
-    struct Nobody;
-
-    #[async_trait]
-    impl Reporter for Nobody {
-        async fn phase(&self, _text: String) -> Result<(), TaskError> {
-            Ok(())
-        }
-        async fn checkpoint(&self, _name: String) -> Result<(), TaskError> {
-            Ok(())
-        }
-        fn log(&self, _line: String) {}
-        fn progress(&self, _progress: Progress) {}
-    }
-
-    impl SecretSource for Nobody {
-        fn read(&self, name: &str) -> Result<String, String> {
-            Err(format!("there is no secret `{name}`"))
-        }
-    }
-
     fn context() -> TaskContext {
-        TaskContext {
-            run: RunId::new(1, 1),
-            workflow: "w".parse().expect("a name"),
-            source: None,
-            task: "verify".parse().expect("a name"),
-            attempt: Attempt::FIRST,
-            spec: Value::Null,
-            bundle: Arc::default(),
-            clock: Arc::new(WallClock::default()),
-            cancel: CancellationToken::new(),
-            checkpoints: BTreeSet::new(),
-            force: false,
-            undoes: None,
-            standing: tokio::sync::watch::channel(Arc::default()).1,
-            assumed: Vec::new(),
-            reporter: Arc::new(Nobody),
-            secrets: Arc::new(Nobody),
-        }
+        let (workflow, task) = ("w".parse().expect("a name"), "verify".parse().expect("a name"));
+        let clock = Arc::new(WallClock::default());
+        TaskContext::alone(RunId::new(1, 1), workflow, task, Value::Null, Arc::default(), clock)
     }
 
     /// A program with a helper that outlives it, and the file in which the helper's id appears.
