@@ -660,6 +660,8 @@ impl Engine {
             // The loop may have ended by itself meanwhile.
             let _ = done.await;
         }
+        // It answers while it still has the journal, and lets go of its inbox last.
+        self.inbox.closed().await;
     }
 }
 

@@ -621,6 +621,27 @@ async fn a_thousand_runs_at_once_all_end_and_none_is_lost() {
 }
 
 /// All at once.
+/// Whoever opens the store again right after a shutdown finds it free.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_shutdown_the_journal_is_nobodys() {
+    for round in 0..200 {
+        let journal = Arc::new(MemoryJournal::default());
+        let parts = World::parts(journal.clone(), Probe::default(), Duration::ZERO, None);
+        let engine = Engine::start(parts, Mode::Work).await.expect("started");
+        let mut updates = engine.watch();
+        let submission = World::submission("name: w\ntasks:\n  a: { type: probe }\n");
+        engine.submit(submission).await.expect("submitted");
+        let is_over = |update| match update {
+            Update::Record(record) => matches!(record.event, Event::RunFinished { .. }),
+            _ => false,
+        };
+        while !is_over(updates.recv().await.expect("told")) {}
+        engine.shutdown().await;
+        drop(engine);
+        assert_eq!(Arc::strong_count(&journal), 1, "round {round}");
+    }
+}
+
 async fn futures_of<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut all: Vec<_> = all.map(Box::pin).collect();
     let mut done: Vec<Option<F::Output>> = all.iter().map(|_| None).collect();
