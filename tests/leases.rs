@@ -162,11 +162,7 @@ tasks:
 fn home(kubeconfig: &Path, namespace: &str) -> Home {
     let home = Home::new();
     home.write("workflows/lane.yaml", WORKFLOW);
-    let environment = format!(
-        "name: real\ncluster: {{ kubeconfig: {} }}\nnamespace: {namespace}\ngateway: {{ kind: mse, address: \"http://127.0.0.1:1\" }}\nservices: ../services\nallow: {{ workflows: [lane] }}\n",
-        kubeconfig.display()
-    );
-    home.write("config/environments/real.yaml", &environment);
+    home.real(kubeconfig, namespace, "allow: { workflows: [lane] }");
     home
 }
 

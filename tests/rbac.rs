@@ -212,12 +212,7 @@ async fn on_a_real_api_server_the_printed_role_is_enough_and_none_of_it_can_be_l
     let kubeconfig = home.path("kubeconfig");
     rbac.identity(&admin, &kubeconfig).await;
     home.write("workflows/lane.yaml", LANE);
-    let environment = format!(
-        "name: real\ncluster: {{ kubeconfig: {} }}\nnamespace: {}\ngateway: {{ kind: mse, address: \"http://127.0.0.1:1\" }}\nservices: ../services\nallow: {{ workflows: [lane] }}\n",
-        kubeconfig.display(),
-        rbac.namespace
-    );
-    home.write("config/environments/real.yaml", &environment);
+    home.real(&kubeconfig, &rbac.namespace, "allow: { workflows: [lane] }");
     for service in ["nacos", "spring-a", "spring-b", "spring-c"] {
         let file = home.path(&format!("config/services/{service}.yaml"));
         graylane_tasks::cluster::create_all(&rbac.admin, &rbac.namespace, &file).await.expect("created");

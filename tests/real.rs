@@ -22,11 +22,11 @@ struct There {
 impl There {
     async fn new(kubeconfig: &Path, namespace: &str, is_real: bool) -> There {
         let home = Home::new();
-        let environment = format!(
-            "name: real\ncluster: {{ kubeconfig: {} }}\nnamespace: {namespace}\ngateway: {{ kind: mse, address: \"http://127.0.0.1:1\" }}\nservices: ../services\nservice_options: {{ nacos: {{ gray: false }} }}\nallow: {{ workflows: [w] }}\n",
-            kubeconfig.display()
+        home.real(
+            kubeconfig,
+            namespace,
+            "service_options: { nacos: { gray: false } }\nallow: { workflows: [w] }",
         );
-        home.write("config/environments/real.yaml", &environment);
         let client = client(kubeconfig).await;
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
         let made = serde_json::from_value(json!({ "metadata": { "name": namespace } })).expect("a namespace");

@@ -140,11 +140,7 @@ fn home(kubeconfig: &Path, namespace: &str) -> Home {
     let down = "name: down\ntasks:\n  offline: { type: mse-gray-offline, with: { environment: real, tag: gray, drain: 100ms } }\n";
     home.write("workflows/down.yaml", down);
     // What may pass is not waited for as long as at night.
-    let environment = format!(
-        "name: real\ncluster: {{ kubeconfig: {} }}\nnamespace: {namespace}\ngateway: {{ kind: mse, address: \"http://127.0.0.1:1\" }}\nservices: ../services\nallow: {{ workflows: [lane, down] }}\nrollout: {{ image: 1s, crash: 2s, restarts: 2, schedule: 1s, create: 1s }}\n",
-        kubeconfig.display()
-    );
-    home.write("config/environments/real.yaml", &environment);
+    home.real(kubeconfig, namespace, "allow: { workflows: [lane, down] }\nrollout: { image: 1s, crash: 2s, restarts: 2, schedule: 1s, create: 1s }");
     home
 }
 

@@ -200,6 +200,20 @@ async fn a_folder_that_vanishes_takes_nothing_down_and_the_operators_files_are_f
     daemon.stop().await;
 }
 
+/// The source `team`: a repository that is looked at often.
+fn team(repository: &std::path::Path) -> Source {
+    Source {
+        name: "team".into(),
+        at: SourceAt::Git(GitAt {
+            url: format!("file://{}", repository.display()),
+            branch: "main".into(),
+            folder: "workflows".into(),
+            interval: Duration::from_millis(50),
+            timeout: Duration::from_secs(60),
+        }),
+    }
+}
+
 fn git(folder: &std::path::Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args(["-c", "user.name=ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false"])
@@ -224,16 +238,7 @@ async fn a_repository_is_followed_through_bad_commits_a_rewritten_branch_and_its
         git(&repository, &["rev-parse", "HEAD"])
     };
     let first = commit(&workflow("release", "one"), &[]);
-    home.settings.sources = vec![Source {
-        name: "team".into(),
-        at: SourceAt::Git(GitAt {
-            url: format!("file://{}", repository.display()),
-            branch: "main".into(),
-            folder: "workflows".into(),
-            interval: Duration::from_millis(50),
-            timeout: Duration::from_secs(60),
-        }),
-    }];
+    home.settings.sources = vec![team(&repository)];
     let daemon = home.start().await;
     daemon.until("fetched", |now| is(now, "team/release", "one", false)).await;
     let run = daemon.run("team/release").await;

@@ -93,6 +93,15 @@ impl Home {
         fs::write(self.path(file), text).expect("written");
     }
 
+    /// An environment `real` on a cluster, with no gateway of its own; `rest` is what stands in its file besides.
+    pub(crate) fn real(&self, kubeconfig: &Path, namespace: &str, rest: &str) {
+        let environment = format!(
+            "name: real\ncluster: {{ kubeconfig: {} }}\nnamespace: {namespace}\ngateway: {{ kind: mse, address: \"http://127.0.0.1:1\" }}\nservices: ../services\n{rest}\n",
+            kubeconfig.display()
+        );
+        self.write("config/environments/real.yaml", &environment);
+    }
+
     /// The program, with its data folder and the rehearsal's delays of a test.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_graylane"));

@@ -124,16 +124,7 @@ async fn a_commit_gives_a_workflow_whole_and_a_remote_that_is_away_takes_nothing
     fs::write(repository.join("workflows/release.yaml"), names("./patches/more.txt")).expect("written");
     fs::write(&patch, replicas(2)).expect("written");
     commit();
-    home.settings.sources = vec![Source {
-        name: "team".into(),
-        at: SourceAt::Git(GitAt {
-            url: format!("file://{}", repository.display()),
-            branch: "main".into(),
-            folder: "workflows".into(),
-            interval: Duration::from_millis(50),
-            timeout: Duration::from_secs(60),
-        }),
-    }];
+    home.settings.sources = vec![team(&repository)];
     let daemon = home.start().await;
     let first = daemon.until_revision("fetched", "").await;
     fs::write(&patch, replicas(10)).expect("written");

@@ -216,15 +216,7 @@ impl Around {
         for policy in self.all("NetworkPolicy") {
             let at = ObjectRef::of(policy);
             let holds = |labels| selector::matches(&policy["spec"]["podSelector"], labels);
-            match (holds(&pods.base), holds(&pods.gray)) {
-                (true, false) => found
-                    .notes
-                    .push(format!("{at} holds for the baseline's pods and not for those of {}", pods.at)),
-                (false, true) => found
-                    .notes
-                    .push(format!("{at} holds for the pods of {} and not for the baseline's", pods.at)),
-                (true, true) | (false, false) => {}
-            }
+            found.notes.extend(one_sided(&at, pods, holds(&pods.base), holds(&pods.gray)));
             let egress = policy["spec"]["policyTypes"]
                 .as_array()
                 .is_some_and(|types| types.contains(&"Egress".into()))
@@ -267,15 +259,7 @@ impl Around {
                 let holds =
                     |labels: &BTreeMap<String, String>| asked.iter().all(|(k, v)| labels.get(k) == Some(v));
                 let at = ObjectRef::of(object);
-                match (holds(&pods.base), holds(&pods.gray)) {
-                    (true, false) => found
-                        .notes
-                        .push(format!("{at} holds for the baseline's pods and not for those of {}", pods.at)),
-                    (false, true) => found
-                        .notes
-                        .push(format!("{at} holds for the pods of {} and not for the baseline's", pods.at)),
-                    (true, true) | (false, false) => {}
-                }
+                found.notes.extend(one_sided(&at, pods, holds(&pods.base), holds(&pods.gray)));
             }
         }
         for rule in self.all("DestinationRule") {
@@ -411,6 +395,15 @@ struct Pods {
     gray: BTreeMap<String, String>,
     base: BTreeMap<String, String>,
     origin: String,
+}
+
+/// What is told of a selector that takes the pods of one side only.
+fn one_sided(at: &ObjectRef, pods: &Pods, base: bool, gray: bool) -> Option<String> {
+    match (base, gray) {
+        (true, false) => Some(format!("{at} holds for the baseline's pods and not for those of {}", pods.at)),
+        (false, true) => Some(format!("{at} holds for the pods of {} and not for the baseline's", pods.at)),
+        (true, true) | (false, false) => None,
+    }
 }
 
 /// By service: the claims that its copy may write to beside the baseline, because a person has said so.
