@@ -45,7 +45,7 @@ async fn a_right_that_is_left_out_is_named_before_the_first_write() {
                 let line = format!("resources: [\"{}\"]", rule.resource);
                 assert!(told.contains(&line), "the rule to add, for {verb} {}: {told}", rule.resource);
             }
-            let found = check(&desk.told().await, &desk.site(), false).await;
+            let found = check(&desk.told().await, &desk.site()).await;
             // A check that cannot even list says what the API server said.
             if let Ok(found) = found {
                 let level = if rule.weight == Weight::Must { Level::Problem } else { Level::Warning };
