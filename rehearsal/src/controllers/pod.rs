@@ -48,7 +48,10 @@ pub(super) fn reconcile(state: &mut State, memory: &mut Memory) {
     state.logs.retain(|(uid, _), _| there.contains(uid.as_str()));
     for pod in &pods {
         if text(pod, "/spec/nodeName").is_empty() {
-            schedule(state, memory, pod);
+            // Another scheduler's pods are its own: nobody plays one here.
+            if matches!(text(pod, "/spec/schedulerName"), "" | "default-scheduler") {
+                schedule(state, memory, pod);
+            }
         } else if matches!(text(pod, "/status/phase"), "Succeeded" | "Failed") && !object::is_dying(pod) {
             // Over, and kept until someone deletes it.
         } else {
