@@ -101,6 +101,8 @@ pub struct Signals {
     registry: HashMap<String, String>,
     /// How often each container had restarted when it was first seen, by pod and container.
     restarts: HashMap<String, i64>,
+    /// Whether a container has ended that should not have.
+    ended: bool,
     /// When a deadline was missed that was still another generation's.
     missed: Option<String>,
 }
@@ -130,7 +132,14 @@ impl Signals {
 
     /// How often a container restarted since it was first seen: pods that stay bring restarts of long ago.
     fn restarts(&mut self, container: &str, count: i64) -> i64 {
-        count - *self.restarts.entry(container.to_owned()).or_insert(count)
+        let restarts = count - *self.restarts.entry(container.to_owned()).or_insert(count);
+        self.ended |= restarts > 0;
+        restarts
+    }
+
+    /// Whether a container has ended since it was first seen.
+    pub(super) fn ended(&self) -> bool {
+        self.ended
     }
 }
 
@@ -187,11 +196,13 @@ pub fn judge(seen: &Seen, expect: Expect, signals: &mut Signals, now: Instant) -
         let reason = condition["reason"].as_str().unwrap_or_default();
         let message = condition["message"].as_str().unwrap_or_default();
         if condition["type"] == "ReplicaFailure" && condition["status"] == "True" {
-            if signals.lasts(format!("replica failure {message}"), patience.create, now) {
+            // Every try says it of a pod with another name.
+            if signals.lasts("replica failure".into(), patience.create, now) {
                 let failure = Failure::new(format!("Deployment {name}: pods cannot be created: {message}"));
                 return Verdict::Failed(failure.hint("raise the quota, or mend what the webhook refuses"));
             }
-            return waiting(message.to_owned());
+            let why = message.split_once("\" is ").map_or(message, |(_, why)| why);
+            return waiting(format!("pods cannot be created: {why}"));
         }
         if condition["type"] == "Progressing" && reason == MISSED {
             // An old ReplicaSet that is found again brings no new condition: the old one stays until something moves, and

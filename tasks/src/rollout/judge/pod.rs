@@ -165,6 +165,7 @@ impl Pod<'_> {
         let over = status.pointer("/state/terminated");
         let last = status.pointer("/lastState/terminated");
         let ended = over.filter(|over| over["exitCode"] != 0);
+        signals.ended |= ended.is_some();
         let terminated = ended.or(last);
         let exit = terminated.map(exit_words).unwrap_or_default();
         // The run that died is the one before this one, except in the moment in which it is still shown itself.

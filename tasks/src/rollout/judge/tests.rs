@@ -171,7 +171,7 @@ async fn every_signal_of_the_deployment_has_its_verdict_and_its_patience() {
             "a quota",
             seen(quota, json!({})),
             10,
-            "0/1 exceeded quota",
+            "0/1 pods cannot be created: exceeded quota",
             "failed: Deployment a: pods cannot be created: exceeded quota",
         ),
         (
@@ -455,6 +455,24 @@ async fn a_signal_that_passed_begins_anew_when_it_comes_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pods_that_are_refused_one_after_the_other_are_one_signal() {
+    let refused = |pod: &str| {
+        let message = format!("pods \"{pod}\" is forbidden: exceeded quota");
+        let condition = json!({ "type": "ReplicaFailure", "status": "True", "message": message });
+        seen(json!({ "observedGeneration": 2, "conditions": [condition] }), json!({}))
+    };
+    let mut looks = Looks::default();
+    let words = "0/1 pods cannot be created: forbidden: exceeded quota";
+    assert_eq!(looks.at(&refused("a-1-x")), words);
+    assert_eq!(looks.after(9, &refused("a-1-y")).await, words, "and nothing new is told");
+    let ends = looks.after(1, &refused("a-1-z")).await;
+    assert_eq!(
+        ends,
+        "failed: Deployment a: pods cannot be created: pods \"a-1-z\" is forbidden: exceeded quota"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn restarts_of_before_a_rollout_do_not_fail_it() {
     let month = running(5);
     let mut looks = Looks::default();
@@ -467,6 +485,7 @@ async fn restarts_of_before_a_rollout_do_not_fail_it() {
     let mut looks = Looks::default();
     for restarts in [5, 6] {
         assert!(looks.at(&once(restarts)).starts_with("0/1"), "{restarts}");
+        assert_eq!(looks.signals.ended(), restarts == 6, "from then on running again proves less");
     }
     assert_eq!(looks.at(&once(7)), "failed: pod a-1-x, container main: out of memory 2 times");
 }
