@@ -41,7 +41,7 @@ fn as_on_a_node(home: &Home) {
     home.edit(
         "config/environments/production.yaml",
         "cluster: rehearsal\n",
-        "cluster: rehearsal\nrollout: { image: 5s }\n",
+        "cluster: rehearsal\nrollout: { image: 5s, restarts: 2 }\n",
     );
     for service in ["nacos", "spring-a", "spring-b", "spring-c"] {
         let file = format!("config/services/{service}.yaml");
