@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::events::{Weight, emit};
 use super::replicaset::{owned, owner_reference};
+use super::touched::Touched;
 use super::{Memory, condition, how};
 use crate::api::{delete, write};
 use crate::delays::ALPHABET;
@@ -28,8 +29,9 @@ enum Progress {
     None,
 }
 
-pub(super) fn reconcile(state: &mut State, memory: &mut Memory) {
-    for deployment in state.all(kinds::DEPLOYMENTS, "") {
+pub(super) fn reconcile(state: &mut State, memory: &mut Memory, touched: &Touched) {
+    for deployment in memory.each(state, touched, kinds::DEPLOYMENTS) {
+        memory.about(&deployment, kinds::DEPLOYMENTS);
         let mut progress = Progress::None;
         if !object::is_dying(&deployment) {
             progress = roll(state, &deployment);
@@ -115,8 +117,7 @@ fn recreate(state: &mut State, deployment: &Arc<Value>, new: &Arc<Value>, old: &
     for set in old {
         scale(state, deployment, set, 0);
     }
-    let namespace = object::namespace(deployment);
-    let left = old.iter().any(|set| !owned(state, kinds::PODS, namespace, object::uid(set)).is_empty());
+    let left = old.iter().any(|set| !owned(state, kinds::PODS, object::uid(set)).is_empty());
     if !left {
         scale(state, deployment, new, replicas(deployment));
     }
@@ -155,17 +156,18 @@ fn revision(set: &Value) -> i64 {
 
 /// The ReplicaSets of a Deployment, oldest first.
 fn sets_of(state: &State, deployment: &Value) -> Vec<Arc<Value>> {
-    let mut sets = owned(state, kinds::REPLICA_SETS, object::namespace(deployment), object::uid(deployment));
+    let mut sets = owned(state, kinds::REPLICA_SETS, object::uid(deployment));
     sets.sort_by_key(|set| (revision(set), text(set, "/metadata/creationTimestamp").to_owned()));
     sets
 }
 
 /// ReplicaSets that an orphaning delete left behind become the Deployment's again, where its selector holds.
 fn adopt(state: &mut State, deployment: &Value) {
-    for set in state.all(kinds::REPLICA_SETS, object::namespace(deployment)) {
+    for set in state.free(kinds::REPLICA_SETS, object::namespace(deployment)) {
         let labels = object::map(&set, "/metadata/labels");
-        let orphan = object::controller_uid(&set).is_none() && !object::is_dying(&set);
-        if orphan && crate::selector::label_selector_holds(&deployment["spec"]["selector"], labels) {
+        if !object::is_dying(&set)
+            && crate::selector::label_selector_holds(&deployment["spec"]["selector"], labels)
+        {
             let mut adopted = (*set).clone();
             let mut owners = list(&set, "/metadata/ownerReferences").to_vec();
             owners.push(owner_reference(deployment));
@@ -323,7 +325,7 @@ fn report(state: &mut State, memory: &mut Memory, before: &Arc<Value>, progress:
             status[field] = count.into();
         }
     }
-    let conditions = conditions(state, memory, &deployment, new, &status, progress);
+    let conditions = conditions(state, memory, &deployment, &sets, &status, progress);
     status["conditions"] = conditions.into();
     if deployment.get("status") != Some(&status) {
         let mut reported = (*deployment).clone();
@@ -336,11 +338,12 @@ fn conditions(
     state: &State,
     memory: &mut Memory,
     deployment: &Value,
-    new: Option<&Arc<Value>>,
+    sets: &[Arc<Value>],
     status: &Value,
     progress: &Progress,
 ) -> Vec<Value> {
     let now = state.clock.stamp();
+    let new = sets.iter().find(|set| same_template(deployment, set));
     let old = list(deployment, "/status/conditions");
     let count = |field: &str| int(status, field).unwrap_or_default();
     let wanted = replicas(deployment);
@@ -361,10 +364,13 @@ fn conditions(
     };
     let mut conditions = vec![dated(old, available, &now)];
     conditions.extend(progressing(state, memory, deployment, new, status, progress, &now));
-    let failure = new
-        .and_then(|set| list(set, "/status/conditions").iter().find(|one| one["type"] == "ReplicaFailure"));
+    // The new ReplicaSet's first, else that of any other.
+    let failure = |set: &Arc<Value>| {
+        list(set, "/status/conditions").iter().find(|one| one["type"] == "ReplicaFailure").cloned()
+    };
+    let failure = new.and_then(failure).or_else(|| sets.iter().find_map(failure));
     if let Some(failure) = failure {
-        conditions.push(dated(old, failure.clone(), &now));
+        conditions.push(dated(old, failure, &now));
     }
     conditions
 }
@@ -398,6 +404,8 @@ fn progressing(
         Progress::Created(name) => {
             return say(true, "NewReplicaSetCreated", &format!("Created new replica set {name:?}"));
         }
+        // A condition that is there already stays until something moves: that of a deadline too, which was missed before.
+        Progress::Found if before.is_some() => {}
         Progress::Found => {
             let name = new.map(|set| object::name(set)).unwrap_or_default();
             return say(true, "FoundNewReplicaSet", &format!("Found new replica set {name:?}"));
