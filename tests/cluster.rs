@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::support::stage::{
-    DEPLOYMENTS, EXAMPLE, INGRESSES, Kind, PLAIN, PODS, SECRETS, SERVICES, Stage, Wants, on_both,
+    DEPLOYMENTS, EXAMPLE, INGRESSES, JOBS, PLAIN, PODS, SECRETS, SERVICES, Stage, Wants, on_both,
 };
 
 const LANE: &str = r#"name: release
@@ -156,7 +156,6 @@ tasks:
 
 const CHAIN: &str = "{ name: who enters stays, samples: 10, http: { path: /a, as: lane, expect: { status: 200, body_matches: '^Agray\\[.* -> B\\[.* -> Cgray\\[' } } }, \
     { name: nobody else meets it, samples: 10, http: { path: /a, as: baseline, expect: { status: 200, body_excludes: gray } } }";
-const JOBS: Kind = ("batch/v1", "Job", "jobs");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_is_verified_or_it_is_said_what_was_wrong() {

@@ -6,6 +6,7 @@ pub(crate) mod desk;
 pub(crate) mod proxy;
 pub(crate) mod routes;
 pub(crate) mod stage;
+pub(crate) mod tally;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -437,7 +437,7 @@ fn rescale(
 fn patched(state: &mut State, target: &Target, call: &Call, how: How) -> Result<Done, Failure> {
     let kind = target.kind;
     let content = call.header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-    if content == "application/apply-patch+yaml" || content == "application/apply-patch+json" {
+    if call.is_apply() {
         return applied(state, target, call, &how);
     }
     let live = get(state, target)?;
