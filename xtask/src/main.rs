@@ -72,11 +72,13 @@ fn long() -> Done {
         cargo("a year of schedules", &soak, &[("GRAYLANE_SOAK_SEED", seed)])?;
     }
     let busy = ["test", "--release", "--locked", "--package", "graylane", "--test", "stories", "busy::"];
-    cargo("a busy namespace", &[&busy[..], &["--", "--nocapture"]].concat(), &[("GRAYLANE_BUSY", "all")])?;
+    let report = folder.join("docs/reports/busy.md").display().to_string();
+    let all = [("GRAYLANE_TEST_BUSY", "all"), ("GRAYLANE_TEST_BUSY_REPORT", report.as_str())];
+    cargo("a busy namespace", &[&busy[..], &["--", "--nocapture"]].concat(), &all)?;
     let reaction = folder.join("docs/reports/reaction.md").display().to_string();
     let rollouts =
         ["test", "--release", "--locked", "--package", "graylane", "--test", "stories", "reaction_to"];
-    let variables = [("GRAYLANE_REACTION_REPORT", reaction.as_str())];
+    let variables = [("GRAYLANE_TEST_REACTION_REPORT", reaction.as_str())];
     cargo("the reaction to a pod's status", &[&rollouts[..], &["--", "--nocapture"]].concat(), &variables)?;
     torture("release", &["--kills", "100", "--cuts", "20", "--write", "docs/reports/durability.md"])
 }
