@@ -506,7 +506,8 @@ fn told_by(planned: Result<Vec<String>, TaskError>) -> String {
 async fn lane_in(rbac: Rbac, everything: bool) -> Rbac {
     rbac.furnish().await;
     let nothing = rbac.home.graylane(&["run", "workflows/lane.yaml"]).expect(1).stdout;
-    assert!(nothing.contains("cannot list resource"), "an identity without any right: {nothing}");
+    let first = "this identity may not get, list, watch, create, patch, delete deployments";
+    assert!(nothing.contains(first), "an identity without any right: {nothing}");
     rbac.grant(if everything { &ALL } else { &["jobs"] }).await;
     rbac.does(&["run", "workflows/lane.yaml"]).expect(0);
     if everything {
@@ -563,9 +564,7 @@ async fn on_a_real_api_server_the_printed_role_is_enough_and_none_of_it_can_be_l
         tokio::spawn(async move { drop(lane_in(routes, false).await) }),
         tokio::spawn(adopted(Rbac::new(&kubeconfig, &before).await)),
     ];
-    let t0 = std::time::Instant::now();
     let rbac = lane_in(mse, true).await;
-    eprintln!("XX lane_in {:?}", t0.elapsed());
     let role = rbac.grant(&ALL).await;
     let inside = rbac.inside();
     let rules = rules(&inside.site, &rbac.namespace, &Extra::ALL);
@@ -588,7 +587,6 @@ async fn on_a_real_api_server_the_printed_role_is_enough_and_none_of_it_can_be_l
         assert!(rule.verbs.iter().all(|verb| said.contains(verb)), "{}: {said}", rule.line());
     }
     assert_eq!(rbac.lane_objects().await, 0, "nothing was written without a right");
-    eprintln!("XX rules {:?}", t0.elapsed());
     tally::told("rules left out", 0, rules.len());
     for other in others {
         other.await.expect("told");

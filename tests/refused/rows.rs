@@ -267,7 +267,7 @@ pub(super) fn rows() -> Vec<Row> {
             hint: "Service preview asks for `zadigx-release-version: gray` itself: remove it, the lane has Services of its own", ..RIGHT },
         Row { what: "an autoscaler of the gray copy", live: || scaler("spring-cloud-c-mse-gray"),
             refused: "refused: HorizontalPodAutoscaler scales scales Deployment spring-cloud-c-mse-gray itself: it and this deploy would each set the number of pods; remove it", ..RIGHT },
-        Row { what: "a quota without room", live: || vec![json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" }, "spec": { "hard": { "pods": "1" } } })],
+        Row { what: "a quota without room", live: || vec![json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" }, "spec": { "hard": { "pods": "0" } } })],
             refused: "refused: ResourceQuota q leaves room for 0 pods, and the lane needs 2 more: its pods would never be made", ..RIGHT },
         Row { what: "a claim that is not there", manifests: |s| mounts(s, "spring-c", "store"),
             refused: "refused: Deployment spring-cloud-c-mse-gray mounts PersistentVolumeClaim store, which is not on the cluster: its pods would never start", ..RIGHT },

@@ -12,6 +12,7 @@ use super::read::{self, get};
 use super::{Call, Done, Target, delete};
 use crate::apply::{self, Writer};
 use crate::cluster::Cluster;
+use crate::controllers::quota;
 use crate::kinds::{self, Kind};
 use crate::object;
 use crate::status::{self, Failure};
@@ -231,6 +232,9 @@ fn complete(state: &mut State, kind: &Kind, object: &mut Value) -> Result<(), Fa
         kinds::PODS => {
             if let Some(why) = &state.deny_pods {
                 return Err(Failure::forbidden(kind, object::name(object), why));
+            }
+            if let Some(why) = quota::exceeded(state, object::namespace(object)) {
+                return Err(Failure::forbidden(kind, object::name(object), &why));
             }
             if state.agent {
                 admission::inject_agent(state, object);
