@@ -79,6 +79,7 @@ pub async fn look(
     service: &str,
     now: Timestamp,
 ) -> Result<Adoption, TaskError> {
+    has_rights(cluster, site, service).await?;
     let place = Place::look(cluster, site, service, now).await?;
     let stage = place.stage()?;
     let mut adoption = Adoption {
@@ -114,10 +115,12 @@ where
 {
     let cluster = &leases.connect(site).await?;
     let production = [Claim::service(&site.environment.name, service)];
-    let stepping = async {
+    // On the heap: it is handed on by value.
+    let stepping = Box::pin(async {
         let place = Place::look(cluster, site, service, clock.now()).await?;
         let stage = place.stage()?;
         if let Stage::Begin(live) = &stage {
+            has_rights(cluster, site, service).await?;
             place.may_begin(live).await?;
         }
         if stage.writes()
@@ -126,10 +129,27 @@ where
             record(first).await?;
         }
         Ok(place.carry_out(stage).await?)
-    };
+    });
     // Between two steps nobody else gets in between: the lease is left to the next one.
     let keeps = |stepped: &Stepped| !stepped.done;
     leases.deed(("graylane environment adopt", clock), (cluster, site), &production, stepping, keeps).await
+}
+
+/// Refuses where a right is lacking: without it the adoption would stop half-way.
+async fn has_rights(cluster: &Cluster, site: &Site, service: &str) -> Result<(), TaskError> {
+    let home = site.environment.namespace_of(service).unwrap_or(&site.environment.namespace);
+    let used = |namespace: &str, resource: &str, verb: &str| {
+        namespace == home
+            && match resource {
+                "deployments" | "replicasets" => verb != "watch",
+                "services" => matches!(verb, "list" | "patch"),
+                "pods" => verb == "list",
+                "persistentvolumeclaims" => verb == "get",
+                "leases" => true,
+                _ => false,
+            }
+    };
+    refuse_without(cluster, site, &[Extra::Adopt], used).await.map(drop)
 }
 
 /// Where an adoption is.
@@ -372,18 +392,6 @@ impl<'p> Place<'p> {
     /// Refuses where something would stop it half-way; gives the new Deployment as the API server would have it.
     async fn may_begin(&self, live: &Value) -> Result<Value, TaskError> {
         self.nobody_fights(live).await?;
-        let here = |namespace: &str, resource: &str, verb: &str| {
-            namespace == self.cluster.namespace
-                && match resource {
-                    "deployments" | "replicasets" => verb != "watch",
-                    "services" => matches!(verb, "list" | "patch"),
-                    "pods" => verb == "list",
-                    "persistentvolumeclaims" => verb == "get",
-                    "leases" => true,
-                    _ => false,
-                }
-        };
-        refuse_without(&self.cluster, self.site, &[Extra::Adopt], here).await?;
         self.dry_run(&self.planned(live)).await
     }
 

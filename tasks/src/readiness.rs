@@ -117,10 +117,11 @@ where
     let environment = &site.environment.name;
     let production: Vec<Claim> =
         concerns.iter().map(|service| Claim::service(environment, service)).collect();
-    let mending = async {
+    // On the heap: it is handed on by value.
+    let mending = Box::pin(async {
         record(what).await?;
         Ok(look(cluster, site, true).await?.0)
-    };
+    });
     leases
         .deed(("graylane environment check --fix", clock), (cluster, site), &production, mending, |_| false)
         .await

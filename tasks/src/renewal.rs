@@ -53,12 +53,13 @@ where
     // What is refused in any case takes no lease.
     prepare(cluster, site, tag, length, clock.now()).await?;
     let lane = [Claim::lane(&site.environment.name, tag, Mode::Write)];
-    let renewing = async {
+    // On the heap: it is handed on by value.
+    let renewing = Box::pin(async {
         // As it is when nobody else writes it.
         let renewal = prepare(cluster, site, tag, length, clock.now()).await?;
         record(renewal.until).await?;
         Ok(renewal.carry_out(cluster).await?)
-    };
+    });
     leases.deed(("graylane lanes renew", clock), (cluster, site), &lane, renewing, |_| false).await
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::{Clock, TestClock, Timestamp};
 use graylane_engine::id::RunId;
@@ -174,18 +175,24 @@ impl Desk {
     }
 
     /// Lets a lane live longer, as the API does it.
-    pub(crate) async fn renew(&self, tag: &str, length: &str) -> Result<Renewed, TaskError> {
-        renewal::renew(&self.leases, &self.clock, &self.site(), (tag, length), |_| nothing()).await
+    pub(crate) fn renew<'d>(
+        &'d self,
+        tag: &'d str,
+        length: &'d str,
+    ) -> BoxFuture<'d, Result<Renewed, TaskError>> {
+        Box::pin(async move {
+            renewal::renew(&self.leases, &self.clock, &self.site(), (tag, length), |_| nothing()).await
+        })
     }
 
     /// Mends what a check finds, as the API does it.
-    pub(crate) async fn fix(&self) -> Result<Readiness, TaskError> {
-        readiness::fix(&self.leases, &self.clock, &self.site(), |_| nothing()).await
+    pub(crate) fn fix(&self) -> BoxFuture<'_, Result<Readiness, TaskError>> {
+        Box::pin(async move { readiness::fix(&self.leases, &self.clock, &self.site(), |_| nothing()).await })
     }
 
     /// Makes the next step of an adoption, as the API does it.
-    pub(crate) async fn adopt(&self, service: &str) -> Result<Stepped, TaskError> {
-        self.adopt_with(&self.leases, service).await
+    pub(crate) fn adopt<'d>(&'d self, service: &'d str) -> BoxFuture<'d, Result<Stepped, TaskError>> {
+        self.adopt_with(&self.leases, service)
     }
 
     /// The leases of another data folder, over the same cluster.
@@ -194,8 +201,14 @@ impl Desk {
     }
 
     /// Makes the next step of an adoption with the leases of another data folder.
-    pub(crate) async fn adopt_with(&self, leases: &Leases, service: &str) -> Result<Stepped, TaskError> {
-        adoption::step(leases, &self.clock, &self.site(), service, |_| nothing()).await
+    pub(crate) fn adopt_with<'d>(
+        &'d self,
+        leases: &'d Leases,
+        service: &'d str,
+    ) -> BoxFuture<'d, Result<Stepped, TaskError>> {
+        Box::pin(
+            async move { adoption::step(leases, &self.clock, &self.site(), service, |_| nothing()).await },
+        )
     }
 
     /// Carries a plan out by the type alone, without what stands around it: the control of tests about that.
@@ -230,6 +243,7 @@ impl Desk {
             "Secret" => ("", "v1", "secrets"),
             "Pod" => ("", "v1", "pods"),
             "Ingress" => ("networking.k8s.io", "v1", "ingresses"),
+            "HTTPRoute" => ("gateway.networking.k8s.io", "v1", "httproutes"),
             "Lease" => ("coordination.k8s.io", "v1", "leases"),
             "HorizontalPodAutoscaler" => ("autoscaling", "v2", "horizontalpodautoscalers"),
             "Job" => ("batch", "v1", "jobs"),
