@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub(crate) agent: bool,
     /// Why no pod may be created, where a test wants that.
     pub(crate) deny_pods: Option<String>,
+    /// What a mutating webhook merges into Deployments, where a test wants one.
+    pub(crate) webhook: Option<Value>,
     history: VecDeque<Change>,
     history_limit: usize,
     compacted: u64,
@@ -83,6 +85,7 @@ impl State {
             clock: Clock::start(),
             agent: true,
             deny_pods: None,
+            webhook: None,
             history: VecDeque::new(),
             history_limit,
             compacted: 0,
