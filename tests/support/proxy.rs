@@ -172,9 +172,14 @@ impl Proxy {
         self.stage.injected.load(Ordering::SeqCst)
     }
 
-    /// How many requests came, and how many of them wrote something.
-    pub(crate) fn requests(&self) -> (usize, usize) {
-        (self.stage.requests.load(Ordering::SeqCst), self.stage.writes.load(Ordering::SeqCst))
+    /// How many requests came.
+    pub(crate) fn requests(&self) -> usize {
+        self.stage.requests.load(Ordering::SeqCst)
+    }
+
+    /// How many of them wrote something.
+    pub(crate) fn writes(&self) -> usize {
+        self.stage.writes.load(Ordering::SeqCst)
     }
 
     /// Who was turned away, and how long each stayed away.
