@@ -310,7 +310,7 @@ fn autoscaler(object: &Value, causes: &mut Vec<Cause>) {
     }
     for field in ["kind", "name"] {
         if text(&spec["scaleTargetRef"], &format!("/{field}")).is_empty() {
-            causes.push(Cause::required(&format!("spec.scaleTargetRef.{field}"), ""));
+            causes.push(Cause::required(format!("spec.scaleTargetRef.{field}"), ""));
         }
     }
 }

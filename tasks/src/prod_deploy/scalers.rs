@@ -118,66 +118,36 @@ mod tests {
 
     #[test]
     fn an_autoscaler_keeps_its_number_and_whoever_gives_another_is_refused() {
-        let by = "HorizontalPodAutoscaler h scales Deployment web between 3 and 5: ";
         let fight = "HorizontalPodAutoscaler h scales Deployment web between 3 and 5: it and this deploy would each set the number of pods; leave `replicas` out, or change the bounds of the autoscaler";
         let kept =
             "HorizontalPodAutoscaler h scales Deployment web between 3 and 5: its number of pods stays at 4";
-        let taken = [SCALES.to_owned()];
-        let none: [String; 0] = [];
-        // The target, the manifest's number, the live one, the task's, whom it forces -> what is wrong, what is told.
-        let table: [(&str, _, Option<u32>, _, &[String], &str, String); 9] = [
-            ("web", None, Some(4), None, &none, "", kept.into()),
-            ("web", Some(4), Some(4), None, &none, "", kept.into()),
-            (
-                "web",
-                Some(2),
-                Some(4),
-                None,
-                &none,
-                "",
-                format!("{kept}; the manifest's 2 counts for a new one alone"),
-            ),
-            (
-                "web",
-                Some(2),
-                None,
-                None,
-                &none,
-                "",
-                "HorizontalPodAutoscaler h will scale Deployment web between 3 and 5".into(),
-            ),
-            (
-                "web",
-                None,
-                Some(0),
-                None,
-                &none,
-                "",
-                "Deployment web stays at 0 pods: HorizontalPodAutoscaler h leaves it there too".into(),
-            ),
-            ("web", None, Some(4), Some(2), &none, fight, String::new()),
-            ("web", None, None, Some(4), &none, fight, String::new()),
-            (
-                "web",
-                None,
-                Some(4),
-                Some(7),
-                &taken,
-                "",
-                format!("{by}7 is written once, by force, and it goes on from there"),
-            ),
-            ("other", Some(2), Some(4), Some(7), &none, "", String::new()),
+        let other = format!("{kept}; the manifest's 2 counts for a new one alone");
+        let once = "HorizontalPodAutoscaler h scales Deployment web between 3 and 5: 7 is written once, by force, and it goes on from there";
+        let new = "HorizontalPodAutoscaler h will scale Deployment web between 3 and 5";
+        let off = "Deployment web stays at 0 pods: HorizontalPodAutoscaler h leaves it there too";
+        // The target, the manifest's number, the live one, the task's, by force -> what is wrong, what is told.
+        let table = [
+            ("web", None, Some(4), None, false, "", kept),
+            ("web", Some(4), Some(4), None, false, "", kept),
+            ("web", Some(2), Some(4), None, false, "", other.as_str()),
+            ("web", Some(2), None, None, false, "", new),
+            ("web", None, Some(0), None, false, "", off),
+            ("web", None, Some(4), Some(2), false, fight, ""),
+            ("web", None, None, Some(4), false, fight, ""),
+            ("web", None, Some(4), Some(7), true, "", once),
+            ("other", Some(2), Some(4), Some(7), false, "", ""),
         ];
         for (target, written, live, given, force, wrong, told) in table {
             let scalers = Scalers { found: vec![scaler("Deployment", target)], seen: true };
             let live = live.map(|live| web(Some(live)));
-            let found = scalers.judge(&web(written), live.as_ref(), given, force);
-            assert_eq!((found.wrong.join("|"), found.notes.join("|")), (wrong.to_owned(), told));
+            let force = if force { vec![SCALES.to_owned()] } else { Vec::new() };
+            let found = scalers.judge(&web(written), live.as_ref(), given, &force);
+            assert_eq!((found.wrong.join("|"), found.notes.join("|")), (wrong.to_owned(), told.to_owned()));
         }
         let found = Scalers { found: vec![scaler("StatefulSet", "web")], seen: true };
-        let found = found.judge(&web(None), None, Some(7), &none);
+        let found = found.judge(&web(None), None, Some(7), &[]);
         assert!(found.wrong.is_empty() && found.notes.is_empty(), "a namesake of another kind is nobody's");
-        let blind = Scalers { found: Vec::new(), seen: false }.judge(&web(None), None, Some(7), &none);
+        let blind = Scalers { found: Vec::new(), seen: false }.judge(&web(None), None, Some(7), &[]);
         assert!(blind.notes[0].contains("could not be looked at"), "{:?}", blind.notes);
     }
 }
