@@ -341,20 +341,22 @@ pub async fn missing(cluster: &Cluster, site: &Site, extras: &[Extra]) -> Result
 pub(crate) async fn refuse_without(
     cluster: &Cluster,
     site: &Site,
+    extras: &[Extra],
     used: impl Fn(&str, &str) -> bool,
 ) -> Result<Vec<String>, TaskError> {
     let environment = &site.environment.name;
     let mut wrong: Vec<Missing> = Vec::new();
     let mut told = Vec::new();
-    for mut lacks in missing(cluster, site, &[]).await? {
+    for mut lacks in missing(cluster, site, extras).await? {
         let resource = lacks.rule.resource.clone();
         lacks.verbs.retain(|verb| used(&resource, verb));
         match lacks.rule.weight {
             _ if lacks.verbs.is_empty() => {}
-            Weight::Must => wrong.push(lacks),
+            // A part is asked for by whoever uses it.
+            Weight::Must | Weight::Part => wrong.push(lacks),
             Weight::Explains => told.push(format!("{}; {}", lacks.words(), lacks.hint(environment))),
             // The plan says it where it would have looked.
-            Weight::Around | Weight::Part => {}
+            Weight::Around => {}
         }
     }
     let Some(first) = wrong.first() else { return Ok(told) };

@@ -1,4 +1,5 @@
-//! What an attempt that writes brings along to each of its calls: a lease that must hold, patience, and whom to tell.
+//! What an attempt brings along to each of its calls: leases that must hold, patience, whom to tell, and the watches that
+//! it has opened.
 //!
 //! Calls find it in a task-local, so that no task type passes it on, and none can forget to. Outside an attempt (plans,
 //! looks) there is none: then a call is tried for a few seconds, and nothing is waited for.
@@ -17,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(150);
 /// How long nothing is told: most outages are over by then.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
-/// How long after its last renewal a lease lets writes through. Others take it over only when it has run out.
-pub(crate) const TRUSTED: Duration = Duration::from_secs(20);
+/// How long a lease lasts without a renewal: nobody else takes it over sooner.
+pub(crate) const LEASE_LASTS: Duration = Duration::from_secs(30);
+/// How long after its last renewal a lease lets a write begin.
+const TRUSTED: Duration = Duration::from_secs(20);
 
 tokio::task_local! {
     static ATTEMPT: Attempt;
@@ -53,16 +56,33 @@ impl Attempt {
     }
 }
 
-/// Waits until every lease of the attempt is known to be its own. Nothing is written before.
+/// Waits until every lease of the attempt is known to be its own: no try of a write begins before. Gives for how long
+/// nobody else can have taken one: a try that lasts longer is given up.
 ///
 /// # Errors
-/// A lease could not be renewed for long.
-pub(super) async fn may_write() -> Result<(), TaskError> {
-    let Ok(attempt) = ATTEMPT.try_with(Attempt::clone) else { return Ok(()) };
-    for mut lease in attempt.leases {
+/// A lease could not be renewed for long; or the attempt is asked to stop meanwhile. What is done after a cancel (a
+/// rollback) waits as long as anything else.
+pub(super) async fn may_write() -> Result<Duration, TaskError> {
+    let Ok(attempt) = ATTEMPT.try_with(Attempt::clone) else { return Ok(LEASE_LASTS) };
+    let asked_to_stop = async {
+        if attempt.cancel.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+        attempt.cancel.cancelled().await;
+    };
+    tokio::select! {
+        biased;
+        fresh = fresh(attempt.leases) => fresh,
+        () = asked_to_stop => Err(TaskError::transient("stopped while its lease was not fresh: nothing more is written")),
+    }
+}
+
+async fn fresh(leases: Vec<watch::Receiver<Instant>>) -> Result<Duration, TaskError> {
+    let mut left = LEASE_LASTS;
+    for mut lease in leases {
         let fresh = |renewed: &Instant| renewed.elapsed() < TRUSTED;
         match tokio::time::timeout(PATIENCE, lease.wait_for(fresh)).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(renewed)) => left = left.min(LEASE_LASTS.saturating_sub(renewed.elapsed())),
             Ok(Err(_)) | Err(_) => {
                 return Err(TaskError::transient(
                     "its lease could not be renewed: nothing more is written, because another Graylane may have it",
@@ -71,7 +91,7 @@ pub(super) async fn may_write() -> Result<(), TaskError> {
             }
         }
     }
-    Ok(())
+    Ok(left)
 }
 
 /// How long to go on with a call that began then; zero outside an attempt, and once it is asked to stop.
