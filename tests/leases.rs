@@ -301,6 +301,24 @@ async fn leases_that_are_held_are_renewed_while_another_one_is_waited_for() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_production_service_that_another_graylane_writes_is_refused_and_the_other_one_is_named() {
+    let desk = Desk::new().await;
+    let spec = json!({ "images": { "spring-a": "a:2", "spring-c": "c:2" } });
+    let plan = desk.plan("prod-deploy", &spec).await.expect("planned");
+    lease_of(&desk, "graylane-production-spring-cloud-c", "graylane-0123456789ab", (4, 30)).await;
+    let error = desk.carry_out("prod-deploy", &spec, &plan).await.expect_err("refused");
+    let told = shown(&error);
+    for words in [
+        "production `spring-c` is held by graylane-0123456789ab on build-7 for its run 01J0000000000000000000000A of release, since 2026-01-02T03:04:",
+        "`kubectl get lease graylane-production-spring-cloud-c -n mse-customer -o yaml`",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert_eq!(desk.wrote(), Vec::<String>::new(), "not even the service that is free");
+    assert!(desk.get("Lease", "graylane-production-spring-cloud-a").await.is_none(), "that one is let go");
+}
+
 const WORKFLOW: &str = r#"name: lane
 inputs:
   image: { type: string, default: "spring-cloud-b:0.2" }
@@ -311,14 +329,25 @@ tasks:
     with: { environment: real, tag: gray, images: { spring-b: "${{ inputs.image }}" } }
 "#;
 
+const PRODUCTION: &str = r#"name: production
+inputs:
+  image: { type: string, default: "spring-cloud-b:0.2" }
+tasks:
+  promote:
+    type: prod-deploy
+    timeout: 6s
+    with: { environment: real, images: { spring-b: "${{ inputs.image }}" } }
+"#;
+
 fn home(kubeconfig: &Path, namespace: &str) -> Home {
     let home = Home::new();
     home.write("workflows/lane.yaml", WORKFLOW);
-    home.real(kubeconfig, namespace, "allow: { workflows: [lane] }");
+    home.write("workflows/production.yaml", PRODUCTION);
+    home.real(kubeconfig, namespace, "allow: { workflows: [lane, production] }");
     home
 }
 
-/// Two data folders, one cluster, one tag: the second is told who writes, and gets its turn afterwards.
+/// Two data folders, one cluster, one tag or one service: the second is told who writes, and gets its turn afterwards.
 async fn two_stores(kubeconfig: &Path, namespace: &str) {
     let kube = client(kubeconfig).await;
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(kube.clone());
@@ -330,26 +359,32 @@ async fn two_stores(kubeconfig: &Path, namespace: &str) {
     let gvk = GroupVersionKind::gvk("coordination.k8s.io", "v1", "Lease");
     let resource = ApiResource::from_gvk_with_plural(&gvk, "leases");
     let leases: Api<DynamicObject> = Api::namespaced_with(kube.clone(), namespace, &resource);
-    let slow = ["run", "workflows/lane.yaml", "-i", "image=spring-cloud-b:neverready"];
-    let mut first = one.command(&slow).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
-    let mut held = None;
-    for _ in 0..600 {
-        held = leases.get_opt(LEASE).await.expect("answered");
-        if held.is_some() {
-            break;
+    for (workflow, lease, what) in [
+        ("workflows/lane.yaml", LEASE, "lane `gray`"),
+        ("workflows/production.yaml", "graylane-production-spring-cloud-b", "production `spring-b`"),
+    ] {
+        let slow = ["run", workflow, "-i", "image=spring-cloud-b:neverready"];
+        let mut first =
+            one.command(&slow).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+        let mut held = None;
+        for _ in 0..600 {
+            held = leases.get_opt(lease).await.expect("answered");
+            if held.is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let held = held.unwrap_or_else(|| panic!("the first one takes {lease}"));
+        let holder = held.data["spec"]["holderIdentity"].as_str().expect("a holder").to_owned();
+        let refused = other.graylane(&["run", workflow]).expect(1);
+        assert!(refused.stdout.contains(&format!("{what} is held by {holder}")), "{}", refused.stdout);
+        assert!(refused.stdout.contains("hint: wait until that run has ended"), "{}", refused.stdout);
+        // It gives up by its own timeout.
+        first.wait().expect("ended");
+        let left = leases.list(&ListParams::default()).await.expect("listed").items;
+        assert!(left.is_empty(), "let go: {left:?}");
+        other.graylane(&["run", workflow]).expect(0);
     }
-    let held = held.expect("the first one takes its lease");
-    let holder = held.data["spec"]["holderIdentity"].as_str().expect("a holder").to_owned();
-    let refused = other.graylane(&["run", "workflows/lane.yaml"]).expect(1);
-    assert!(refused.stdout.contains(&format!("lane `gray` is held by {holder}")), "{}", refused.stdout);
-    assert!(refused.stdout.contains("hint: wait until that run has ended"), "{}", refused.stdout);
-    // It gives up by its own timeout.
-    first.wait().expect("ended");
-    let left = leases.list(&ListParams::default()).await.expect("listed").items;
-    assert!(left.is_empty(), "let go: {left:?}");
-    other.graylane(&["run", "workflows/lane.yaml"]).expect(0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

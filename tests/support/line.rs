@@ -14,6 +14,7 @@ pub(crate) struct Asked {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) dry_run: bool,
+    pub(crate) watches: bool,
 }
 
 impl Asked {
@@ -39,10 +40,12 @@ pub(crate) fn over_a_line(
         let (upstream, is_cut) = (upstream.clone(), Arc::clone(&is_cut));
         async move {
             let uri = request.uri();
+            let query = uri.query().unwrap_or_default();
             let asked = Asked {
                 method: request.method().to_string(),
                 path: uri.path().to_owned(),
-                dry_run: uri.query().unwrap_or_default().contains("dryRun"),
+                dry_run: query.contains("dryRun"),
+                watches: query.contains("watch=true"),
             };
             if is_cut(&asked) {
                 let answer = Response::builder().status(503).body(Body::empty()).expect("an answer");

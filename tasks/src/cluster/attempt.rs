@@ -5,14 +5,16 @@
 //! looks) there is none: then a call is tried for a few seconds, and nothing is waited for.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use graylane_engine::task::{Reporter, TaskContext, TaskError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use super::watched::Watched;
 
 /// How long an attempt waits for an API server that is away before its call fails.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -38,6 +40,8 @@ pub(crate) struct Attempt {
     cancel: CancellationToken,
     /// Whether the outage that is going on was told.
     told: Arc<AtomicBool>,
+    /// The watches that it has opened: what it follows next is likely to need them too.
+    watches: Arc<Mutex<Vec<Arc<Watched>>>>,
 }
 
 impl Attempt {
@@ -47,6 +51,7 @@ impl Attempt {
             reporter: Arc::clone(&cx.reporter),
             cancel: cx.cancel.clone(),
             told: Arc::default(),
+            watches: Arc::default(),
         }
     }
 
@@ -92,6 +97,17 @@ async fn fresh(leases: Vec<watch::Receiver<Instant>>) -> Result<Duration, TaskEr
         }
     }
     Ok(left)
+}
+
+/// Keeps a watch open until the attempt is over. Outside an attempt it ends with its last follower.
+pub(super) fn keep_open(watched: &Arc<Watched>) {
+    // Outside an attempt nobody keeps it.
+    let _ = ATTEMPT.try_with(|attempt| {
+        let mut watches = attempt.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watches.iter().any(|other| Arc::ptr_eq(other, watched)) {
+            watches.push(Arc::clone(watched));
+        }
+    });
 }
 
 /// How long to go on with a call that began then; zero outside an attempt, and once it is asked to stop.

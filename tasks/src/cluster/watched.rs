@@ -1,4 +1,5 @@
-//! Watches that are shared: one a namespace and kind, for everybody who follows something there, while somebody does.
+//! Watches that are shared: one a namespace and kind, for everybody who follows something there, until the last attempt
+//! that did is over.
 //!
 //! A follower takes what is known, and then each change. What of it concerns the follower is not decided here.
 
@@ -17,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::explain::explain;
-use super::{Cluster, known_resource};
+use super::{Cluster, attempt, known_resource};
 use crate::manifest::uid;
 
 /// Changes that a follower may lag behind before it looks at everything anew.
@@ -33,7 +34,7 @@ const OVER: Duration = Duration::from_secs(10);
 pub(super) struct Watches(Mutex<HashMap<(String, String), Weak<Watched>>>);
 
 /// Everything of a kind in a namespace, as a watch tells it.
-struct Watched {
+pub(super) struct Watched {
     state: Mutex<State>,
     worker: Mutex<Option<AbortHandle>>,
 }
@@ -123,6 +124,7 @@ impl Cluster {
             watched.work(format!("{kind} objects in {}", self.namespace), events);
             watched
         });
+        attempt::keep_open(&watched);
         let changes = watched.state().changes.subscribe();
         open.retain(|_, watched| watched.strong_count() > 0);
         Follower { watched, changes }
