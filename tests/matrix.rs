@@ -381,6 +381,7 @@ async fn tell(story: &Story, point: Point, forget: bool) -> Told {
         match newest.as_str() {
             // It was killed before anything was recorded: whoever wanted it asks again.
             "none" => next.clone_from(&arguments),
+            "waiting" if story.says.is_empty() => break,
             "waiting" if !said => {
                 said = true;
                 let words: Vec<&str> = story.says.to_vec();
