@@ -3,6 +3,7 @@
 //! ```text
 //! <data>-rehearsal/lock        who plays it
 //! <data>-rehearsal/objects.json   its objects: today's deploy and tomorrow's offline meet one cluster
+//! <data>-rehearsal/objects.json.log   what changed since that was written
 //! <data>-rehearsal/kubeconfig  how to reach it, while `graylane rehearsal` runs
 //! <data>-rehearsal/gateway     where its gateway answers
 //! ```

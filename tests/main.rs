@@ -22,6 +22,7 @@ mod lanes;
 mod leak;
 mod leases;
 mod matrix;
+mod node;
 mod ownership;
 mod pages;
 mod planned;

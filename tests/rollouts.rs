@@ -201,10 +201,10 @@ async fn reaction(kubeconfig: &Path, namespace: &str) -> u128 {
     ended.since(changed).as_millis()
 }
 
-/// A figure, not a limit: machines differ. `GRAYLANE_REACTION_REPORT` names the report that `cargo xtask long` keeps.
+/// A figure, not a limit: machines differ. `GRAYLANE_TEST_REACTION_REPORT` names the report that `cargo xtask long` keeps.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reaction_to_a_status_change_is_measured() {
-    let rounds = if std::env::var_os("GRAYLANE_REACTION_REPORT").is_some() { 9 } else { 1 };
+    let rounds = if std::env::var_os("GRAYLANE_TEST_REACTION_REPORT").is_some() { 9 } else { 1 };
     let stage = Home::new();
     let rehearsal = stage.rehearsal("fast");
     let mut clusters = vec![("the rehearsal", rehearsal.kubeconfig.clone())];
@@ -222,7 +222,7 @@ async fn the_reaction_to_a_status_change_is_measured() {
         ));
         writeln!(lines, "| {cluster} | {rounds} | {middle} ms | {longest} ms |").expect("written");
     }
-    let Some(report) = std::env::var_os("GRAYLANE_REACTION_REPORT") else { return };
+    let Some(report) = std::env::var_os("GRAYLANE_TEST_REACTION_REPORT") else { return };
     let text = format!(
         "# Reaction to a pod's status\n\nWritten by `cargo xtask long`: from a status that says that a pod cannot start to the failed task on disk, with the last\nlines of the log and the events read in between. The goal is 100 ms, by watch.\n\n| cluster | rounds | middle | longest |\n|---|---|---|---|\n{lines}"
     );

@@ -37,62 +37,63 @@ fn answers(stage: &Stage, headers: &[(&str, &str)], count: usize, wanted: &str) 
 /// The whole article, with realistic delays and under steady load.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_seeds_story_judged_on_traffic() {
-    on_both(LOADED, async |stage| {
-        let home = &stage.home;
-        until("the baseline answers", || ask(&stage.gateway, "/a", &[]).status == 200);
-        assert_eq!(answers(stage, GRAY, 20, BASELINE), 20, "without a lane everybody meets the baseline");
-        let load = Load::start(&stage.gateway);
+    on_both(LOADED, seeds_story).await;
+}
 
-        let up =
-            home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", NEW_A, "-i", NEW_C]).expect(0);
-        assert!(
-            up.stdout.contains("the gray user stays on the lane: 20 of 20, for example Agray["),
-            "{}",
-            up.stdout
-        );
-        assert_eq!(answers(stage, &[], 200, BASELINE), 200, "nobody else meets the lane");
-        assert_eq!(answers(stage, GRAY, 200, LANE), 200, "the gray user stays on it");
-        assert_eq!(answers(stage, &[("x-user-id", "101")], 20, BASELINE), 20);
-        let chain = ask(&stage.gateway, "/a", GRAY).chain;
-        assert!(
-            chain.contains("spring-cloud-a:0.2-SNAPSHOT") && chain.contains("spring-cloud-b:0.1-SNAPSHOT"),
-            "{chain}"
-        );
+/// What the article tells, on whatever stage.
+pub(crate) async fn seeds_story(stage: &Stage) {
+    let home = &stage.home;
+    until("the baseline answers", || ask(&stage.gateway, "/a", &[]).status == 200);
+    assert_eq!(answers(stage, GRAY, 20, BASELINE), 20, "without a lane everybody meets the baseline");
+    let load = Load::start(&stage.gateway);
 
-        let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
-        assert_eq!(lanes[0]["tag"], "gray");
-        assert_eq!(lanes[0]["services"].as_array().map(Vec::len), Some(2));
-        assert_eq!(lanes[0]["route"], "x-user-id: 100 on example.com");
-        assert_eq!(lanes[0]["orphans"], json!([]));
+    let up = home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", NEW_A, "-i", NEW_C]).expect(0);
+    assert!(
+        up.stdout.contains("the gray user stays on the lane: 20 of 20, for example Agray["),
+        "{}",
+        up.stdout
+    );
+    assert_eq!(answers(stage, &[], 200, BASELINE), 200, "nobody else meets the lane");
+    assert_eq!(answers(stage, GRAY, 200, LANE), 200, "the gray user stays on it");
+    assert_eq!(answers(stage, &[("x-user-id", "101")], 20, BASELINE), 20);
+    let chain = ask(&stage.gateway, "/a", GRAY).chain;
+    assert!(
+        chain.contains("spring-cloud-a:0.2-SNAPSHOT") && chain.contains("spring-cloud-b:0.1-SNAPSHOT"),
+        "{chain}"
+    );
 
-        stage.look("the lane is up").await;
-        home.graylane(&["run", "workflows/prod-workflow.yaml", "-i", NEW_A, "-i", NEW_C]).expect(0);
-        stage.look("promoted").await;
-        // An old pod answers until its time to end is over.
-        until("the new images answer everybody", || {
-            let new = |_| {
-                let chain = ask(&stage.gateway, "/a", &[]).chain;
-                chain.contains("spring-cloud-a:0.2-SNAPSHOT") && chain.contains("spring-cloud-c:0.2-SNAPSHOT")
-            };
-            (0..20).all(new)
-        });
-        assert_eq!(answers(stage, GRAY, 20, LANE), 20, "promotion leaves the lane alone");
+    let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
+    assert_eq!(lanes[0]["tag"], "gray");
+    assert_eq!(lanes[0]["services"].as_array().map(Vec::len), Some(2));
+    assert_eq!(lanes[0]["route"], "x-user-id: 100 on example.com");
+    assert_eq!(lanes[0]["orphans"], json!([]));
 
-        home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "mode=down"]).expect(0);
-        assert_eq!(lane_objects(stage).await, Vec::<String>::new(), "nothing carries a lane label any more");
-        assert_eq!(answers(stage, GRAY, 20, BASELINE), 20);
+    stage.look("the lane is up").await;
+    home.graylane(&["run", "workflows/prod-workflow.yaml", "-i", NEW_A, "-i", NEW_C]).expect(0);
+    stage.look("promoted").await;
+    // An old pod answers until its time to end is over.
+    until("the new images answer everybody", || {
+        let new = |_| {
+            let chain = ask(&stage.gateway, "/a", &[]).chain;
+            chain.contains("spring-cloud-a:0.2-SNAPSHOT") && chain.contains("spring-cloud-c:0.2-SNAPSHOT")
+        };
+        (0..20).all(new)
+    });
+    assert_eq!(answers(stage, GRAY, 20, LANE), 20, "promotion leaves the lane alone");
 
-        let met = load.stop();
-        for (user, allowed) in [(0, &[BASELINE][..]), (1, &[BASELINE, LANE][..])] {
-            for (answer, count) in &met[user] {
-                let fine = allowed.iter().any(|shape| *answer == format!("200 {shape}"));
-                assert!(fine, "user {user} met {answer:?} {count} times: {met:?}");
-            }
+    home.graylane(&["run", "workflows/mse-gray-workflow.yaml", "-i", "mode=down"]).expect(0);
+    assert_eq!(lane_objects(stage).await, Vec::<String>::new(), "nothing carries a lane label any more");
+    assert_eq!(answers(stage, GRAY, 20, BASELINE), 20);
+
+    let met = load.stop();
+    for (user, allowed) in [(0, &[BASELINE][..]), (1, &[BASELINE, LANE][..])] {
+        for (answer, count) in &met[user] {
+            let fine = allowed.iter().any(|shape| *answer == format!("200 {shape}"));
+            assert!(fine, "user {user} met {answer:?} {count} times: {met:?}");
         }
-        assert!(met[1].get(&format!("200 {LANE}")).is_some_and(|count| *count > 50), "{met:?}");
-        home.assert_no_secret();
-    })
-    .await;
+    }
+    assert!(met[1].get(&format!("200 {LANE}")).is_some_and(|count| *count > 50), "{met:?}");
+    home.assert_no_secret();
 }
 
 /// The control of "not one request fails": the same lane, its pods deleted while the route is on.

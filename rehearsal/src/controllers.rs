@@ -1,7 +1,7 @@
 //! The controllers: functions over the store, driven by one loop that wakes on changes and on the next due moment.
 //!
 //! ```text
-//! change or timer ──> workloads (Deployment, ReplicaSet, Job) ──> pods ──> endpoints ──> garbage ──> again until quiet
+//! change or timer ──> what that touches ──> workloads (Deployment, ReplicaSet, Job) ──> pods ──> endpoints ──> garbage ──> again until quiet
 //! ```
 //! What they remember between passes is only timing; everything else is read from the objects, so a restart goes on
 //! from what the file holds.
@@ -16,7 +16,10 @@ mod life;
 mod pod;
 mod replicaset;
 mod script;
+mod touched;
 
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -26,11 +29,15 @@ use crate::api::write::How;
 use crate::apply::Writer;
 use crate::cluster::Cluster;
 use crate::delays::Delays;
-use crate::store::State;
+use crate::store::{Key, State};
+use touched::Touched;
 
 /// The one node of the cluster.
 pub(crate) const NODE: &str = "rehearsal-node-1";
 pub(crate) const NODE_ADDRESS: &str = "192.168.100.11";
+
+/// How often everything is looked at, whatever changed: old events go then.
+const RESYNC: Duration = Duration::from_secs(5);
 
 /// What controllers remember between passes.
 #[derive(Debug)]
@@ -40,37 +47,70 @@ pub(crate) struct Memory {
     endpoints: endpoints::Pending,
     workloads: replicaset::Failures,
     now: Instant,
-    due: Option<Instant>,
+    /// The newest revision that a pass has looked at.
+    seen: u64,
+    /// When everything is looked at again.
+    resync: Instant,
+    /// When an object is looked at again although nothing changes.
+    due: HashMap<Key, Instant>,
+    /// The object that is looked at.
+    about: Option<Key>,
 }
 
 impl Memory {
-    /// Asks for another pass at a moment.
+    /// The touched objects of a resource that are there.
+    fn each(&self, state: &State, touched: &Touched, resource: &'static str) -> Vec<Arc<Value>> {
+        touched.of(resource).filter_map(|key| state.get(key)).cloned().collect()
+    }
+
+    /// From here on another look is asked for at this object; an earlier wish for one is fulfilled by this one.
+    fn about(&mut self, object: &Value, resource: &'static str) {
+        let key = Key::of(resource, object);
+        self.due.remove(&key);
+        self.about = Some(key);
+    }
+
+    /// Asks for another look at a moment.
     fn wake_at(&mut self, moment: Instant) {
-        self.due = Some(self.due.map_or(moment, |due| due.min(moment)));
+        let Some(key) = self.about.clone() else { return };
+        let due = self.due.entry(key).or_insert(moment);
+        *due = moment.min(*due);
     }
 
     fn wake_in(&mut self, delay: Duration) {
         self.wake_at(self.now + delay);
+    }
+
+    /// Those whose moment has come.
+    fn take_due(&mut self) -> BTreeSet<Key> {
+        let now = self.now;
+        let due: BTreeSet<Key> =
+            self.due.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        self.due.retain(|_, at| *at > now);
+        due
     }
 }
 
 /// Drives the controllers until the cluster stops.
 pub(crate) async fn run(cluster: Cluster) {
     let mut changes = cluster.changes();
+    let now = Instant::now();
     let mut memory = Memory {
         delays: cluster.delays(),
         pods: pod::Lives::default(),
         endpoints: endpoints::Pending::default(),
         workloads: replicaset::Failures::default(),
-        now: Instant::now(),
-        due: None,
+        now,
+        seen: 0,
+        resync: now,
+        due: HashMap::new(),
+        about: None,
     };
     loop {
         changes.borrow_and_update();
         memory.now = Instant::now();
-        memory.due = None;
         cluster.with(|state| pass(state, &mut memory));
-        let due = memory.due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        let due = memory.due.values().copied().fold(memory.resync, Instant::min);
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep_until(due) => {}
@@ -79,14 +119,23 @@ pub(crate) async fn run(cluster: Cluster) {
     }
 }
 
-/// One pass over everything. Its own changes wake the loop again, so it ends when a pass changes nothing.
+/// One pass over what changed or is due. Its own changes wake the loop again, so it ends when a pass changes nothing.
 fn pass(state: &mut State, memory: &mut Memory) {
-    deployment::reconcile(state, memory);
-    job::reconcile(state, memory);
-    replicaset::reconcile(state, memory);
-    pod::reconcile(state, memory);
-    endpoints::reconcile(state, memory);
-    garbage::reconcile(state);
+    let due = memory.take_due();
+    // Woken for nothing that can be seen: something outside of the objects was turned.
+    let poked = due.is_empty() && state.revision == memory.seen;
+    let all = poked || memory.now >= memory.resync;
+    if all {
+        memory.resync = memory.now + RESYNC;
+    }
+    let touched = Touched::since(state, memory.seen, due, all);
+    memory.seen = state.revision;
+    deployment::reconcile(state, memory, &touched);
+    job::reconcile(state, memory, &touched);
+    replicaset::reconcile(state, memory, &touched);
+    pod::reconcile(state, memory, &touched);
+    endpoints::reconcile(state, memory, &touched);
+    garbage::reconcile(state, &touched);
 }
 
 /// How controllers write: under their own name, never dry.

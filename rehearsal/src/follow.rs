@@ -41,7 +41,7 @@ enum Step {
     Remove(Arc<Value>),
 }
 
-/// Follows until stopped and hands every new state to `apply`.
+/// Follows until stopped and hands new states to `apply`, the last of a burst.
 pub(crate) async fn follow(mut following: Following, mut apply: impl FnMut(&Objects)) {
     let kind = GroupVersionKind::gvk(following.group, following.version, following.kind);
     let resource = ApiResource::from_gvk(&kind);
@@ -55,6 +55,7 @@ pub(crate) async fn follow(mut following: Following, mut apply: impl FnMut(&Obje
     let mut begun = false;
     let mut pause = FIRST_PAUSE;
     let mut queue: VecDeque<(Instant, Step)> = VecDeque::new();
+    let mut moved = false;
     loop {
         while let Some((due, _)) = queue.front() {
             if *due > Instant::now() {
@@ -70,13 +71,20 @@ pub(crate) async fn follow(mut following: Following, mut apply: impl FnMut(&Obje
                     now.remove(&key(&object));
                 }
             }
-            apply(&now);
+            moved = true;
         }
         let due = queue.front().map(|(due, _)| *due);
         let event = tokio::select! {
-            event = events.next() => event,
-            () = sleep_until(due) => continue,
+            biased;
             () = following.stop.cancelled() => return,
+            event = events.next() => event,
+            // Changes that come in a burst are handed over together.
+            () = std::future::ready(()), if moved => {
+                moved = false;
+                apply(&now);
+                continue;
+            }
+            () = sleep_until(due) => continue,
         };
         let step = match event {
             Some(Ok(Event::Init)) => {

@@ -48,7 +48,7 @@ pub use gateway::{Gateway, GatewayKind, GatewayOptions};
 pub use network::Network;
 pub use rehearsal::{Rehearsal, RehearsalOptions};
 pub use serve::{kubeconfig, serve};
-pub use standin::StandIns;
+pub use standin::{StandIns, stand_in};
 
 #[cfg(test)]
 mod tests;

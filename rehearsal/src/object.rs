@@ -56,6 +56,11 @@ pub(crate) fn controller_uid(value: &Value) -> Option<&str> {
         .and_then(|owner| owner["uid"].as_str())
 }
 
+/// The uids of all owners of the object.
+pub(crate) fn owner_uids(value: &Value) -> impl Iterator<Item = &str> {
+    list(value, "/metadata/ownerReferences").iter().filter_map(|owner| owner["uid"].as_str())
+}
+
 /// Whether a selector of equal labels holds for the labels; an empty selector holds for nothing.
 pub(crate) fn selects(selector: Option<&Map<String, Value>>, labels: Option<&Map<String, Value>>) -> bool {
     let Some(selector) = selector.filter(|selector| !selector.is_empty()) else { return false };

@@ -6,9 +6,11 @@
 //! ```
 //! A calls B and B calls C, over the network, by the rules of the agent: a caller that carries it keeps marked requests
 //! on their lane; one without it calls any instance, which is how lanes leak. They are clients of the API and nothing more.
+//! On a real node the same stand-in is the pod's own process (`pod`).
 
 mod answer;
 mod instance;
+mod pod;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
@@ -27,6 +29,7 @@ use crate::delays::{Random, Span};
 use crate::follow::{Following, Objects, follow};
 use crate::network::Network;
 use instance::{Config, Instance, Role};
+pub use pod::stand_in;
 
 /// The running stand-ins.
 #[derive(Debug)]
@@ -39,26 +42,12 @@ impl StandIns {
     /// Starts stand-ins for the pods of the namespaces; none named means all.
     pub fn start(client: kube::Client, network: Network, namespaces: Vec<String>) -> Self {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let registry = Arc::new(Registry {
-            client: client.clone(),
-            network,
-            instances: Mutex::default(),
-            images: Mutex::default(),
-            turns: AtomicUsize::new(0),
-        });
-        let following = Following {
-            client,
-            namespace: match namespaces.as_slice() {
-                [one] => Some(one.clone()),
-                _ => None,
-            },
-            group: "",
-            version: "v1",
-            kind: "Pod",
-            lag: Span::millis(0, 0),
-            random: Random::new(0),
-            stop: stop.clone(),
+        let registry = Arc::new(Registry::new(client.clone(), network));
+        let namespace = match namespaces.as_slice() {
+            [one] => Some(one.clone()),
+            _ => None,
         };
+        let following = pods_of(client, namespace, stop.clone());
         let mut listeners =
             Listeners { registry, tasks: tasks.clone(), stop: stop.clone(), running: HashMap::new() };
         tasks.spawn(follow(following, move |pods| listeners.take_over(pods, &namespaces)));
@@ -73,6 +62,20 @@ impl StandIns {
     }
 }
 
+/// Pods as they change; none named means those of all namespaces.
+fn pods_of(client: kube::Client, namespace: Option<String>, stop: CancellationToken) -> Following {
+    Following {
+        client,
+        namespace,
+        group: "",
+        version: "v1",
+        kind: "Pod",
+        lag: Span::millis(0, 0),
+        random: Random::new(0),
+        stop,
+    }
+}
+
 /// What all stand-ins know of each other, and how they reach each other.
 struct Registry {
     client: kube::Client,
@@ -84,6 +87,25 @@ struct Registry {
 }
 
 impl Registry {
+    fn new(client: kube::Client, network: Network) -> Self {
+        Self {
+            client,
+            network,
+            instances: Mutex::default(),
+            images: Mutex::default(),
+            turns: AtomicUsize::new(0),
+        }
+    }
+
+    /// The pods as they are now.
+    fn learn(&self, instances: &[Arc<Instance>]) {
+        let mut images = lock(&self.images);
+        for one in instances.iter().filter(|one| !one.image.contains('@') && !one.image_id.is_empty()) {
+            images.insert(one.image_id.clone(), one.image.clone());
+        }
+        *lock(&self.instances) = instances.to_vec();
+    }
+
     fn candidates(&self, caller: &Instance, role: Role, tag: &str) -> Vec<Arc<Instance>> {
         let mut found = instance::candidates(&lock(&self.instances), caller, role, tag);
         if !found.is_empty() {
@@ -98,7 +120,10 @@ impl Registry {
         if !instance.image.contains('@') {
             return instance.image.clone();
         }
-        lock(&self.images).get(&instance.image_id).cloned().unwrap_or_else(|| instance.image.clone())
+        // A pod that began to answer before its status was complete is known by its id since.
+        let now = lock(&self.instances).iter().find(|one| one.uid == instance.uid).cloned();
+        let id = now.map_or_else(|| instance.image_id.clone(), |now| now.image_id.clone());
+        lock(&self.images).get(&id).cloned().unwrap_or_else(|| instance.image.clone())
     }
 
     async fn config(&self, instance: &Instance) -> String {
@@ -128,13 +153,7 @@ impl Listeners {
         let ours = |namespace: &str| namespaces.is_empty() || namespaces.iter().any(|one| one == namespace);
         let instances: Vec<Arc<Instance>> =
             pods.values().map(|pod| Arc::new(Instance::of(pod))).filter(|one| ours(&one.namespace)).collect();
-        {
-            let mut images = lock(&self.registry.images);
-            for one in instances.iter().filter(|one| !one.image.contains('@') && !one.image_id.is_empty()) {
-                images.insert(one.image_id.clone(), one.image.clone());
-            }
-        }
-        *lock(&self.registry.instances) = instances.clone();
+        self.registry.learn(&instances);
         for one in &instances {
             self.follow_one(one);
         }
@@ -190,6 +209,16 @@ async fn listen(registry: Arc<Registry>, one: Arc<Instance>, port: u16, stop: Ca
     let config = registry.config(&one).await;
     let service = Arc::new(answer::Answering { registry: registry.clone(), me: one.clone(), config });
     registry.network.register(&one.ip, port, address);
+    serve(listener, service, &stop, || registry.network.unregister(&one.ip, port, address)).await;
+}
+
+/// Answers on a listener until stopped; `gone` is called once nobody new is answered, and requests under way still are.
+async fn serve(
+    listener: TcpListener,
+    service: Arc<answer::Answering>,
+    stop: &CancellationToken,
+    gone: impl FnOnce(),
+) {
     let connections = TaskTracker::new();
     loop {
         let stream = tokio::select! {
@@ -222,7 +251,7 @@ async fn listen(registry: Arc<Registry>, one: Arc<Instance>, port: u16, stop: Ca
             }
         });
     }
-    registry.network.unregister(&one.ip, port, address);
+    gone();
     drop(listener);
     connections.close();
     connections.wait().await;

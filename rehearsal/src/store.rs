@@ -1,9 +1,10 @@
 //! Objects, one counter of revisions, and a bounded history for watches.
 //!
 //! The store knows no API and no controllers. Every change goes through `put` and `remove`, which count, remember
-//! and wake; so a watcher sees each change once and in order, and the persister knows when to write.
+//! and wake; so a watcher sees each change once and in order, and the persister knows when to write. They also keep who is
+//! whose, so that nobody goes through everything to find the pods of one owner.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -65,10 +66,59 @@ pub(crate) struct State {
     pub(crate) agent: bool,
     /// Why no pod may be created, where a test wants that.
     pub(crate) deny_pods: Option<String>,
+    kin: Kin,
     history: VecDeque<Change>,
     history_limit: usize,
     compacted: u64,
     wake: watch::Sender<u64>,
+}
+
+/// Who is whose, read off `ownerReferences`.
+#[derive(Debug, Default)]
+struct Kin {
+    /// Where an object is, by uid.
+    places: HashMap<String, Key>,
+    /// The objects that name an owner, by the owner's uid.
+    dependents: HashMap<String, BTreeSet<Key>>,
+    /// The objects that no controller owns.
+    free: BTreeSet<Key>,
+}
+
+impl Kin {
+    fn add(&mut self, key: &Key, object: &Value) {
+        self.places.insert(object::uid(object).to_owned(), key.clone());
+        for uid in object::owner_uids(object) {
+            self.dependents.entry(uid.to_owned()).or_default().insert(key.clone());
+        }
+        if object::controller_uid(object).is_none() {
+            self.free.insert(key.clone());
+        }
+    }
+
+    fn remove(&mut self, key: &Key, object: &Value) {
+        self.places.remove(object::uid(object));
+        for uid in object::owner_uids(object) {
+            if let Some(keys) = self.dependents.get_mut(uid) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.dependents.remove(uid);
+                }
+            }
+        }
+        self.free.remove(key);
+    }
+}
+
+/// The keys of a resource in a namespace; "" takes every namespace.
+pub(crate) fn of<'k>(
+    keys: &'k BTreeSet<Key>,
+    resource: &'static str,
+    namespace: &str,
+) -> impl Iterator<Item = &'k Key> {
+    let wanted = namespace.to_owned();
+    let first = Key::new(resource, namespace, "");
+    keys.range(first..)
+        .take_while(move |key| key.resource == resource && (wanted.is_empty() || key.namespace == wanted))
 }
 
 impl State {
@@ -83,6 +133,7 @@ impl State {
             clock: Clock::start(),
             agent: true,
             deny_pods: None,
+            kin: Kin::default(),
             history: VecDeque::new(),
             history_limit,
             compacted: 0,
@@ -92,6 +143,10 @@ impl State {
 
     /// Takes over what a file held; watches cannot go back before it.
     pub(crate) fn restore(&mut self, objects: BTreeMap<Key, Arc<Value>>, revision: u64) {
+        self.kin = Kin::default();
+        for (key, object) in &objects {
+            self.kin.add(key, object);
+        }
         self.objects = objects;
         self.revision = revision;
         self.compacted = revision;
@@ -124,17 +179,38 @@ impl State {
         self.list(resource, namespace).map(|(_, object)| object.clone()).collect()
     }
 
+    /// Where the object of a uid is.
+    pub(crate) fn place(&self, uid: &str) -> Option<&Key> {
+        self.kin.places.get(uid)
+    }
+
+    /// The objects that name an owner.
+    pub(crate) fn dependents(&self, uid: &str) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+        let keys = self.kin.dependents.get(uid).into_iter().flatten();
+        keys.filter_map(|key| Some((key, self.objects.get(key)?)))
+    }
+
+    /// The objects of a resource in a namespace that no controller owns.
+    pub(crate) fn free(&self, resource: &'static str, namespace: &str) -> Vec<Arc<Value>> {
+        of(&self.kin.free, resource, namespace).filter_map(|key| self.objects.get(key)).cloned().collect()
+    }
+
     pub(crate) fn put(&mut self, key: Key, mut object: Value) -> Arc<Value> {
         self.revision += 1;
         object::set(&mut object, &["metadata", "resourceVersion"], self.revision.to_string());
         let new = Arc::new(object);
         let old = self.objects.insert(key.clone(), new.clone());
+        if let Some(old) = &old {
+            self.kin.remove(&key, old);
+        }
+        self.kin.add(&key, &new);
         self.remember(Change { revision: self.revision, key, old, new: new.clone(), removed: false });
         new
     }
 
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
         let old = self.objects.remove(key)?;
+        self.kin.remove(key, &old);
         self.revision += 1;
         let mut last = (*old).clone();
         object::set(&mut last, &["metadata", "resourceVersion"], self.revision.to_string());

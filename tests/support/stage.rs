@@ -21,7 +21,7 @@ use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use super::{Home, Rehearsal, agent, client, routes, say};
+use super::{Home, Rehearsal, agent, client, node, routes, say};
 
 /// A kind: its version, its name, and its name in paths.
 pub(crate) type Kind = (&'static str, &'static str, &'static str);
@@ -54,8 +54,14 @@ pub(crate) struct Stage {
 
 /// What keeps the cluster, or its traffic, going.
 enum Plays {
-    Rehearsal { _process: Rehearsal },
-    Traffic { gateway: Gateway, stand_ins: StandIns },
+    Rehearsal {
+        _process: Rehearsal,
+    },
+    /// Where pods really run, nobody stands in for them.
+    Traffic {
+        gateway: Gateway,
+        stand_ins: Option<StandIns>,
+    },
 }
 
 /// The objects of one moment, by kind and name.
@@ -114,6 +120,13 @@ pub(crate) async fn on_both(wants: Wants<'_>, story: impl AsyncFn(&Stage)) {
     );
 }
 
+/// Tells a story on a cluster whose pods really run; whoever calls it stands on the node.
+pub(crate) async fn on_a_node(kubeconfig: &Path, wants: Wants<'_>, story: impl AsyncFn(&Stage)) {
+    let stage = Stage::real(kubeconfig, wants, Pods::Run).await;
+    story(&stage).await;
+    stage.over().await;
+}
+
 /// Tells a story on both clusters, where it is not as large on both.
 pub(crate) async fn on_each(wants: Wants<'_>, story: impl AsyncFn(&Stage)) {
     told(wants, story).await;
@@ -126,7 +139,7 @@ async fn told(wants: Wants<'_>, story: impl AsyncFn(&Stage)) -> (Vec<Look>, Opti
     let rehearsed = stage.over().await;
     TALLY.rehearsed.fetch_add(1, Ordering::SeqCst);
     let Some(kubeconfig) = real() else { return (rehearsed, None) };
-    let stage = Stage::real(&kubeconfig, wants).await;
+    let stage = Stage::real(&kubeconfig, wants, Pods::Simulated).await;
     story(&stage).await;
     let real = stage.over().await;
     TALLY.real.fetch_add(1, Ordering::SeqCst);
@@ -166,6 +179,15 @@ impl Tally {
     }
 }
 
+/// What becomes of pods on a real API server.
+#[derive(Clone, Copy, PartialEq)]
+enum Pods {
+    /// A simulated node reports them, and stand-ins of this process answer for them.
+    Simulated,
+    /// A node runs them.
+    Run,
+}
+
 impl Stage {
     async fn rehearsal(wants: Wants<'_>) -> Stage {
         let home = prepared(wants);
@@ -189,7 +211,7 @@ impl Stage {
         }
     }
 
-    async fn real(kubeconfig: &Path, wants: Wants<'_>) -> Stage {
+    async fn real(kubeconfig: &Path, wants: Wants<'_>, pods: Pods) -> Stage {
         static STORIES: AtomicUsize = AtomicUsize::new(0);
         let number = STORIES.fetch_add(1, Ordering::SeqCst);
         let namespace = format!("{EXAMPLE}-{}-{number}", agent::test_run());
@@ -200,7 +222,13 @@ impl Stage {
             routes::define(&client).await;
         }
         make_namespace(&client, &namespace).await;
-        let network = Network::new();
+        let network = match pods {
+            Pods::Simulated => Network::new(),
+            Pods::Run => {
+                node::let_pods_look(&client, &namespace).await;
+                Network::of_a_node()
+            }
+        };
         let options = GatewayOptions {
             delays: Delays::fast(),
             namespace: Some(namespace.clone()),
@@ -211,7 +239,8 @@ impl Stage {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let gateway =
             Gateway::start(client.clone(), network.clone(), listen, options).await.expect("listens");
-        let stand_ins = StandIns::start(client.clone(), network, vec![namespace.clone()]);
+        let stand_ins = (pods == Pods::Simulated)
+            .then(|| StandIns::start(client.clone(), network, vec![namespace.clone()]));
         let address = gateway.addr().to_string();
         lead(&home, kubeconfig, &namespace, &address);
         let stage = Stage {
@@ -320,7 +349,9 @@ impl Stage {
         self.look("at its end").await;
         if let Plays::Traffic { gateway, stand_ins } = &self.plays {
             gateway.shutdown().await;
-            stand_ins.shutdown().await;
+            if let Some(stand_ins) = stand_ins {
+                stand_ins.shutdown().await;
+            }
             let namespaces: Api<Namespace> = Api::all(self.client.clone());
             namespaces.delete(&self.namespace, &DeleteParams::background()).await.expect("deleted");
         }

@@ -1,16 +1,18 @@
-//! What CI runs, as commands that anyone can run: `cargo xtask ci`, `long`, `bench`, `deny`.
+//! What CI runs, as commands that anyone can run: `cargo xtask ci`, `long`, `node`, `bench`, `deny`.
 //!
 //! It only calls cargo, one call after the other, and stops at the first that fails.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  ci      format, clippy, the tests, the documents, licences: what CI runs
+  ci      format, clippy, the tests, a story on a real node, the documents, licences: what CI runs
   long    the crash matrix, faults of an API server, the reference model, a gigabyte of logs, kills and power cuts, all of them; reports go to
           docs/reports
+  node    the story on a real node alone; GRAYLANE_TEST_REALNODE names what brings one up
   bench   measurements against the goals, written to docs/BENCHMARKS.md; half an hour.
           `bench --only load` measures the API under load alone, in a minute, and prints it
   deny    licences, sources and advisories of everything that is built in (cargo-deny)
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     let done = match command.as_str() {
         "ci" => ci(),
         "long" => long(),
+        "node" => node(),
         "bench" => bench(),
         "deny" => deny(),
         _ => {
@@ -43,6 +46,7 @@ fn ci() -> Done {
     cargo("format", &["fmt", "--all", "--check"], &[])?;
     cargo("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
     cargo("the tests", &["test", "--workspace", "--locked"], &[])?;
+    node()?;
     cargo(
         "the documents",
         &["doc", "--workspace", "--no-deps", "--locked"],
@@ -50,6 +54,29 @@ fn ci() -> Done {
     )?;
     torture("dev", &["--kills", "3", "--cuts", "1", "--write", "-"])?;
     deny()
+}
+
+/// The story on pods that really run, by itself: whatever else runs would take its probes' time. The program that brings up such a
+/// cluster is named by GRAYLANE_TEST_REALNODE; what its pods run is built here, as one static program for the C library of this host.
+fn node() -> Done {
+    if std::env::var_os("GRAYLANE_TEST_REALNODE").is_none() {
+        say("a real node: not here: GRAYLANE_TEST_REALNODE is not set");
+        return Ok(());
+    }
+    let version = Command::new("rustc").arg("-vV").output().map_err(|error| error.to_string())?;
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let Some(host) = version.lines().find_map(|line| line.strip_prefix("host: ")) else {
+        return Err("rustc -vV".to_owned());
+    };
+    // With a target of its own the flags are for the program alone, not for what builds it.
+    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", host.replace('-', "_").to_uppercase());
+    let build = ["build", "--quiet", "--locked", "--package", "graylane-stand-in", "--target", host];
+    cargo("the stand-in", &build, &[(&flags, "-C target-feature=+crt-static")])?;
+    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let program = folder.join(host).join("debug/graylane-stand-in");
+    let program = std::path::absolute(program).map_err(|error| error.to_string())?.display().to_string();
+    let story = ["test", "--workspace", "--locked", "--test", "stories", "node::", "--", "--nocapture"];
+    cargo("pods that really run", &story, &[("GRAYLANE_TEST_STAND_IN", program.as_str())])
 }
 
 fn long() -> Done {
@@ -72,12 +99,15 @@ fn long() -> Done {
         cargo("a year of schedules", &soak, &[("GRAYLANE_SOAK_SEED", seed)])?;
     }
     let busy = ["test", "--release", "--locked", "--package", "graylane", "--test", "stories", "busy::"];
-    cargo("a busy namespace", &[&busy[..], &["--", "--nocapture"]].concat(), &[("GRAYLANE_BUSY", "all")])?;
+    let report = folder.join("docs/reports/busy.md").display().to_string();
+    let all = [("GRAYLANE_TEST_BUSY", "all"), ("GRAYLANE_TEST_BUSY_REPORT", report.as_str())];
+    cargo("a busy namespace", &[&busy[..], &["--", "--nocapture"]].concat(), &all)?;
     let reaction = folder.join("docs/reports/reaction.md").display().to_string();
     let rollouts =
         ["test", "--release", "--locked", "--package", "graylane", "--test", "stories", "reaction_to"];
-    let variables = [("GRAYLANE_REACTION_REPORT", reaction.as_str())];
+    let variables = [("GRAYLANE_TEST_REACTION_REPORT", reaction.as_str())];
     cargo("the reaction to a pod's status", &[&rollouts[..], &["--", "--nocapture"]].concat(), &variables)?;
+    node()?;
     torture("release", &["--kills", "100", "--cuts", "20", "--write", "docs/reports/durability.md"])
 }
 

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::events::{Weight, emit};
 use super::replicaset::{owned, owner_reference};
+use super::touched::Touched;
 use super::{Memory, condition, how};
 use crate::api::{delete, write};
 use crate::delays::ALPHABET;
@@ -28,8 +29,9 @@ enum Progress {
     None,
 }
 
-pub(super) fn reconcile(state: &mut State, memory: &mut Memory) {
-    for deployment in state.all(kinds::DEPLOYMENTS, "") {
+pub(super) fn reconcile(state: &mut State, memory: &mut Memory, touched: &Touched) {
+    for deployment in memory.each(state, touched, kinds::DEPLOYMENTS) {
+        memory.about(&deployment, kinds::DEPLOYMENTS);
         let mut progress = Progress::None;
         if !object::is_dying(&deployment) {
             progress = roll(state, &deployment);
@@ -115,8 +117,7 @@ fn recreate(state: &mut State, deployment: &Arc<Value>, new: &Arc<Value>, old: &
     for set in old {
         scale(state, deployment, set, 0);
     }
-    let namespace = object::namespace(deployment);
-    let left = old.iter().any(|set| !owned(state, kinds::PODS, namespace, object::uid(set)).is_empty());
+    let left = old.iter().any(|set| !owned(state, kinds::PODS, object::uid(set)).is_empty());
     if !left {
         scale(state, deployment, new, replicas(deployment));
     }
@@ -155,17 +156,18 @@ fn revision(set: &Value) -> i64 {
 
 /// The ReplicaSets of a Deployment, oldest first.
 fn sets_of(state: &State, deployment: &Value) -> Vec<Arc<Value>> {
-    let mut sets = owned(state, kinds::REPLICA_SETS, object::namespace(deployment), object::uid(deployment));
+    let mut sets = owned(state, kinds::REPLICA_SETS, object::uid(deployment));
     sets.sort_by_key(|set| (revision(set), text(set, "/metadata/creationTimestamp").to_owned()));
     sets
 }
 
 /// ReplicaSets that an orphaning delete left behind become the Deployment's again, where its selector holds.
 fn adopt(state: &mut State, deployment: &Value) {
-    for set in state.all(kinds::REPLICA_SETS, object::namespace(deployment)) {
+    for set in state.free(kinds::REPLICA_SETS, object::namespace(deployment)) {
         let labels = object::map(&set, "/metadata/labels");
-        let orphan = object::controller_uid(&set).is_none() && !object::is_dying(&set);
-        if orphan && crate::selector::label_selector_holds(&deployment["spec"]["selector"], labels) {
+        if !object::is_dying(&set)
+            && crate::selector::label_selector_holds(&deployment["spec"]["selector"], labels)
+        {
             let mut adopted = (*set).clone();
             let mut owners = list(&set, "/metadata/ownerReferences").to_vec();
             owners.push(owner_reference(deployment));

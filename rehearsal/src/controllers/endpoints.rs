@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use super::touched::Touched;
 use super::{Memory, NODE};
 use crate::delays::ALPHABET;
 use crate::kinds;
@@ -20,8 +21,9 @@ use crate::store::{Key, State};
 #[derive(Debug, Default)]
 pub(super) struct Pending(HashMap<String, Instant>);
 
-pub(super) fn reconcile(state: &mut State, memory: &mut Memory) {
-    for service in state.all(kinds::SERVICES, "") {
+pub(super) fn reconcile(state: &mut State, memory: &mut Memory, touched: &Touched) {
+    for service in memory.each(state, touched, kinds::SERVICES) {
+        memory.about(&service, kinds::SERVICES);
         let has_selector =
             object::map(&service, "/spec/selector").is_some_and(|selector| !selector.is_empty());
         if !has_selector || service["spec"]["type"] == "ExternalName" {
@@ -47,22 +49,21 @@ pub(super) fn reconcile(state: &mut State, memory: &mut Memory) {
         write(state, kinds::ENDPOINT_SLICES, slice);
         write(state, kinds::ENDPOINTS, endpoints);
     }
-    drop_orphans(state);
+    drop_orphans(state, touched);
 }
 
 /// Endpoints share their Service's name and go with it; slices go as its dependents.
-fn drop_orphans(state: &mut State) {
-    let gone: Vec<Key> = state
-        .list(kinds::ENDPOINTS, "")
-        .filter(|(key, object)| {
-            let managed =
-                object::annotation(object, "endpoints.kubernetes.io/last-change-trigger-time").is_some();
-            managed && state.find(kinds::SERVICES, &key.namespace, &key.name).is_none()
-        })
-        .map(|(key, _)| key.clone())
-        .collect();
-    for key in gone {
-        state.remove(&key);
+fn drop_orphans(state: &mut State, touched: &Touched) {
+    let of_services =
+        touched.of(kinds::SERVICES).map(|key| Key { resource: kinds::ENDPOINTS, ..key.clone() });
+    let keys: Vec<Key> = touched.of(kinds::ENDPOINTS).cloned().chain(of_services).collect();
+    for key in keys {
+        let managed = state.get(&key).is_some_and(|object| {
+            object::annotation(object, "endpoints.kubernetes.io/last-change-trigger-time").is_some()
+        });
+        if managed && state.find(kinds::SERVICES, &key.namespace, &key.name).is_none() {
+            state.remove(&key);
+        }
     }
 }
 

@@ -14,9 +14,21 @@ pub(super) enum Weight {
     Warning,
 }
 
+/// Where an event about an object is: the same sentence has one place.
+fn place(about: &Value, reason: &str, message: &str) -> Key {
+    let namespace = if object::namespace(about).is_empty() { "default" } else { object::namespace(about) };
+    let hash = Sha256::digest(format!("{} {reason} {message}", object::uid(about)).as_bytes());
+    let print: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Key::new(kinds::EVENTS, namespace, &format!("{}.{print}", object::name(about)))
+}
+
+/// Whether an event was noted.
+pub(super) fn was_said(state: &State, about: &Value, reason: &str, message: &str) -> bool {
+    state.get(&place(about, reason, message)).is_some()
+}
+
 /// Notes an event about an object.
 pub(super) fn emit(state: &mut State, about: &Value, weight: Weight, reason: &str, message: &str) {
-    let namespace = if object::namespace(about).is_empty() { "default" } else { object::namespace(about) };
     let component = match object::text(about, "/kind") {
         "Pod" if reason == "Scheduled" || reason == "FailedScheduling" => "default-scheduler",
         "Pod" => "kubelet",
@@ -25,10 +37,8 @@ pub(super) fn emit(state: &mut State, about: &Value, weight: Weight, reason: &st
         "Job" => "job-controller",
         _ => "controller-manager",
     };
-    let hash = Sha256::digest(format!("{} {reason} {message}", object::uid(about)).as_bytes());
-    let print: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let name = format!("{}.{print}", object::name(about));
-    let key = Key::new(kinds::EVENTS, namespace, &name);
+    let key = place(about, reason, message);
+    let (namespace, name) = (&key.namespace, &key.name);
     let now = state.clock.stamp();
     if let Some(before) = state.get(&key) {
         let mut event = (**before).clone();

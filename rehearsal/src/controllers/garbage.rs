@@ -1,10 +1,11 @@
 //! The end of things: dependents whose owners are gone, the foreground and orphan finalizers, dying namespaces.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::touched::Touched;
 use crate::api::delete::{FOREGROUND, ORPHAN};
 use crate::api::{delete, write};
 use crate::kinds::{self, TABLE};
@@ -14,11 +15,13 @@ use crate::store::{Key, State};
 /// How long events are kept, as an API server keeps them.
 const EVENTS_LAST: chrono::Duration = chrono::Duration::hours(1);
 
-pub(super) fn reconcile(state: &mut State) {
-    collect(state);
-    finish(state);
+pub(super) fn reconcile(state: &mut State, touched: &Touched) {
+    collect(state, touched);
+    finish(state, touched);
     namespaces(state);
-    expire_events(state);
+    if touched.all {
+        expire_events(state);
+    }
 }
 
 fn expire_events(state: &mut State) {
@@ -36,31 +39,30 @@ fn expire_events(state: &mut State) {
 }
 
 /// Deletes dependents of which no owner is left; those of an owner that waits for them too.
-fn collect(state: &mut State) {
-    let uids: HashSet<String> = state.objects.values().map(|object| object::uid(object).to_owned()).collect();
-    let waiting: HashSet<String> = state
-        .objects
-        .values()
-        .filter(|object| holds(object, FOREGROUND))
-        .map(|object| object::uid(object).to_owned())
-        .collect();
-    let dependents: Vec<(Key, Arc<Value>)> = state
-        .objects
-        .iter()
-        .filter(|(_, object)| {
-            !list(object, "/metadata/ownerReferences").is_empty() && !object::is_dying(object)
-        })
-        .map(|(key, object)| (key.clone(), object.clone()))
-        .collect();
+fn collect(state: &mut State, touched: &Touched) {
+    let mut dependents: BTreeMap<Key, Arc<Value>> = BTreeMap::new();
+    let mut take = |key: &Key, object: &Arc<Value>| {
+        if !list(object, "/metadata/ownerReferences").is_empty() && !object::is_dying(object) {
+            dependents.insert(key.clone(), object.clone());
+        }
+    };
+    for (key, object) in present(state, touched) {
+        take(key, object);
+        if holds(object, FOREGROUND) {
+            state.dependents(object::uid(object)).for_each(|(key, object)| take(key, object));
+        }
+    }
+    for owner in touched.removed() {
+        state.dependents(object::uid(owner)).for_each(|(key, object)| take(key, object));
+    }
     for (key, dependent) in dependents {
-        let owners = list(&dependent, "/metadata/ownerReferences");
-        let uid = |owner: &Value| owner["uid"].as_str().unwrap_or_default().to_owned();
-        let is_left = |owner: &Value| uids.contains(&uid(owner)) && !waiting.contains(&uid(owner));
-        if owners.iter().any(is_left) {
+        let owner = |uid: &str| state.place(uid).and_then(|key| state.get(key));
+        let waits = |uid: &str| owner(uid).is_some_and(|owner| holds(owner, FOREGROUND));
+        if object::owner_uids(&dependent).any(|uid| owner(uid).is_some() && !waits(uid)) {
             continue;
         }
         let Some(kind) = kinds::by_resource(key.resource) else { continue };
-        if owners.iter().any(|owner| waiting.contains(&uid(owner))) {
+        if object::owner_uids(&dependent).any(waits) {
             delete::in_foreground(state, kind, &dependent);
         } else {
             delete::in_background(state, kind, &dependent);
@@ -68,28 +70,28 @@ fn collect(state: &mut State) {
     }
 }
 
+fn present<'s>(state: &'s State, touched: &'s Touched) -> impl Iterator<Item = (&'s Key, &'s Arc<Value>)> {
+    touched.keys().filter_map(|key| Some((key, state.get(key)?)))
+}
+
 fn holds(object: &Value, finalizer: &str) -> bool {
     object::is_dying(object) && list(object, "/metadata/finalizers").iter().any(|one| one == finalizer)
 }
 
 /// Takes the collector's own finalizers away where their work is done.
-fn finish(state: &mut State) {
-    let dying: Vec<(Key, Arc<Value>)> = state
-        .objects
-        .iter()
-        .filter(|(_, object)| holds(object, FOREGROUND) || holds(object, ORPHAN))
-        .map(|(key, object)| (key.clone(), object.clone()))
-        .collect();
-    for (key, owner) in dying {
+fn finish(state: &mut State, touched: &Touched) {
+    let mut keys: BTreeSet<Key> = touched.keys().cloned().collect();
+    let touched_now = present(state, touched).map(|(_, object)| object);
+    let uids = touched_now.chain(touched.removed()).flat_map(|object| object::owner_uids(object));
+    keys.extend(uids.filter_map(|uid| state.place(uid)).cloned());
+    for key in keys {
+        let Some(owner) = state.get(&key).cloned() else { continue };
+        if !holds(&owner, FOREGROUND) && !holds(&owner, ORPHAN) {
+            continue;
+        }
         let uid = object::uid(&owner).to_owned();
-        let dependents: Vec<(Key, Arc<Value>)> = state
-            .objects
-            .iter()
-            .filter(|(_, object)| {
-                list(object, "/metadata/ownerReferences").iter().any(|one| one["uid"] == *uid)
-            })
-            .map(|(key, object)| (key.clone(), object.clone()))
-            .collect();
+        let dependents: Vec<(Key, Arc<Value>)> =
+            state.dependents(&uid).map(|(key, object)| (key.clone(), object.clone())).collect();
         if holds(&owner, ORPHAN) {
             for (key, dependent) in &dependents {
                 release(state, key, dependent, &uid);

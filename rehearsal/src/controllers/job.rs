@@ -9,14 +9,16 @@ use serde_json::{Value, json};
 
 use super::events::{Weight, emit};
 use super::replicaset::{POD_LIMIT, create_pod, is_active, owned};
+use super::touched::Touched;
 use super::{Memory, condition};
 use crate::api::delete;
 use crate::object::{self, int, list, text};
 use crate::store::{Key, State};
 use crate::{clock, kinds};
 
-pub(super) fn reconcile(state: &mut State, memory: &mut Memory) {
-    for job in state.all(kinds::JOBS, "") {
+pub(super) fn reconcile(state: &mut State, memory: &mut Memory, touched: &Touched) {
+    for job in memory.each(state, touched, kinds::JOBS) {
+        memory.about(&job, kinds::JOBS);
         if object::is_dying(&job) {
             continue;
         }
@@ -45,7 +47,7 @@ fn expire(state: &mut State, memory: &mut Memory, job: &Arc<Value>, at: chrono::
 }
 
 fn drive(state: &mut State, memory: &mut Memory, job: &Arc<Value>) {
-    let pods = owned(state, kinds::PODS, object::namespace(job), object::uid(job));
+    let pods = owned(state, kinds::PODS, object::uid(job));
     let ended = |phase: &str| pods.iter().filter(|pod| text(pod, "/status/phase") == phase).count() as i64;
     let active: Vec<&Arc<Value>> = pods.iter().filter(|pod| is_active(pod)).collect();
     let (succeeded, mut failed) = (ended("Succeeded"), ended("Failed"));

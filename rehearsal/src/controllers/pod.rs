@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::events::{Weight, emit};
+use super::events::{Weight, emit, was_said};
 use super::life::{Container, annotated_seconds};
+use super::touched::Touched;
 use super::{Memory, NODE, NODE_ADDRESS, condition};
 use crate::admission::AGENT_IMAGE;
 use crate::object::{self, int, list, text};
@@ -41,12 +42,14 @@ impl Lives {
     }
 }
 
-pub(super) fn reconcile(state: &mut State, memory: &mut Memory) {
-    let pods = state.all(kinds::PODS, "");
-    let there: HashSet<&str> = pods.iter().map(|pod| object::uid(pod)).collect();
-    memory.pods.pods.retain(|uid, _| there.contains(uid.as_str()));
-    state.logs.retain(|(uid, _), _| there.contains(uid.as_str()));
-    for pod in &pods {
+pub(super) fn reconcile(state: &mut State, memory: &mut Memory, touched: &Touched) {
+    for pod in touched.gone(kinds::PODS) {
+        let uid = object::uid(pod);
+        memory.pods.pods.remove(uid);
+        state.logs.retain(|(owner, _), _| owner != uid);
+    }
+    for pod in &memory.each(state, touched, kinds::PODS) {
+        memory.about(pod, kinds::PODS);
         if text(pod, "/spec/nodeName").is_empty() {
             schedule(state, memory, pod);
         } else if matches!(text(pod, "/status/phase"), "Succeeded" | "Failed") && !object::is_dying(pod) {
@@ -127,9 +130,7 @@ fn die(state: &mut State, memory: &mut Memory, pod: &Arc<Value>, life: &mut Life
         if text(pod, "/status/phase") == "Running" {
             for container in life.containers.iter().filter(|container| container.is_running()) {
                 let said = format!("Stopping container {}", container.name);
-                let name = object::name(pod);
-                if !already_said(state, pod, &said) {
-                    tracing::trace!(pod = name, "stopping");
+                if !was_said(state, pod, "Killing", &said) {
                     emit(state, pod, Weight::Normal, "Killing", &said);
                 }
             }
@@ -145,12 +146,6 @@ fn die(state: &mut State, memory: &mut Memory, pod: &Arc<Value>, life: &mut Life
         object::set(&mut stopped, &["metadata", "deletionGracePeriodSeconds"], 0);
         state.put(key, stopped);
     }
-}
-
-fn already_said(state: &State, pod: &Value, message: &str) -> bool {
-    state.list(kinds::EVENTS, object::namespace(pod)).any(|(_, event)| {
-        text(event, "/involvedObject/uid") == object::uid(pod) && text(event, "/message") == message
-    })
 }
 
 fn run(state: &mut State, memory: &mut Memory, pod: &Arc<Value>, life: &mut Life) {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::events::{Weight, emit};
+use super::touched::Touched;
 use super::{Memory, condition, how};
 use crate::api::{delete, write};
 use crate::object::{self, int, list, text};
@@ -29,8 +30,9 @@ struct Failure {
     message: String,
 }
 
-pub(super) fn reconcile(state: &mut State, memory: &mut Memory) {
-    for set in state.all(kinds::REPLICA_SETS, "") {
+pub(super) fn reconcile(state: &mut State, memory: &mut Memory, touched: &Touched) {
+    for set in memory.each(state, touched, kinds::REPLICA_SETS) {
+        memory.about(&set, kinds::REPLICA_SETS);
         let pods = adopt(state, &set);
         if !object::is_dying(&set) {
             scale(state, memory, &set, &pods);
@@ -42,10 +44,9 @@ pub(super) fn reconcile(state: &mut State, memory: &mut Memory) {
 /// The pods that the set controls; orphans that its selector holds for become its own.
 fn adopt(state: &mut State, set: &Arc<Value>) -> Vec<Arc<Value>> {
     let uid = object::uid(set).to_owned();
-    for pod in state.all(kinds::PODS, object::namespace(set)) {
+    for pod in state.free(kinds::PODS, object::namespace(set)) {
         let labels = object::map(&pod, "/metadata/labels");
-        let orphan =
-            object::controller_uid(&pod).is_none() && !object::is_dying(&pod) && !object::is_dying(set);
+        let orphan = !object::is_dying(&pod) && !object::is_dying(set);
         if orphan && selector::label_selector_holds(&set["spec"]["selector"], labels) {
             let mut adopted = (*pod).clone();
             let mut owners = list(&pod, "/metadata/ownerReferences").to_vec();
@@ -54,12 +55,12 @@ fn adopt(state: &mut State, set: &Arc<Value>) -> Vec<Arc<Value>> {
             state.put(Key::of(kinds::PODS, &pod), adopted);
         }
     }
-    owned(state, kinds::PODS, object::namespace(set), &uid)
+    owned(state, kinds::PODS, &uid)
 }
 
 /// The objects of a resource that a controller owns.
-pub(super) fn owned(state: &State, resource: &'static str, namespace: &str, uid: &str) -> Vec<Arc<Value>> {
-    let objects = state.list(resource, namespace);
+pub(super) fn owned(state: &State, resource: &'static str, uid: &str) -> Vec<Arc<Value>> {
+    let objects = state.dependents(uid).filter(|(key, _)| key.resource == resource);
     objects
         .filter(|(_, object)| object::controller_uid(object) == Some(uid))
         .map(|(_, object)| object.clone())
@@ -149,7 +150,7 @@ pub(super) fn create_pod(state: &mut State, owner: &Value, template: &Value) -> 
 fn report(state: &mut State, memory: &mut Memory, before: &Arc<Value>) {
     let key = Key::of(kinds::REPLICA_SETS, before);
     let Some(set) = state.get(&key).cloned() else { return };
-    let pods = owned(state, kinds::PODS, object::namespace(&set), object::uid(&set));
+    let pods = owned(state, kinds::PODS, object::uid(&set));
     let active: Vec<&Arc<Value>> = pods.iter().filter(|pod| is_active(pod)).collect();
     let wait = int(&set, "/spec/minReadySeconds").unwrap_or_default();
     let now = state.clock.now();

@@ -83,6 +83,9 @@ async fn what_was_acknowledged_is_on_disk_when_the_answer_comes() {
         // As a killed process would find it: nothing is stopped, nothing flushed.
         let copy = folder.path().join("copy.json");
         std::fs::copy(&file, &copy).unwrap();
+        if file.with_extension("json.log").exists() {
+            std::fs::copy(file.with_extension("json.log"), copy.with_extension("json.log")).unwrap();
+        }
         let other = Cluster::start(Options { file: Some(copy), ..options() }).unwrap();
         let found = other.object("configmaps", "default", &name).unwrap();
         assert_eq!(Some(crate::object::uid(&found)), made.metadata.uid.as_deref());
@@ -106,6 +109,86 @@ async fn a_broken_file_is_an_error_and_stays_as_it_is() {
     let error =
         Cluster::start(Options { file: Some(folder.path().to_owned()), ..Options::default() }).unwrap_err();
     assert!(matches!(error, Error::Read { .. }), "{error}");
+}
+
+/// Waits until everything up to now is on disk, and copies it as a killed process would leave it.
+async fn as_if_killed(cluster: &Cluster, file: &std::path::Path, copy: &std::path::Path) {
+    cluster.saved().await;
+    std::fs::copy(file, copy).unwrap();
+    std::fs::copy(file.with_extension("json.log"), copy.with_extension("json.log")).unwrap();
+}
+
+#[tokio::test]
+async fn a_write_costs_what_changed_and_the_log_is_folded_into_the_file_before_it_is_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.json");
+    let log = file.with_extension("json.log");
+    let options = || Options { file: Some(file.clone()), delays: Delays::fast(), ..Options::default() };
+    let cluster = Cluster::start(options()).unwrap();
+    let client = cluster.client();
+    let map = |name: String, text: String| serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"text": text}});
+    for count in 0..40 {
+        apply_one(&client, "default", map(format!("c{count}"), "x".repeat(20_000)), "t", true).await.unwrap();
+    }
+    let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |found| found.len());
+    let (whole, before) = (size(&file), size(&log));
+    apply_one(&client, "default", map("small".into(), "y".into()), "t", true).await.unwrap();
+    assert_eq!(size(&file), whole, "the file stays");
+    assert!(size(&log) - before < 5_000, "a line has what changed: {} and {before}", size(&log));
+    for count in 0..200 {
+        apply_one(&client, "default", map("c0".into(), format!("{count}{}", "x".repeat(20_000))), "t", true)
+            .await
+            .unwrap();
+    }
+    assert!(size(&file) > whole && size(&log) < 3_000_000, "folded: {} and {}", size(&file), size(&log));
+    cluster.shutdown().await;
+    assert_eq!(size(&log), 0, "at the end there is one file");
+    let again = Cluster::start(options()).unwrap();
+    let found = again.object("configmaps", "default", "c0").unwrap();
+    assert!(found["data"]["text"].as_str().unwrap().starts_with("199x"));
+    again.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_line_that_was_cut_off_is_none_and_a_broken_one_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.json");
+    let options = |file: &std::path::Path| Options {
+        file: Some(file.to_owned()),
+        delays: Delays::fast(),
+        ..Options::default()
+    };
+    let cluster = Cluster::start(options(&file)).unwrap();
+    let map =
+        |name: &str| serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    for name in ["one", "two"] {
+        apply_one(&cluster.client(), "default", map(name), "t", true).await.unwrap();
+    }
+    let copy = folder.path().join("copy.json");
+    as_if_killed(&cluster, &file, &copy).await;
+    cluster.shutdown().await;
+    let log = copy.with_extension("json.log");
+    let (text, lines) = (std::fs::read_to_string(&copy).unwrap(), std::fs::read_to_string(&log).unwrap());
+    std::fs::write(&log, format!("{lines}{{\"revision\":99999,\"addr")).unwrap();
+    let other = Cluster::start(options(&copy)).unwrap();
+    assert!(other.object("configmaps", "default", "two").is_some());
+    other.shutdown().await;
+    // As a process leaves it that ended between folding the log and removing it.
+    let folded = std::fs::read_to_string(&copy).unwrap();
+    std::fs::write(&log, &lines).unwrap();
+    let other = Cluster::start(options(&copy)).unwrap();
+    assert!(other.object("configmaps", "default", "two").is_some());
+    other.shutdown().await;
+    assert!(folded.len() > text.len());
+    std::fs::write(&log, "{\n").unwrap();
+    let error = Cluster::start(options(&copy)).unwrap_err();
+    assert!(matches!(&error, Error::Broken { path, .. } if *path == log), "{error}");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "{\n");
+    // Moved away, the file takes its log along.
+    std::fs::remove_file(&copy).unwrap();
+    let empty = Cluster::start(options(&copy)).unwrap();
+    assert!(empty.object("configmaps", "default", "two").is_none());
+    empty.shutdown().await;
 }
 
 #[tokio::test]

@@ -9,21 +9,30 @@ use serde_json::Value;
 
 use super::{CALL_TIMEOUT, Cluster};
 
+/// What a kubelet answers, with 200, for a run whose container it has removed (`GetKubeletContainerLogs` in its sources).
+const NO_LOG: &str = "unable to retrieve container logs for ";
+
 impl Cluster {
-    /// The last lines of a container's log; of its last run before this one where `previous` is set. Empty where there are none.
+    /// The last lines of a container's log; of its last run before this one where `previous` is set. Of the other one where it
+    /// has no lines, because a node may have cleared a run away meanwhile. Empty where there are none.
     pub async fn log_tail(&self, pod: &str, container: &str, previous: bool) -> Vec<String> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let params = LogParams {
-            container: Some(container.to_owned()),
-            previous,
-            tail_lines: Some(5),
-            ..LogParams::default()
-        };
-        match tokio::time::timeout(Duration::from_secs(5), api.logs(pod, &params)).await {
-            Ok(Ok(text)) => text.lines().map(str::to_owned).collect(),
-            // A log that cannot be had is no reason to hide why the container failed.
-            Ok(Err(_)) | Err(_) => Vec::new(),
+        for previous in [previous, !previous] {
+            let params = LogParams {
+                container: Some(container.to_owned()),
+                previous,
+                tail_lines: Some(5),
+                ..LogParams::default()
+            };
+            match tokio::time::timeout(Duration::from_secs(5), api.logs(pod, &params)).await {
+                Ok(Ok(text)) if text.starts_with(NO_LOG) => {}
+                Ok(Ok(text)) if text.is_empty() => {}
+                Ok(Ok(text)) => return text.lines().map(str::to_owned).collect(),
+                // A log that cannot be had is no reason to hide why the container failed.
+                Ok(Err(_)) | Err(_) => {}
+            }
         }
+        Vec::new()
     }
 
     /// The lines of a container's log that came since the last call with this place. None where it has none yet.
