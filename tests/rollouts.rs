@@ -1,15 +1,20 @@
 //! Rollouts that go wrong, on the rehearsal and on a real API server: what an operator reads for each signal.
 //!
-//! A row is a change of one service's manifest, and the words that the failed run says. The judging itself has a table of
-//! its own beside the code; here the signals come from controllers and (simulated) nodes.
+//! `rollouts/signals.rs` has the rows. The judging itself has a table of its own beside the code; here the signals come from
+//! controllers, from (simulated) nodes, and, where these play none, from the test in the place of a node.
+
+mod signals;
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use graylane_engine::clock::{Clock as _, Timestamp, WallClock};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::support::agent::test_run;
 use crate::support::stage::{make_namespace, real};
@@ -25,113 +30,27 @@ tasks:
     with: { environment: real, tag: gray, images: { spring-b: "${{ inputs.image }}" } }
 "#;
 
-/// One signal.
-struct Row {
-    what: &'static str,
-    image: &'static str,
-    /// What stands instead of a text of the manifest.
-    edit: (&'static str, &'static str),
-    /// A quota that the namespace has meanwhile, of a kind that no plan sees; the rehearsal has none.
-    quota: bool,
-    says: &'static [&'static str],
-}
+/// Rows of a cluster that are told at once: each waits most of its time.
+const SIDE_BY_SIDE: usize = 6;
 
-const PLAIN: Row = Row { what: "", image: "spring-cloud-b:0.2", edit: ("", ""), quota: false, says: &[] };
-
-fn table() -> Vec<Row> {
-    vec![
-        Row {
-            what: "an image that is not there",
-            image: "spring-cloud-b:missing",
-            says: &["container spring-cloud-b: ImagePullBackOff", "hint: check that image"],
-            ..PLAIN
-        },
-        Row {
-            what: "a container that crashes",
-            image: "spring-cloud-b:crash",
-            says: &["container spring-cloud-b: ", "(exit code 1)", "last lines of spring-cloud-b-mse-gray"],
-            ..PLAIN
-        },
-        Row {
-            what: "a container that ends",
-            image: "spring-cloud-b:exit3",
-            says: &["(exit code 3)"],
-            ..PLAIN
-        },
-        Row {
-            what: "an init container that ends",
-            edit: (
-                "    spec:\n      containers:\n",
-                "      annotations: { fakenode/init-exit-code: \"7\" }\n    spec:\n      initContainers: [{ name: prepare, image: \"prepare:1\" }]\n      containers:\n",
-            ),
-            says: &["container prepare: ", "(exit code 7)"],
-            ..PLAIN
-        },
-        Row {
-            what: "no node that fits",
-            edit: ("      containers:\n", "      nodeSelector: { disk: ssd }\n      containers:\n"),
-            says: &["cannot be scheduled: ", "hint: free or add a node"],
-            ..PLAIN
-        },
-        Row {
-            what: "a Deployment that is paused",
-            edit: ("  strategy:\n", "  paused: true\n  strategy:\n"),
-            says: &[
-                "stopped while Deployment spring-cloud-b-mse-gray was rolled out: Deployment spring-cloud-b-mse-gray is paused",
-            ],
-            ..PLAIN
-        },
-        Row {
-            what: "a pod that never gets ready",
-            image: "spring-cloud-b:neverready",
-            says: &["stopped while Deployment spring-cloud-b-mse-gray was rolled out", "runs, not ready yet"],
-            ..PLAIN
-        },
-        Row {
-            what: "a quota",
-            quota: true,
-            says: &["pods cannot be created: ", "must specify requests.cpu", "hint: raise the quota"],
-            ..PLAIN
-        },
-    ]
-}
-
-async fn tell(kubeconfig: &Path, namespace: &str, real: bool) -> usize {
-    let kube = client(kubeconfig).await;
-    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(kube.clone());
-    let made = serde_json::from_value(json!({ "metadata": { "name": namespace } })).expect("a namespace");
-    namespaces.create(&PostParams::default(), &made).await.expect("created");
-    let quotas: Api<k8s_openapi::api::core::v1::ResourceQuota> = Api::namespaced(kube.clone(), namespace);
-    let mut told = 0;
-    for row in table() {
-        if row.quota && !real {
-            continue;
-        }
-        let home = home(kubeconfig, namespace);
-        if told == 0 {
-            let file = home.path("config/services/spring-b.yaml");
-            graylane_tasks::cluster::create_all(&kube, namespace, &file).await.expect("created");
-        }
-        if row.quota {
-            let quota = json!({ "metadata": { "name": "few" }, "spec": { "hard": { "requests.cpu": "1" } } });
-            let quota = serde_json::from_value(quota).expect("a quota");
-            quotas.create(&PostParams::default(), &quota).await.expect("created");
-        }
-        if !row.edit.0.is_empty() {
-            home.edit("config/services/spring-b.yaml", row.edit.0, row.edit.1);
-        }
-        let image = format!("image={}", row.image);
-        let ran = home.graylane(&["run", "workflows/lane.yaml", "-i", &image]).expect(1);
-        for words in row.says {
-            assert!(ran.stdout.contains(words), "{}: {words:?} is not in\n{}", row.what, ran.stdout);
-        }
-        home.graylane(&["run", "workflows/down.yaml"]).expect(0);
-        if row.quota {
-            quotas.delete("few", &DeleteParams::default()).await.expect("deleted");
-        }
-        told += 1;
+/// Tells every row in a namespace of its own; gives their number.
+async fn tell(kubeconfig: &Path, prefix: String, real: bool) -> usize {
+    let turns = Arc::new(Semaphore::new(SIDE_BY_SIDE));
+    let mut told = JoinSet::new();
+    for (number, row) in signals::table().into_iter().enumerate() {
+        let (turns, kubeconfig) = (Arc::clone(&turns), kubeconfig.to_owned());
+        let namespace = format!("{prefix}-{number}");
+        told.spawn(async move {
+            let _turn = turns.acquire().await.expect("open");
+            signals::tell(&row, &kubeconfig, &namespace, real).await;
+        });
     }
-    told
+    let (mut good, mut bad) = (0, 0);
+    while let Some(ended) = told.join_next().await {
+        *(if ended.is_ok() { &mut good } else { &mut bad }) += 1;
+    }
+    assert_eq!(bad, 0, "rows that failed, of {}", good + bad);
+    good
 }
 
 fn home(kubeconfig: &Path, namespace: &str) -> Home {
@@ -140,22 +59,23 @@ fn home(kubeconfig: &Path, namespace: &str) -> Home {
     let down = "name: down\ntasks:\n  offline: { type: mse-gray-offline, with: { environment: real, tag: gray, drain: 100ms } }\n";
     home.write("workflows/down.yaml", down);
     // What may pass is not waited for as long as at night.
-    home.real(kubeconfig, namespace, "allow: { workflows: [lane, down] }\nrollout: { image: 1s, crash: 2s, restarts: 2, schedule: 1s, create: 1s }");
+    home.real(kubeconfig, namespace, "allow: { workflows: [lane, down] }\nrollout: { image: 1s, config: 1s, container: 1s, crash: 2s, restarts: 2, schedule: 1s, create: 1s }");
     home
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_signal_of_a_rollout_is_told_on_the_rehearsal_and_on_a_real_api_server() {
     let stage = Home::new();
-    let rehearsal = stage.rehearsal("fast");
-    until("the rehearsal has written its kubeconfig", || rehearsal.kubeconfig.exists());
-    let rehearsed = tell(&rehearsal.kubeconfig, "rollouts", false).await;
-    let Some(kubeconfig) = real() else {
-        say(&format!("rollout signals: {rehearsed} on the rehearsal, 0 on a real API server (skipped)"));
-        return;
+    let (rehearsal, kubeconfig) = signals::rehearsed(&stage, "kubeconfig").await;
+    let here = tell(&kubeconfig, "rollouts".into(), false);
+    let there = async {
+        let Some(kubeconfig) = real() else { return "0 on a real API server (skipped)".to_owned() };
+        let told = tell(&kubeconfig, format!("rollouts-{}", test_run()), true).await;
+        format!("{told} on a real API server")
     };
-    let real = tell(&kubeconfig, &format!("rollouts-{}", test_run()), true).await;
-    say(&format!("rollout signals: {rehearsed} on the rehearsal, {real} on a real API server"));
+    let (here, there) = tokio::join!(here, there);
+    rehearsal.shutdown().await;
+    say(&format!("rollout signals: {here} on the rehearsal, {there}"));
 }
 
 /// From the moment in which a pod's status says that it cannot start, to the end of the task on disk: milliseconds. The test

@@ -22,12 +22,12 @@ use serde_json::Value;
 
 use self::held::{Held, InUse, User};
 use crate::cluster::attempt::Attempt;
-use crate::cluster::{Cluster, Clusters};
+use crate::cluster::{Cluster, Clusters, lacks_right};
 use crate::environment::{Site, deployment};
 use crate::generic_verify;
 use crate::manifest::name;
 use crate::mse_gray_offline::tags_of;
-use crate::rights::{self, Extra};
+use crate::rights;
 use crate::secret::DigestKey;
 
 /// Who this store is to others, and which leases it holds in this process.
@@ -175,14 +175,27 @@ impl<T: Task> Leased<T> {
         self.inner.type_name() == "generic-verify"
     }
 
+    /// Refuses where a right is lacking that the type uses, for a plan where there is one; gives what is only told.
+    async fn rights(&self, cx: &TaskContext, plan: Option<&Plan>) -> Result<Vec<String>, TaskError> {
+        let claims = self.inner.claims(&cx.spec);
+        let environment = claims.iter().find_map(Claim::environment);
+        let site = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok());
+        let Some(site) = site else { return Ok(Vec::new()) };
+        let cluster = self.leases.clusters.connect(&site).await?;
+        rights::refuse_without(&cluster, &site, |resource, verb| self.uses(plan, resource, verb)).await
+    }
+
     /// Whether the type uses a verb on a resource: production removes nothing, taking down makes nothing, and a check marks
-    /// what it looked at. What that looks at, it has looked at when its plan is there.
-    fn uses(&self, marks: bool, resource: &str, verb: &str) -> bool {
+    /// what it looked at.
+    fn uses(&self, plan: Option<&Plan>, resource: &str, verb: &str) -> bool {
         match self.inner.type_name() {
-            "generic-verify" if matches!(resource, "leases" | "deployments") => {
-                marks && (resource == "leases" || verb == "patch")
-            }
-            "generic-verify" => matches!(resource, "jobs" | "pods/log"),
+            "generic-verify" => match resource {
+                "leases" => plan.is_none_or(generic_verify::marks),
+                "deployments" if verb == "patch" => plan.is_none_or(generic_verify::marks),
+                "pods/log" => plan.is_some_and(generic_verify::has_jobs),
+                // What a plan looks at, it has looked at when it is there.
+                _ => plan.is_none() && verb == "list",
+            },
             _ if resource == "leases" => true,
             "prod-deploy" => verb != "delete",
             "mse-gray-offline" => matches!(verb, "get" | "list" | "delete"),
@@ -246,21 +259,15 @@ impl<T: Task> Task for Leased<T> {
 
     /// A right that only a later write would miss is missed here, before the first one.
     async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
-        let mut plan = self.inner.plan(cx).await?;
-        let claims = self.inner.claims(&cx.spec);
-        let environment = claims.iter().find_map(Claim::environment);
-        if let Some(site) = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok()) {
-            let cluster = self.leases.clusters.connect(&site).await?;
-            let marks = self.is_check() && generic_verify::marks(&plan);
-            let extras: &[Extra] =
-                if self.is_check() && generic_verify::has_jobs(&plan) { &[Extra::Jobs] } else { &[] };
-            let used = |resource: &str, verb: &str| {
-                let reads_logs = !self.is_check() || !extras.is_empty();
-                self.uses(marks, resource, verb) && (resource != "pods/log" || reads_logs)
-            };
-            plan.warnings.extend(rights::refuse_without(&cluster, &site, extras, used).await?);
+        match self.inner.plan(cx).await {
+            Ok(mut plan) => {
+                plan.warnings.extend(self.rights(cx, Some(&plan)).await?);
+                Ok(plan)
+            }
+            // What the first call missed is seldom all that is missing.
+            Err(error) if lacks_right(&error) => Err(self.rights(cx, None).await.err().unwrap_or(error)),
+            Err(error) => Err(error),
         }
-        Ok(plan)
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {

@@ -12,6 +12,7 @@ use super::read::{self, get};
 use super::{Call, Done, Target, delete};
 use crate::apply::{self, Writer};
 use crate::cluster::Cluster;
+use crate::controllers::quota;
 use crate::kinds::{self, Kind};
 use crate::object;
 use crate::status::{self, Failure};
@@ -232,6 +233,9 @@ fn complete(state: &mut State, kind: &Kind, object: &mut Value) -> Result<(), Fa
             if let Some(why) = &state.deny_pods {
                 return Err(Failure::forbidden(kind, object::name(object), why));
             }
+            if let Some(why) = quota::exceeded(state, object::namespace(object)) {
+                return Err(Failure::forbidden(kind, object::name(object), &why));
+            }
             if state.agent {
                 admission::inject_agent(state, object);
             }
@@ -437,7 +441,7 @@ fn rescale(
 fn patched(state: &mut State, target: &Target, call: &Call, how: How) -> Result<Done, Failure> {
     let kind = target.kind;
     let content = call.header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-    if content == "application/apply-patch+yaml" || content == "application/apply-patch+json" {
+    if call.is_apply() {
         return applied(state, target, call, &how);
     }
     let live = get(state, target)?;
