@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::explain::explain;
-use super::{Cluster, attempt, known_resource};
+use super::{Cluster, LONGEST_PAUSE, attempt, known_resource};
 use crate::manifest::uid;
 
 /// Changes that a follower may lag behind before it looks at everything anew.
@@ -159,7 +159,9 @@ impl Watched {
             let mut events = std::pin::pin!(events);
             let mut pause = PAUSES.0;
             let mut failed: Option<Instant> = None;
-            while let Some(event) = events.next().await {
+            loop {
+                let (event, asked) = attempt::noting(events.next()).await;
+                let Some(event) = event else { return };
                 let Some(watched) = weak.upgrade() else { return };
                 let fails = event.is_err();
                 watched.state().take(&what, event);
@@ -169,7 +171,7 @@ impl Watched {
                     if failed.is_some_and(|failed| failed.elapsed() >= OVER) {
                         pause = PAUSES.0;
                     }
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(pause.max(asked.min(LONGEST_PAUSE))).await;
                     pause = (pause * 2).min(PAUSES.1);
                     failed = Some(Instant::now());
                 }
