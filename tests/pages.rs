@@ -183,8 +183,9 @@ fn every_refusal_and_note_of_the_page_is_named_by_a_test() {
     let mut looked = 0;
     let mut missing = Vec::new();
     for line in page.lines() {
-        in_table = line.starts_with('|')
-            && (in_table || line.starts_with("| Refusal") || line.starts_with("| Note"));
+        let heads = line.starts_with("| Refusal") || line.starts_with("| Note");
+        assert!(in_table || heads || !line.starts_with('|'), "a row that belongs to no table: {line}");
+        in_table = line.starts_with('|');
         if !in_table
             || line.starts_with("|---")
             || line.starts_with("| Refusal")

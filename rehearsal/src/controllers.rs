@@ -14,6 +14,7 @@ mod image;
 mod job;
 mod life;
 mod pod;
+pub(crate) mod quota;
 mod replicaset;
 mod script;
 mod touched;
@@ -136,6 +137,7 @@ fn pass(state: &mut State, memory: &mut Memory) {
     pod::reconcile(state, memory, &touched);
     endpoints::reconcile(state, memory, &touched);
     garbage::reconcile(state, &touched);
+    quota::reconcile(state, &touched);
 }
 
 /// How controllers write: under their own name, never dry.

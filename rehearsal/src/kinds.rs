@@ -47,6 +47,7 @@ pub(crate) const SECRETS: &str = "secrets";
 pub(crate) const SERVICE_ACCOUNTS: &str = "serviceaccounts";
 pub(crate) const EVENTS: &str = "events";
 pub(crate) const NODES: &str = "nodes";
+pub(crate) const RESOURCE_QUOTAS: &str = "resourcequotas";
 pub(crate) const DEPLOYMENTS: &str = "deployments.apps";
 pub(crate) const REPLICA_SETS: &str = "replicasets.apps";
 pub(crate) const JOBS: &str = "jobs.batch";
@@ -89,6 +90,7 @@ pub(crate) static TABLE: &[Kind] = &[
     kind!(EVENTS, ""/"v1", "Event", "events", &["ev"], true, NONE, "core.v1.Event"),
     kind!(NODES, ""/"v1", "Node", "nodes", &["no"], false, STATUS, "core.v1.Node"),
     kind!("persistentvolumeclaims", ""/"v1", "PersistentVolumeClaim", "persistentvolumeclaims", &["pvc"], true, STATUS, "core.v1.PersistentVolumeClaim"),
+    kind!(RESOURCE_QUOTAS, ""/"v1", "ResourceQuota", "resourcequotas", &["quota"], true, STATUS, "core.v1.ResourceQuota"),
     kind!(DEPLOYMENTS, "apps"/"v1", "Deployment", "deployments", &["deploy"], true, SCALED, "apps.v1.Deployment"),
     kind!(REPLICA_SETS, "apps"/"v1", "ReplicaSet", "replicasets", &["rs"], true, SCALED, "apps.v1.ReplicaSet"),
     kind!("statefulsets.apps", "apps"/"v1", "StatefulSet", "statefulsets", &["sts"], true, SCALED, "apps.v1.StatefulSet"),

@@ -32,6 +32,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tower::util::MapResponseLayer;
 
+pub(crate) use self::explain::lacks_right;
 pub use self::explain::rule;
 use self::explain::{Failed, Passes, explain};
 pub use self::logs::LogPlace;

@@ -40,6 +40,7 @@ use crate::lane::labels::{SERVICE_NAME, selector};
 use crate::lane::route::{self, Way, is_route};
 use crate::manifest::{images, kind, texts};
 use crate::mse_gray_deploy;
+use crate::rights::{Extra, refuse_without_part};
 use crate::spec::{self, check_duration, check_environment, check_lane_tag, images_value};
 use crate::verified::{GrayCopy, copies};
 
@@ -246,6 +247,9 @@ impl Task for GenericVerify {
         crate::lane::check_tag(&with.tag).map_err(|why| TaskError::permanent(format!("refused: {why}")))?;
         let site = spec::site(cx, &with.environment)?;
         let cluster = self.clusters.connect(&site).await?;
+        if with.checks.iter().any(|check| check.job.is_some()) {
+            refuse_without_part(&cluster, &site, Extra::Jobs).await?;
+        }
         let lane = lane_objects(cx, &cluster, &with).await?;
         let route = lane.iter().find(|object| is_route(object)).map(route::way);
         let baseline = baseline_host(&site);

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use self::held::{Held, InUse};
 use crate::cluster::attempt::Attempt;
-use crate::cluster::{Cluster, Clusters};
+use crate::cluster::{Cluster, Clusters, lacks_right};
 use crate::environment::{Site, deployment};
 use crate::manifest::name;
 use crate::mse_gray_offline::tags_of;
@@ -159,6 +159,16 @@ struct Leased<T> {
 }
 
 impl<T: Task> Leased<T> {
+    /// Refuses where a right is lacking that the type uses; gives what is only told.
+    async fn rights(&self, cx: &TaskContext) -> Result<Vec<String>, TaskError> {
+        let claims = self.inner.claims(&cx.spec);
+        let environment = claims.iter().find_map(Claim::environment);
+        let site = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok());
+        let Some(site) = site else { return Ok(Vec::new()) };
+        let cluster = self.leases.clusters.connect(&site).await?;
+        rights::refuse_without(&cluster, &site, |resource, verb| self.uses(resource, verb)).await
+    }
+
     /// Whether the type uses a verb on a resource: production removes nothing, and taking down makes nothing.
     fn uses(&self, resource: &str, verb: &str) -> bool {
         let own = match self.inner.type_name() {
@@ -210,15 +220,15 @@ impl<T: Task> Task for Leased<T> {
 
     /// A right that only a later write would miss is missed here, before the first one.
     async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
-        let mut plan = self.inner.plan(cx).await?;
-        let claims = self.inner.claims(&cx.spec);
-        let environment = claims.iter().find_map(Claim::environment);
-        if let Some(site) = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok()) {
-            let cluster = self.leases.clusters.connect(&site).await?;
-            let used = |resource: &str, verb: &str| self.uses(resource, verb);
-            plan.warnings.extend(rights::refuse_without(&cluster, &site, used).await?);
+        match self.inner.plan(cx).await {
+            Ok(mut plan) => {
+                plan.warnings.extend(self.rights(cx).await?);
+                Ok(plan)
+            }
+            // What the first call missed is seldom all that is missing.
+            Err(error) if lacks_right(&error) => Err(self.rights(cx).await.err().unwrap_or(error)),
+            Err(error) => Err(error),
         }
-        Ok(plan)
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {

@@ -7,6 +7,7 @@ pub(crate) mod node;
 pub(crate) mod proxy;
 pub(crate) mod routes;
 pub(crate) mod stage;
+pub(crate) mod tally;
 
 use std::collections::BTreeMap;
 use std::fs;

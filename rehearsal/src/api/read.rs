@@ -42,6 +42,9 @@ fn list(state: &State, target: &Target, call: &Call) -> Result<Value, Failure> {
         call.query.number("limit").filter(|limit| *limit > 0).map_or(usize::MAX, |limit| limit as usize);
     let after = call.query.get("continue").map(decode_continue).transpose()?;
     let revision = after.as_ref().map_or(state.revision, |token| token.0);
+    if after.is_some() && state.changes_since(revision).is_err() {
+        return Err(Failure::continue_expired());
+    }
     let mut matching = state
         .list(target.kind.resource, &target.namespace)
         .filter(|(key, _)| {

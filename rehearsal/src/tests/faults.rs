@@ -241,3 +241,23 @@ async fn jobs_end_by_success_or_by_their_limit_of_retries() {
     let bad = cluster.object("jobs.batch", SPACE, "bad").unwrap();
     assert_eq!(bad["status"]["failed"], 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_counts_the_pods_of_its_namespace_and_lets_no_more_be_made() {
+    let cluster = cluster(Delays::realistic()).await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}});
+    let mut manifest = deployment("a", "", "v1");
+    manifest["spec"]["replicas"] = 2.into();
+    apply(&cluster.client(), SPACE, vec![quota, manifest]).await;
+    let failed = eventually_in(&cluster, "ReplicaFailure", |cluster| {
+        let object = cluster.object("deployments.apps", SPACE, "spring-cloud-a")?;
+        list(&object, "/status/conditions").iter().find(|one| one["type"] == "ReplicaFailure").cloned()
+    })
+    .await;
+    let words = "is forbidden: exceeded quota: few, requested: pods=1, used: pods=1, limited: pods=1";
+    assert!(text(&failed, "/message").ends_with(words), "{failed}");
+    let used = |cluster: &crate::Cluster| {
+        cluster.object("resourcequotas", SPACE, "few").map(|quota| quota["status"]["used"]["pods"].clone())
+    };
+    eventually_in(&cluster, "counted", |cluster| used(cluster).filter(|used| used == "1")).await;
+}
