@@ -25,7 +25,7 @@ use self::ground::{ENVIRONMENT, Ground};
 use self::judge::{Before, Failed, parted};
 use crate::support::desk::{Desk, NAMESPACE, shown};
 use crate::support::proxy::{Again, Fault, On, Proxy, Trouble};
-use crate::support::{Ran, agent, say, stage};
+use crate::support::{Ran, agent, say, stage, tally};
 
 const LANE: &str = r#"name: release
 tasks:
@@ -303,6 +303,10 @@ async fn tell_all(
     (wrong, all)
 }
 
+fn injected_by(told: &[Told]) -> usize {
+    told.iter().map(|told| told.injected).sum()
+}
+
 fn all_seeds() -> bool {
     std::env::var("GRAYLANE_TEST_FAULTS").as_deref() == Ok("all")
 }
@@ -321,7 +325,9 @@ async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_l
     };
     let (mut wrong, told) =
         tell_all(&seeds, if all { 4 } else { 3 }, async |_| Ground::rehearsed().await).await;
-    let (mut real, mut injected) = (0, told.iter().map(|told| told.injected).sum::<usize>());
+    let (mut real, mut injected) = (0, injected_by(&told));
+    tally::told("stories under faults", seeds.len(), 0);
+    tally::told("faults injected", injected, 0);
     if let Some(kubeconfig) = stage::real() {
         let some: Vec<usize> = match seeds.as_slice() {
             _ if all => (0..2 * KINDS).chain([WEBHOOK]).collect(),
@@ -335,7 +341,9 @@ async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_l
         let (more, told) = tell_all(&some, 3, ground).await;
         real = some.len();
         wrong.extend(more);
-        injected += told.iter().map(|told| told.injected).sum::<usize>();
+        tally::told("stories under faults", 0, real);
+        tally::told("faults injected", 0, injected_by(&told));
+        injected += injected_by(&told);
     }
     let words = format!(
         "faults: {} seeds on the rehearsal (from {}), {real} on a real API server, {injected} injected, {} wrong",
@@ -408,7 +416,7 @@ async fn control_a_cluster_that_is_not_as_it_must_be_does_not_pass_for_one_that_
 
 /// An API server that goes away in mid-rollout, right after a gray pod was seen, and cuts off who listens: the rollout is
 /// waited for, that is told, and so is the end. A minute in the long run.
-async fn away_in_mid_rollout(ground: &Ground) {
+async fn away_in_mid_rollout(ground: &Ground) -> usize {
     let lasts = Duration::from_secs(if all_seeds() { 60 } else { 8 });
     let on = On::default();
     let fault = Fault::AwayOnceTold("\"zadigx-release-type\":\"mse-gray\",", lasts);
@@ -434,19 +442,24 @@ async fn away_in_mid_rollout(ground: &Ground) {
         seconds.iter().any(|seconds| (lasts.as_secs() - 2..lasts.as_secs() + 10).contains(seconds)),
         "{log}"
     );
+    proxy.injected()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_api_server_that_goes_away_in_mid_rollout_is_waited_for_and_told() {
     let rehearsed = async {
         let ground = Ground::rehearsed().await;
-        away_in_mid_rollout(&ground).await;
+        let injected = away_in_mid_rollout(&ground).await;
+        tally::told("stories under faults", 1, 0);
+        tally::told("faults injected", injected, 0);
         ground.over().await;
     };
     let real = async {
         let Some(kubeconfig) = stage::real() else { return };
         let ground = Ground::real(&kubeconfig, format!("away-{}", agent::test_run())).await;
-        away_in_mid_rollout(&ground).await;
+        let injected = away_in_mid_rollout(&ground).await;
+        tally::told("stories under faults", 0, 1);
+        tally::told("faults injected", 0, injected);
         ground.over().await;
     };
     tokio::join!(rehearsed, real);
