@@ -5,6 +5,7 @@
 //! not decided here.
 
 pub(crate) mod attempt;
+pub(crate) mod ending;
 mod explain;
 mod leases;
 mod logs;
@@ -37,6 +38,7 @@ pub use self::explain::rule;
 use self::explain::{Failed, Passes, explain};
 pub use self::logs::LogPlace;
 pub use self::reviews::{Granted, Right};
+pub(crate) use self::watched::Blind;
 use self::watched::Watches;
 pub use self::watched::{Change, Follower, Trouble};
 use crate::environment::{ClusterAt, Site};
@@ -227,8 +229,10 @@ pub struct Cluster {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Deleted {
-    /// The API server took it.
-    Accepted,
+    /// It is gone with the answer.
+    Now,
+    /// The API server took it; a finalizer, or its grace, keeps it for a while.
+    Going,
     /// It was not there.
     Gone,
     /// Another object has its name by now; it was left alone.
@@ -288,12 +292,13 @@ impl Cluster {
 
     /// The same cluster as whoever lives beside an object sees it.
     pub fn beside(&self, object: &Value) -> Cluster {
-        match namespace(object) {
-            None => Cluster { others: Vec::new(), ..self.clone() },
-            Some(namespace) => {
-                Cluster { namespace: namespace.to_owned(), others: Vec::new(), ..self.clone() }
-            }
-        }
+        self.within(namespace(object))
+    }
+
+    /// The same cluster as one namespace of it; its own where none is named.
+    pub(crate) fn within(&self, namespace: Option<&str>) -> Cluster {
+        let namespace = namespace.unwrap_or(&self.namespace).to_owned();
+        Cluster { namespace, others: Vec::new(), ..self.clone() }
     }
 
     /// An object as the server gave it; it names its namespace only where that is not the environment's.
@@ -368,7 +373,7 @@ impl Cluster {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let patch = Patch::Merge(serde_json::json!({ "metadata": { "labels": { key: value } } }));
         let what = format!("Namespace {namespace}");
-        attempt::may_write().await?;
+        attempt::may_write("Namespace", &what).await?;
         self.call(&what, || namespaces.patch(namespace, &params, &patch)).await.map(drop)
     }
 
@@ -484,7 +489,7 @@ impl Cluster {
         params.force = force;
         let patch = Patch::Apply(object);
         if !dry_run {
-            attempt::may_write().await.map_err(ApplyError::Other)?;
+            attempt::may_write(&at.kind, &self.named(&at)).await.map_err(ApplyError::Other)?;
         }
         for last in (0..TRIES).map(|number| number + 1 == TRIES) {
             let applied = self.raw_call(&self.named(&at), || api.patch(&at.name, &params, &patch)).await;
@@ -518,7 +523,7 @@ impl Cluster {
             serde_json::from_value(patch.clone())
                 .map_err(|error| TaskError::permanent(format!("{at}: {error}")))?,
         );
-        attempt::may_write().await?;
+        attempt::may_write(&at.kind, &self.named(at)).await?;
         self.typed(self.call(&self.named(at), || api.patch(&at.name, &params, &patch)).await?, at)
     }
 
@@ -550,10 +555,12 @@ impl Cluster {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
-        attempt::may_write().await?;
+        attempt::may_write(&at.kind, &self.named(at)).await?;
         for last in (0..TRIES).map(|number| number + 1 == TRIES) {
             match self.raw_call(&self.named(at), || api.delete(&at.name, &params)).await {
-                Ok(_) => return Ok(Deleted::Accepted),
+                // The object, where something keeps it; else only that it is done.
+                Ok(answer) if answer.is_left() => return Ok(Deleted::Going),
+                Ok(_) => return Ok(Deleted::Now),
                 Err(Failed::Api(status, _)) if status.code == 404 => return Ok(Deleted::Gone),
                 // Another uid, or only a write in between: the object tells.
                 Err(Failed::Api(status, error)) if status.code == 409 => match self.get(at).await? {

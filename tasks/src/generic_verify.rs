@@ -1,6 +1,7 @@
 //! `generic-verify`: judges a lane by checks, a file a kind, and marks what it found right, so that production gets that.
 //!
-//! It changes no lane: it writes the mark, and the Jobs of its `job` checks, which it removes again.
+//! It changes no lane: it writes the mark, while it holds the lane's lease, and the Jobs of its `job` checks, which it
+//! removes again.
 
 mod command;
 mod http;
@@ -12,7 +13,6 @@ mod reach;
 mod rollout;
 mod samples;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,11 +33,12 @@ use self::prometheus::PrometheusWith;
 use self::reach::HttpClient;
 use self::rollout::{RolloutWith, Watched};
 use self::samples::{Bounds, Looked, OnNoData, Said, Sample, Verdict};
-use crate::cluster::{Cluster, Clusters};
+use crate::cluster::Cluster;
 use crate::environment::Site;
 use crate::inventory::objects;
 use crate::lane::labels::{SERVICE_NAME, selector};
 use crate::lane::route::{self, Way, is_route};
+use crate::lease::Leases;
 use crate::manifest::{images, kind, texts};
 use crate::mse_gray_deploy;
 use crate::rights::{Extra, refuse_without_part};
@@ -46,13 +47,13 @@ use crate::verified::{GrayCopy, copies};
 
 /// The task type.
 pub struct GenericVerify {
-    clusters: Arc<Clusters>,
+    leases: Leases,
 }
 
 impl GenericVerify {
-    /// The type, over these clusters.
-    pub fn new(clusters: Arc<Clusters>) -> Self {
-        GenericVerify { clusters }
+    /// The type, with the leases of the lanes that it marks.
+    pub fn new(leases: Leases) -> Self {
+        GenericVerify { leases }
     }
 }
 
@@ -246,7 +247,7 @@ impl Task for GenericVerify {
         let with: With = spec::read(cx)?;
         crate::lane::check_tag(&with.tag).map_err(|why| TaskError::permanent(format!("refused: {why}")))?;
         let site = spec::site(cx, &with.environment)?;
-        let cluster = self.clusters.connect(&site).await?;
+        let cluster = self.leases.connect(&site).await?;
         if with.checks.iter().any(|check| check.job.is_some()) {
             refuse_without_part(&cluster, &site, Extra::Jobs).await?;
         }
@@ -292,8 +293,10 @@ impl Task for GenericVerify {
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
         let body: Body = spec::body(plan)?;
         let site = spec::site(cx, &body.environment)?;
-        let cluster = self.clusters.connect(&site).await?;
-        Verify { cx, site: &site, cluster: &cluster, body: &body, client: reach::client() }.run().await
+        let cluster = self.leases.connect(&site).await?;
+        let client = reach::client();
+        let verify = Verify { cx, leases: &self.leases, site: &site, cluster: &cluster, body: &body, client };
+        self.leases.without(cx, Box::pin(verify.run())).await
     }
 }
 
@@ -464,6 +467,7 @@ fn plan_check(
 /// One attempt.
 struct Verify<'v> {
     cx: &'v TaskContext,
+    leases: &'v Leases,
     site: &'v Site,
     cluster: &'v Cluster,
     body: &'v Body,
@@ -485,10 +489,17 @@ impl Verify<'_> {
         }
         let before = self.lane().await?;
         let mut unmarked = Vec::new();
-        for copy in &before {
-            if let Err(error) = copy.clear_mark(cx, self.cluster).await {
-                unmarked.push(format!("the mark of {} could not be taken away: {error}", copy.at));
-            }
+        if before.iter().any(GrayCopy::is_marked) {
+            let clearing = async {
+                let mut left = Vec::new();
+                for copy in &before {
+                    if let Err(error) = copy.clear_mark(cx, self.cluster).await {
+                        left.push(format!("the mark of {} could not be taken away: {error}", copy.at));
+                    }
+                }
+                Ok(left)
+            };
+            unmarked.extend(self.marking("taken away", clearing).await);
         }
         let mut done = Vec::new();
         for (index, check) in self.body.checks.iter().enumerate() {
@@ -507,6 +518,19 @@ impl Verify<'_> {
             return Err(error.details(unmarked).values(values));
         }
         self.succeed(&before, &done, values, unmarked).await
+    }
+
+    /// Writes marks while the lane's lease is held; gives what could not be written, in words.
+    async fn marking(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<Vec<String>, TaskError>>,
+    ) -> Vec<String> {
+        let lane = [Claim::lane(&self.body.environment, &self.body.tag, Mode::Write)];
+        match self.leases.part(self.cx, (self.cluster, self.site), &lane, work).await {
+            Ok(left) => left,
+            Err(error) => vec![format!("the marks of lane `{}` were not {what}: {error}", self.body.tag)],
+        }
     }
 
     /// The lane's copies as they stand.
@@ -565,6 +589,7 @@ impl Verify<'_> {
         let after = self.lane().await?;
         let mut verified = Map::new();
         let mut by_digest = Map::new();
+        let mut right = Vec::new();
         for copy in &after {
             let same = before.iter().any(|was| was.at == copy.at && was.template == copy.template);
             if !same {
@@ -579,9 +604,19 @@ impl Verify<'_> {
                 json!({ "object": copy.at.to_string(), "template": copy.template, "images": images }),
             );
             by_digest.insert(copy.service.clone(), images_value(&images));
-            if let Err(error) = copy.write_mark(self.cx, self.cluster, images).await {
-                unmarked.push(format!("{} could not be marked as verified: {error}", copy.at));
-            }
+            right.push((copy, images));
+        }
+        if right.iter().any(|(copy, _)| copy.ours) {
+            let writing = async {
+                let mut left = Vec::new();
+                for (copy, images) in right {
+                    if let Err(error) = copy.write_mark(self.cx, self.cluster, images).await {
+                        left.push(format!("{} could not be marked as verified: {error}", copy.at));
+                    }
+                }
+                Ok(left)
+            };
+            unmarked.extend(self.marking("written", writing).await);
         }
         let mut outputs = Outputs { values, report: unmarked };
         outputs.values.insert("images".into(), Value::Object(by_digest));

@@ -1,14 +1,14 @@
-//! What an attempt that writes brings along to each of its calls: a lease that must hold, patience, and whom to tell.
+//! What whoever writes brings along to each of their calls: leases that must hold, patience, and whom to tell.
 //!
-//! Calls find it in a task-local, so that no task type passes it on, and none can forget to. Outside an attempt (plans,
-//! looks) there is none: then a call is tried for a few seconds, and nothing is waited for.
+//! Calls find it in a task-local, so that nobody passes it on, and nobody can forget to. Only `lease.rs` makes one. Outside
+//! of it (plans, looks) a call is tried for a few seconds, nothing is waited for, and nothing can be written.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use graylane_engine::task::{Reporter, TaskContext, TaskError};
+use graylane_engine::task::{Reporter, TaskError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,11 +26,14 @@ tokio::task_local! {
     static RETRY_AFTER: Cell<u64>;
 }
 
+/// The kind that is written without a lease: the Jobs of checks are named after their run, so nobody else has them.
+const NOBODY_ELSES: &str = "Job";
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Attempt {
-    /// When each lease was last renewed, as far as leases are held.
-    pub(crate) leases: Vec<watch::Receiver<Instant>>,
+    /// When each lease that is held was last renewed.
+    leases: Vec<watch::Receiver<Instant>>,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
     /// Whether the outage that is going on was told.
@@ -38,13 +41,12 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn of(cx: &TaskContext, leases: Vec<watch::Receiver<Instant>>) -> Attempt {
-        Attempt {
-            leases,
-            reporter: Arc::clone(&cx.reporter),
-            cancel: cx.cancel.clone(),
-            told: Arc::default(),
-        }
+    pub(crate) fn new(
+        reporter: &Arc<dyn Reporter>,
+        cancel: &CancellationToken,
+        leases: Vec<watch::Receiver<Instant>>,
+    ) -> Attempt {
+        Attempt { leases, reporter: Arc::clone(reporter), cancel: cancel.clone(), told: Arc::default() }
     }
 
     /// Carries out work whose calls are this attempt's.
@@ -53,12 +55,17 @@ impl Attempt {
     }
 }
 
-/// Waits until every lease of the attempt is known to be its own. Nothing is written before.
+/// Waits until every lease that is held is known to be ours. Nothing is written before, and nothing without one.
 ///
 /// # Errors
-/// A lease could not be renewed for long.
-pub(super) async fn may_write() -> Result<(), TaskError> {
-    let Ok(attempt) = ATTEMPT.try_with(Attempt::clone) else { return Ok(()) };
+/// No lease is held, or one could not be renewed for long.
+pub(super) async fn may_write(kind: &str, what: &str) -> Result<(), TaskError> {
+    let attempt = ATTEMPT.try_with(Attempt::clone).ok();
+    let attempt = attempt.filter(|attempt| !attempt.leases.is_empty() || kind == NOBODY_ELSES);
+    let Some(attempt) = attempt else {
+        return Err(TaskError::permanent(format!("{what} is not written: no lease is held for it"))
+            .hint("this is a mistake in Graylane, not in what you asked for: please report it"));
+    };
     for mut lease in attempt.leases {
         let fresh = |renewed: &Instant| renewed.elapsed() < TRUSTED;
         match tokio::time::timeout(PATIENCE, lease.wait_for(fresh)).await {

@@ -3,20 +3,21 @@
 //! Clocks of two machines are never compared to decide: whether a lease has run out is seen by watching it for as long as
 //! it lasts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use graylane_engine::clock::{Timestamp, show_duration};
-use graylane_engine::task::{TaskContext, TaskError};
+use graylane_engine::task::TaskError;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Holder, Place};
+use super::{Holder, Place, Purpose, Taker};
 use crate::cluster::Cluster;
 use crate::lane::labels::ANNOTATION_RUN;
 
@@ -31,9 +32,14 @@ const ONE_CALL: Duration = Duration::from_secs(8);
 const LONGEST_WATCH: Duration = Duration::from_secs(300);
 const WORKFLOW: &str = "graylane.dev/workflow";
 const HOST: &str = "graylane.dev/host";
+/// The command for which a lease is held, where no run holds it.
+const DEED: &str = "graylane.dev/deed";
+/// How often it is looked whether somebody of this process is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// The leases that are held in this process: two environments may mean the same one.
-pub(super) type InUse = Arc<Mutex<BTreeSet<Place>>>;
+/// The leases that are held in this process, and for what: two environments may mean the same one, and deeds know
+/// nothing of runs.
+pub(super) type InUse = Arc<Mutex<BTreeMap<Place, Purpose>>>;
 
 /// A lease that is held.
 pub(super) struct Held {
@@ -47,9 +53,39 @@ pub(super) struct Held {
 struct Reserved(InUse, Place);
 
 impl Reserved {
-    fn new(in_use: &InUse, place: &Place) -> Option<Reserved> {
-        let new = in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
-        new.then(|| Reserved(Arc::clone(in_use), place.clone()))
+    /// Reserves a lease within this process; waits a little for whoever has it.
+    ///
+    /// # Errors
+    /// Who has it still.
+    async fn new(taker: &Taker, in_use: &InUse, place: &Place) -> Result<Reserved, TaskError> {
+        let until = Instant::now() + taker.patience;
+        loop {
+            let other = match in_use.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(taker.purpose.clone());
+                    return Ok(Reserved(Arc::clone(in_use), place.clone()));
+                }
+                Entry::Occupied(taken) => taken.get().clone(),
+            };
+            if Instant::now() >= until || taker.cancel.is_cancelled() {
+                return Err(TaskError::transient(format!(
+                    "{} is being written by this Graylane, for {}",
+                    place.what,
+                    other.words()
+                ))
+                .hint("let that end first; two environments that mean the same objects take turns too"));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+impl Purpose {
+    fn words(&self) -> String {
+        match self {
+            Purpose::Run { run, workflow } => format!("its run {run} of {workflow}"),
+            Purpose::Deed(command) => format!("`{command}`"),
+        }
     }
 }
 
@@ -75,21 +111,15 @@ impl Held {
     /// # Errors
     /// Somebody else holds it, who is named; or what the API server said.
     pub(super) async fn take(
-        cx: &TaskContext,
+        taker: &Taker,
         cluster: &Cluster,
         holder: &Holder,
         in_use: &InUse,
         place: Place,
     ) -> Result<Held, TaskError> {
-        let Some(reserved) = Reserved::new(in_use, &place) else {
-            return Err(TaskError::transient(format!(
-                "{} is being written by another run of this Graylane",
-                place.what
-            ))
-            .hint("two environments mean the same objects: let the other run end first"));
-        };
+        let reserved = Reserved::new(taker, in_use, &place).await?;
         let mut began = Instant::now();
-        let mut lease = cluster.create_lease(&made(cx, holder, &place)).await?;
+        let mut lease = cluster.create_lease(&made(taker, holder, &place)).await?;
         // Each turn that does not end was overtaken by somebody else.
         for _ in 0..5 {
             if let Some(lease) = lease {
@@ -98,20 +128,22 @@ impl Held {
             }
             began = Instant::now();
             lease = match cluster.lease(&place.namespace, &place.name).await? {
-                None => cluster.create_lease(&made(cx, holder, &place)).await?,
-                Some(found) => match judge(&found, holder, cx.clock.now()) {
-                    Found::Free => cluster.replace_lease(&taken(cx, holder, found)).await?,
-                    Found::Theirs => return Err(foreign(&found, &place, cx.clock.now())),
+                None => cluster.create_lease(&made(taker, holder, &place)).await?,
+                Some(found) => match judge(&found, holder, taker.clock.now()) {
+                    Found::Free => cluster.replace_lease(&taken(taker, holder, found)).await?,
+                    Found::Theirs => return Err(foreign(&found, &place, taker.clock.now())),
                     Found::Silent(lasts) => {
-                        cx.log(format!(
+                        taker.reporter.log(format!(
                             "{}; waiting {} to see whether it is still there",
                             told(&found, &place),
                             show_duration(lasts)
                         ));
-                        let found = silent(cx, cluster, &place, found, lasts).await?;
+                        let found = silent(taker, cluster, &place, found, lasts).await?;
                         began = Instant::now();
-                        cx.log(format!("{} was given up by its holder, and is taken over", place.name));
-                        cluster.replace_lease(&taken(cx, holder, found)).await?
+                        taker
+                            .reporter
+                            .log(format!("{} was given up by its holder, and is taken over", place.name));
+                        cluster.replace_lease(&taken(taker, holder, found)).await?
                     }
                 },
             };
@@ -131,17 +163,13 @@ impl Held {
     ///
     /// # Errors
     /// It is somebody else's.
-    pub(super) async fn renew(
-        &mut self,
-        cx: &TaskContext,
-        cluster: &Cluster,
-    ) -> Result<Infallible, TaskError> {
+    pub(super) async fn renew(&mut self, taker: &Taker, cluster: &Cluster) -> Result<Infallible, TaskError> {
         let mut pause = RENEWED_EVERY;
         loop {
             tokio::time::sleep(pause).await;
             pause = RENEWED_EVERY;
             let began = Instant::now();
-            match tokio::time::timeout(ONE_CALL, self.renew_once(cx, cluster)).await {
+            match tokio::time::timeout(ONE_CALL, self.renew_once(taker, cluster)).await {
                 Ok(Ok(true)) => {
                     self.renewed.send_replace(began);
                 }
@@ -158,9 +186,9 @@ impl Held {
     }
 
     /// Whether it was renewed; where not, the version to try again with is known now.
-    async fn renew_once(&mut self, cx: &TaskContext, cluster: &Cluster) -> Result<bool, TaskError> {
+    async fn renew_once(&mut self, taker: &Taker, cluster: &Cluster) -> Result<bool, TaskError> {
         let mut next = self.lease.clone();
-        next.spec.get_or_insert_default().renew_time = Some(micro(cx.clock.now()));
+        next.spec.get_or_insert_default().renew_time = Some(micro(taker.clock.now()));
         if let Some(lease) = cluster.replace_lease(&next).await? {
             self.lease = lease;
             return Ok(true);
@@ -173,7 +201,7 @@ impl Held {
             }
             Some(found) => Err(lost(&told(&found, &self.place))),
             // Somebody removed it by hand.
-            None => match cluster.create_lease(&made(cx, &self.holder, &self.place)).await? {
+            None => match cluster.create_lease(&made(taker, &self.holder, &self.place)).await? {
                 Some(lease) => {
                     self.lease = lease;
                     Ok(true)
@@ -184,13 +212,13 @@ impl Held {
     }
 
     /// Lets it go.
-    pub(super) async fn release(self, cx: &TaskContext, cluster: &Cluster) {
+    pub(super) async fn release(self, taker: &Taker, cluster: &Cluster) {
         let why = match tokio::time::timeout(ONE_CALL, cluster.delete_lease(&self.lease)).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.message,
             Err(_) => "the API server does not answer".to_owned(),
         };
-        cx.log(format!(
+        taker.reporter.log(format!(
             "{} could not be let go, and runs out in {}: {why}",
             self.place.name,
             show_duration(LASTS)
@@ -200,7 +228,7 @@ impl Held {
 
 /// Watches a lease for as long as it lasts; gives it where nobody renewed it.
 async fn silent(
-    cx: &TaskContext,
+    taker: &Taker,
     cluster: &Cluster,
     place: &Place,
     found: Lease,
@@ -210,13 +238,13 @@ async fn silent(
     while Instant::now() < until {
         tokio::select! {
             () = tokio::time::sleep((lasts / 4).min(AGAIN)) => {}
-            () = cx.cancel.cancelled() => {
+            () = taker.cancel.cancelled() => {
                 return Err(TaskError::transient(format!("stopped while waiting for {}", place.name)));
             }
         }
         match cluster.lease(&place.namespace, &place.name).await? {
             Some(now) if now.metadata.resource_version == found.metadata.resource_version => {}
-            Some(now) => return Err(foreign(&now, place, cx.clock.now())),
+            Some(now) => return Err(foreign(&now, place, taker.clock.now())),
             // It was let go: the version that was read is not there, and replacing it says so.
             None => return Ok(found),
         }
@@ -260,17 +288,23 @@ fn micro(at: Timestamp) -> MicroTime {
     MicroTime(jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX))
 }
 
-fn annotations(cx: &TaskContext, holder: &Holder) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (ANNOTATION_RUN.to_owned(), cx.run.to_string()),
-        (WORKFLOW.to_owned(), cx.workflow.to_string()),
-        (HOST.to_owned(), holder.host.clone()),
-    ])
+fn annotations(taker: &Taker, holder: &Holder) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::from([(HOST.to_owned(), holder.host.clone())]);
+    match &taker.purpose {
+        Purpose::Run { run, workflow } => {
+            all.insert(ANNOTATION_RUN.to_owned(), run.clone());
+            all.insert(WORKFLOW.to_owned(), workflow.clone());
+        }
+        Purpose::Deed(command) => {
+            all.insert(DEED.to_owned(), (*command).to_owned());
+        }
+    }
+    all
 }
 
 /// A new lease of ours.
-fn made(cx: &TaskContext, holder: &Holder, place: &Place) -> Lease {
-    let now = micro(cx.clock.now());
+fn made(taker: &Taker, holder: &Holder, place: &Place) -> Lease {
+    let now = micro(taker.clock.now());
     Lease {
         metadata: ObjectMeta {
             name: Some(place.name.clone()),
@@ -279,7 +313,7 @@ fn made(cx: &TaskContext, holder: &Holder, place: &Place) -> Lease {
                 "app.kubernetes.io/managed-by".to_owned(),
                 "graylane".to_owned(),
             )])),
-            annotations: Some(annotations(cx, holder)),
+            annotations: Some(annotations(taker, holder)),
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {
@@ -294,9 +328,12 @@ fn made(cx: &TaskContext, holder: &Holder, place: &Place) -> Lease {
 }
 
 /// A lease that was read, as ours.
-fn taken(cx: &TaskContext, holder: &Holder, mut lease: Lease) -> Lease {
-    lease.metadata.annotations.get_or_insert_default().extend(annotations(cx, holder));
-    let now = micro(cx.clock.now());
+fn taken(taker: &Taker, holder: &Holder, mut lease: Lease) -> Lease {
+    let marks = lease.metadata.annotations.get_or_insert_default();
+    // What it was held for before says nothing any more.
+    marks.retain(|key, _| ![ANNOTATION_RUN, WORKFLOW, DEED].contains(&key.as_str()));
+    marks.extend(annotations(taker, holder));
+    let now = micro(taker.clock.now());
     let spec = lease.spec.get_or_insert_default();
     if spec.holder_identity.as_ref() != Some(&holder.identity) {
         spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
@@ -320,6 +357,8 @@ fn told(lease: &Lease, place: &Place) -> String {
     }
     if let (Some(run), Some(workflow)) = (annotation(ANNOTATION_RUN), annotation(WORKFLOW)) {
         words.push_str(&format!(" for its run {run} of {workflow}"));
+    } else if let Some(command) = annotation(DEED) {
+        words.push_str(&format!(" for `{command}`"));
     }
     let since = lease.spec.as_ref().and_then(|spec| moment(spec.acquire_time.as_ref()?));
     if let Some(since) = since {
@@ -331,7 +370,7 @@ fn told(lease: &Lease, place: &Place) -> String {
 fn foreign(lease: &Lease, place: &Place, now: Timestamp) -> TaskError {
     let seen = renewed_at(lease).map(|renewed| format!(", seen {} ago", show_duration(now.since(renewed))));
     TaskError::transient(format!("{}{}", told(lease, place), seen.unwrap_or_default())).hint(format!(
-        "wait until that run has ended, or let one Graylane alone write here; `kubectl get lease {} -n {} -o yaml` shows it, and one that nobody renews is taken over after {}",
+        "wait until that has ended, or let one Graylane alone write here; `kubectl get lease {} -n {} -o yaml` shows it, and one that nobody renews is taken over after {}",
         place.name,
         place.namespace,
         show_duration(lasts(lease))
