@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use graylane_engine::clock::Clock as _;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::environment::label;
 use crate::support::desk::{Desk, NAMESPACE, key, shown};
+use crate::support::line::{Asked, over_a_line};
 use crate::support::{Home, client, say, until};
 
 const DEPLOY: &str = "mse-gray-deploy";
@@ -27,12 +29,13 @@ fn lane() -> Value {
     json!({ "tag": "gray", "images": { "spring-a": "a:2", "spring-c": "c:2" } })
 }
 
-/// A lease on lane `gray` of somebody, last renewed so many seconds before the desk's clock.
+/// A lease of somebody, last renewed so many seconds before the desk's clock.
 async fn leased(desk: &Desk, holder: &str, renewed: u64) {
-    leased_as(desk, LEASE, holder, renewed).await;
+    lease_of(desk, LEASE, holder, (renewed, 30)).await;
 }
 
-async fn leased_as(desk: &Desk, name: &str, holder: &str, renewed: u64) {
+/// The same for any lease, and with how long it lasts.
+async fn lease_of(desk: &Desk, name: &str, holder: &str, (renewed, lasts): (u64, u64)) {
     let renewed = desk.now().millis() / 1000 - renewed;
     let at = graylane_engine::clock::Timestamp::from_millis(renewed * 1000).to_string();
     let at = at.replace(".000Z", ".000000Z");
@@ -41,7 +44,7 @@ async fn leased_as(desk: &Desk, name: &str, holder: &str, renewed: u64) {
         "metadata": { "name": name, "namespace": NAMESPACE, "annotations": {
             "graylane.dev/run": "01J0000000000000000000000A", "graylane.dev/workflow": "release", "graylane.dev/host": "build-7",
         } },
-        "spec": { "holderIdentity": holder, "leaseDurationSeconds": 30, "acquireTime": at, "renewTime": at, "leaseTransitions": 0 },
+        "spec": { "holderIdentity": holder, "leaseDurationSeconds": lasts, "acquireTime": at, "renewTime": at, "leaseTransitions": 0 },
     });
     desk.create(&lease, "graylane").await;
 }
@@ -187,6 +190,169 @@ async fn production_has_a_lease_for_each_service_while_it_is_written() {
     assert_eq!(leases, expected.map(|(method, name)| (method.to_owned(), name.to_owned())));
 }
 
+/// What is wrong with the line of one Graylane.
+#[derive(Default)]
+struct Line {
+    /// From its first write of this Deployment on, it reaches nothing.
+    until_it_writes: Option<&'static str>,
+    away: bool,
+    no_renewals: bool,
+}
+
+#[derive(Clone, Default)]
+struct Cut(Arc<Mutex<Line>>);
+
+impl Cut {
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.0.lock().expect("not poisoned")
+    }
+
+    fn is_cut(&self, asked: &Asked) -> bool {
+        let mut line = self.line();
+        if line.until_it_writes.is_some_and(|name| asked.writes() && asked.path.ends_with(name)) {
+            *line = Line { away: true, ..Line::default() };
+        }
+        line.away || line.no_renewals && asked.is_of_lease() && asked.method == "PUT"
+    }
+
+    async fn until_away(&self) {
+        for _ in 0..10_000 {
+            if self.line().away {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it never wrote that");
+    }
+}
+
+async fn steal(desk: &Desk, name: &str) {
+    let change = json!([{ "op": "replace", "path": "/spec/holderIdentity", "value": "graylane-thief" }]);
+    desk.edit("Lease", name, change).await;
+}
+
+/// A partition in mid-apply, for longer than a lease lasts: the write that is tried again must not land when the network
+/// is back before it is known whose the lane is now. That it does land where the lease is still its own is the control.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_tried_again_after_an_outage_asks_for_the_lease_anew() {
+    const WRITTEN: &str = "/deployments/spring-cloud-a-mse-gray";
+    for stolen in [true, false] {
+        let desk = Desk::new().await;
+        let spec = lane();
+        let plan = desk.plan(DEPLOY, &spec).await.expect("planned");
+        let cut = Cut(Arc::new(Mutex::new(Line { until_it_writes: Some(WRITTEN), ..Line::default() })));
+        let (one, context) = (cut.clone(), desk.context(&spec));
+        let task = over_a_line(&desk, DEPLOY, move |asked| one.is_cut(asked));
+        let outage = async {
+            cut.until_away().await;
+            tokio::time::sleep(Duration::from_secs(65)).await;
+            if stolen {
+                steal(&desk, LEASE).await;
+            }
+            desk.cluster.clear_requests();
+            // The network is back; that the lease is somebody else's is seen a little later.
+            *cut.line() = Line { no_renewals: true, ..Line::default() };
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!(
+                desk.wrote(),
+                Vec::<String>::new(),
+                "stolen: {stolen}: before it knows whose the lane is"
+            );
+            *cut.line() = Line::default();
+        };
+        let (done, ()) = tokio::join!(task.run(&context, &plan), outage);
+        if stolen {
+            let error = done.expect_err("lost");
+            assert_eq!(error.kind, ErrorKind::Hold, "{error:?}");
+            assert!(error.message.starts_with("its lease was lost: lane `gray` is held by graylane-thief"));
+            assert_eq!(desk.wrote(), Vec::<String>::new(), "nothing is written after the theft");
+        } else {
+            done.unwrap_or_else(|error| panic!("{}", shown(&error)));
+            let wrote = desk.wrote();
+            assert!(wrote.iter().any(|request| request.ends_with(WRITTEN)), "{wrote:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_fresh_lease_hears_a_cancel() {
+    let desk = Desk::new().await;
+    let spec = lane();
+    let plan = desk.plan(DEPLOY, &spec).await.expect("planned");
+    let written = Some("/deployments/spring-cloud-a-mse-gray");
+    let cut = Cut(Arc::new(Mutex::new(Line { until_it_writes: written, ..Line::default() })));
+    let (one, context) = (cut.clone(), desk.context(&spec));
+    let task = over_a_line(&desk, DEPLOY, move |asked| one.is_cut(asked));
+    let cancelled = async {
+        cut.until_away().await;
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        *cut.line() = Line { no_renewals: true, ..Line::default() };
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        desk.cluster.clear_requests();
+        context.cancel.cancel();
+        Instant::now()
+    };
+    let (done, since) = tokio::join!(task.run(&context, &plan), cancelled);
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    let error = done.expect_err("stopped");
+    assert_eq!(error.kind, ErrorKind::Transient, "{error:?}");
+    assert!(error.message.starts_with("stopped while its lease was not fresh"), "{error:?}");
+    assert_eq!(desk.wrote(), Vec::<String>::new());
+}
+
+/// Somebody else's lease is watched for as long as it lasts: what is held already must not run out meanwhile.
+#[tokio::test(start_paused = true)]
+async fn leases_that_are_held_are_renewed_while_another_one_is_waited_for() {
+    const FIRST: &str = "graylane-production-spring-cloud-a";
+    const SECOND: &str = "graylane-production-spring-cloud-c";
+    for stolen in [false, true] {
+        let desk = Desk::new().await;
+        let spec = json!({ "images": { "spring-a": "a:2", "spring-c": "c:2" } });
+        let plan = desk.plan("prod-deploy", &spec).await.expect("planned");
+        lease_of(&desk, SECOND, "graylane-0123456789ab", (3600, 120)).await;
+        desk.cluster.clear_requests();
+        let meanwhile = async {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            let held = desk.get("Lease", FIRST).await.expect("held");
+            let at = |field: &str| held["spec"][field].as_str().expect("a time").to_owned();
+            assert!(at("renewTime") > at("acquireTime"), "{held}");
+            let second = desk.get("Lease", SECOND).await.expect("there");
+            assert_eq!(second["spec"]["holderIdentity"], "graylane-0123456789ab", "it is watched still");
+            if stolen {
+                steal(&desk, FIRST).await;
+            }
+        };
+        let (done, ()) = tokio::join!(desk.carry_out("prod-deploy", &spec, &plan), meanwhile);
+        if stolen {
+            let error = done.expect_err("lost");
+            let words = "its lease was lost: production `spring-a` is held by graylane-thief";
+            assert!(error.message.starts_with(words), "{error:?}");
+            assert_eq!(desk.wrote(), Vec::<String>::new());
+        } else {
+            done.unwrap_or_else(|error| panic!("{}", shown(&error)));
+            assert!(desk.get("Lease", FIRST).await.is_none() && desk.get("Lease", SECOND).await.is_none());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_production_service_that_another_graylane_writes_is_refused_and_the_other_one_is_named() {
+    let desk = Desk::new().await;
+    let spec = json!({ "images": { "spring-a": "a:2", "spring-c": "c:2" } });
+    let plan = desk.plan("prod-deploy", &spec).await.expect("planned");
+    lease_of(&desk, "graylane-production-spring-cloud-c", "graylane-0123456789ab", (4, 30)).await;
+    let error = desk.carry_out("prod-deploy", &spec, &plan).await.expect_err("refused");
+    let told = shown(&error);
+    for words in [
+        "production `spring-c` is held by graylane-0123456789ab on build-7 for its run 01J0000000000000000000000A of release, since 2026-01-02T03:04:",
+        "`kubectl get lease graylane-production-spring-cloud-c -n mse-customer -o yaml`",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert_eq!(desk.wrote(), Vec::<String>::new(), "not even the service that is free");
+    assert!(desk.get("Lease", "graylane-production-spring-cloud-a").await.is_none(), "that one is let go");
+}
+
 /// What is written outside of runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Deed {
@@ -277,7 +443,7 @@ fn all_writes(desk: &Desk) -> Vec<String> {
 async fn a_deed_takes_the_lease_of_what_it_writes_and_refuses_while_another_graylane_has_it() {
     for deed in Deed::ALL {
         let desk = deed.desk().await;
-        leased_as(&desk, deed.lease(), "graylane-0123456789ab", 4).await;
+        lease_of(&desk, deed.lease(), "graylane-0123456789ab", (4, 30)).await;
         let held = desk.get("Lease", deed.lease()).await;
         desk.cluster.clear_requests();
         let error = deed.once(&desk).await.expect_err("refused");
@@ -320,7 +486,7 @@ async fn a_deed_takes_over_what_nobody_renews_and_its_own_at_once() {
     for deed in Deed::ALL {
         for (holder, at_least) in [("graylane-0123456789ab".to_owned(), 30), (key().holder(), 0)] {
             let desk = deed.desk().await;
-            leased_as(&desk, deed.lease(), &holder, 3600).await;
+            lease_of(&desk, deed.lease(), &holder, (3600, 30)).await;
             let began = Instant::now();
             deed.once(&desk).await.unwrap_or_else(|error| panic!("{deed:?}: {}", shown(&error)));
             let took = began.elapsed().as_secs();
@@ -390,41 +556,6 @@ async fn runs_and_deeds_of_one_store_take_turns() {
     assert!(verdicts.0.is_ok(), "{verdicts:?}");
     let other = verdicts.1.expect_err("an empty plan");
     assert!(!other.message.contains("is being written"), "it waited: {other:?}");
-}
-
-/// A check that passed marks the lane: that is a write of it.
-#[tokio::test(start_paused = true)]
-async fn a_lane_is_marked_as_verified_under_its_lease_alone() {
-    let desk = Desk::new().await;
-    desk.run(DEPLOY, &lane()).await;
-    let spec = json!({ "tag": "gray", "checks": [{ "name": "up", "rollout": {} }] });
-    let mark = async || {
-        let live = desk.get("Deployment", "spring-cloud-a-mse-gray").await.expect("there");
-        live["metadata"]["annotations"].get("graylane.dev/verified").cloned()
-    };
-    leased(&desk, "graylane-0123456789ab", 4).await;
-    let (_, outputs) = desk.run("generic-verify", &spec).await;
-    let told = outputs.report.iter().find(|line| line.contains("were not written")).expect("told");
-    assert!(
-        told.starts_with(
-            "the marks of lane `gray` were not written: lane `gray` is held by graylane-0123456789ab"
-        ),
-        "{told}"
-    );
-    assert_eq!(mark().await, None);
-    // The control; and two checks of one run do not stand in each other's way.
-    desk.delete("Lease", LEASE).await;
-    let plan = desk.plan("generic-verify", &spec).await.expect("planned");
-    let (one, other) = tokio::join!(
-        desk.carry_out("generic-verify", &spec, &plan),
-        desk.carry_out("generic-verify", &spec, &plan)
-    );
-    for done in [one, other] {
-        let report = done.expect("right").report;
-        assert!(!report.iter().any(|line| line.contains("not ")), "{report:?}");
-    }
-    assert!(mark().await.is_some());
-    assert!(desk.get("Lease", LEASE).await.is_none());
 }
 
 /// A sweep holds the lease of every lane that it takes down, and takes none down while it cannot have one.
@@ -504,10 +635,21 @@ tasks:
     with: { environment: real, tag: gray, images: { spring-b: "${{ inputs.image }}" } }
 "#;
 
+const PRODUCTION: &str = r#"name: production
+inputs:
+  image: { type: string, default: "spring-cloud-b:0.2" }
+tasks:
+  promote:
+    type: prod-deploy
+    timeout: 1m
+    with: { environment: real, images: { spring-b: "${{ inputs.image }}" } }
+"#;
+
 fn home(kubeconfig: &Path, namespace: &str) -> Home {
     let home = Home::new();
     home.write("workflows/lane.yaml", WORKFLOW);
-    home.real(kubeconfig, namespace, "allow: { workflows: [lane] }\nttl: 8h");
+    home.write("workflows/production.yaml", PRODUCTION);
+    home.real(kubeconfig, namespace, "allow: { workflows: [lane, production] }\nttl: 8h");
     home
 }
 
@@ -573,6 +715,22 @@ async fn two_stores(kubeconfig: &Path, namespace: &str) {
     assert!(renewed.starts_with("lane gray lives until "), "{renewed}");
     other.graylane(&["run", "workflows/lane.yaml"]).expect(0);
     assert!(left().await.is_empty(), "{:?}", left().await);
+
+    // The same of a production service.
+    let slow = ["run", "workflows/production.yaml", "-i", "image=spring-cloud-b:neverready"];
+    let mut first = one.command(&slow).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    for _ in 0..600 {
+        if !left().await.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = other.graylane(&["run", "workflows/production.yaml"]).expect(1).stdout;
+    assert!(refused.contains("production `spring-b` is held by graylane-"), "{refused}");
+    one.graylane(&["cancel", "latest"]).expect(0);
+    first.wait().expect("ended");
+    assert!(left().await.is_empty(), "let go: {:?}", left().await);
+    other.graylane(&["run", "workflows/production.yaml"]).expect(0);
 
     // What `kill -9` leaves behind stands there until its time is over; its own store has it back at once.
     let mut killed = begin();

@@ -113,7 +113,8 @@ fn whatever_changes_a_cluster_asks_for_its_lease_first() {
             if !writes || functions_aside.contains(&name.as_str()) {
                 continue;
             }
-            if body.iter().any(|line| line.contains("may_write(")) {
+            let asks = ["self.write_call(", "Purpose::Write("];
+            if body.iter().any(|line| asks.iter().any(|word| line.contains(word))) {
                 right += 1
             } else {
                 wrong.push(format!("{file}: {name}"))

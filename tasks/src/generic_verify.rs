@@ -13,6 +13,7 @@ mod reach;
 mod rollout;
 mod samples;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,12 +34,11 @@ use self::prometheus::PrometheusWith;
 use self::reach::HttpClient;
 use self::rollout::{RolloutWith, Watched};
 use self::samples::{Bounds, Looked, OnNoData, Said, Sample, Verdict};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Clusters};
 use crate::environment::Site;
 use crate::inventory::objects;
 use crate::lane::labels::{SERVICE_NAME, selector};
 use crate::lane::route::{self, Way, is_route};
-use crate::lease::Leases;
 use crate::manifest::{images, kind, texts};
 use crate::mse_gray_deploy;
 use crate::rights::{Extra, refuse_without_part};
@@ -47,13 +47,13 @@ use crate::verified::{GrayCopy, copies};
 
 /// The task type.
 pub struct GenericVerify {
-    leases: Leases,
+    clusters: Arc<Clusters>,
 }
 
 impl GenericVerify {
-    /// The type, with the leases of the lanes that it marks.
-    pub fn new(leases: Leases) -> Self {
-        GenericVerify { leases }
+    /// The type, over these clusters.
+    pub fn new(clusters: Arc<Clusters>) -> Self {
+        GenericVerify { clusters }
     }
 }
 
@@ -131,6 +131,29 @@ pub(crate) struct Body {
     /// The lane.
     pub(crate) tag: String,
     checks: Vec<Check>,
+    /// Whether there is a lane, whose copies are marked; plans of before were all carried out so.
+    #[serde(default = "yes")]
+    marks: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Whether carrying a plan out writes in the lane; production alone is only looked at.
+pub(crate) fn marks(plan: &Plan) -> bool {
+    spec::body::<Body>(plan).is_ok_and(|body| body.marks)
+}
+
+/// Whether carrying a plan out makes Jobs.
+pub(crate) fn has_jobs(plan: &Plan) -> bool {
+    spec::body::<Body>(plan).is_ok_and(|body| body.has_jobs())
+}
+
+impl Body {
+    fn has_jobs(&self) -> bool {
+        self.checks.iter().any(|check| matches!(check.look, Look::Job(_)))
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -247,7 +270,7 @@ impl Task for GenericVerify {
         let with: With = spec::read(cx)?;
         crate::lane::check_tag(&with.tag).map_err(|why| TaskError::permanent(format!("refused: {why}")))?;
         let site = spec::site(cx, &with.environment)?;
-        let cluster = self.leases.connect(&site).await?;
+        let cluster = self.clusters.connect(&site).await?;
         if with.checks.iter().any(|check| check.job.is_some()) {
             refuse_without_part(&cluster, &site, Extra::Jobs).await?;
         }
@@ -278,6 +301,7 @@ impl Task for GenericVerify {
             checks.push(planned);
         }
         let deployments = lane.iter().filter(|object| kind(object) == "Deployment");
+        let marks = deployments.clone().next().is_some();
         let expected: Map<String, Value> = deployments
             .map(|object| {
                 let service = texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
@@ -285,7 +309,7 @@ impl Task for GenericVerify {
             })
             .collect();
         plan.expected.insert("images".into(), Value::Object(expected));
-        let body = Body { environment: with.environment, tag: with.tag, checks };
+        let body = Body { environment: with.environment, tag: with.tag, checks, marks };
         plan.body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
         Ok(plan)
     }
@@ -293,10 +317,8 @@ impl Task for GenericVerify {
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
         let body: Body = spec::body(plan)?;
         let site = spec::site(cx, &body.environment)?;
-        let cluster = self.leases.connect(&site).await?;
-        let client = reach::client();
-        let verify = Verify { cx, leases: &self.leases, site: &site, cluster: &cluster, body: &body, client };
-        self.leases.without(cx, Box::pin(verify.run())).await
+        let cluster = self.clusters.connect(&site).await?;
+        Verify { cx, site: &site, cluster: &cluster, body: &body, client: reach::client() }.run().await
     }
 }
 
@@ -467,7 +489,6 @@ fn plan_check(
 /// One attempt.
 struct Verify<'v> {
     cx: &'v TaskContext,
-    leases: &'v Leases,
     site: &'v Site,
     cluster: &'v Cluster,
     body: &'v Body,
@@ -484,22 +505,15 @@ struct Done<'c> {
 impl Verify<'_> {
     async fn run(&self) -> Result<Outputs, TaskError> {
         let cx = self.cx;
-        if self.body.checks.iter().any(|check| matches!(check.look, Look::Job(_))) {
+        if self.body.has_jobs() {
             job::sweep(cx, self.cluster, &self.job_names()).await?;
         }
         let before = self.lane().await?;
         let mut unmarked = Vec::new();
-        if before.iter().any(GrayCopy::is_marked) {
-            let clearing = async {
-                let mut left = Vec::new();
-                for copy in &before {
-                    if let Err(error) = copy.clear_mark(cx, self.cluster).await {
-                        left.push(format!("the mark of {} could not be taken away: {error}", copy.at));
-                    }
-                }
-                Ok(left)
-            };
-            unmarked.extend(self.marking("taken away", clearing).await);
+        for copy in before.iter().filter(|_| self.body.marks) {
+            if let Err(error) = copy.clear_mark(cx, self.cluster).await {
+                unmarked.push(format!("the mark of {} could not be taken away: {error}", copy.at));
+            }
         }
         let mut done = Vec::new();
         for (index, check) in self.body.checks.iter().enumerate() {
@@ -518,19 +532,6 @@ impl Verify<'_> {
             return Err(error.details(unmarked).values(values));
         }
         self.succeed(&before, &done, values, unmarked).await
-    }
-
-    /// Writes marks while the lane's lease is held; gives what could not be written, in words.
-    async fn marking(
-        &self,
-        what: &str,
-        work: impl Future<Output = Result<Vec<String>, TaskError>>,
-    ) -> Vec<String> {
-        let lane = [Claim::lane(&self.body.environment, &self.body.tag, Mode::Write)];
-        match self.leases.part(self.cx, (self.cluster, self.site), &lane, work).await {
-            Ok(left) => left,
-            Err(error) => vec![format!("the marks of lane `{}` were not {what}: {error}", self.body.tag)],
-        }
     }
 
     /// The lane's copies as they stand.
@@ -589,7 +590,6 @@ impl Verify<'_> {
         let after = self.lane().await?;
         let mut verified = Map::new();
         let mut by_digest = Map::new();
-        let mut right = Vec::new();
         for copy in &after {
             let same = before.iter().any(|was| was.at == copy.at && was.template == copy.template);
             if !same {
@@ -604,19 +604,11 @@ impl Verify<'_> {
                 json!({ "object": copy.at.to_string(), "template": copy.template, "images": images }),
             );
             by_digest.insert(copy.service.clone(), images_value(&images));
-            right.push((copy, images));
-        }
-        if right.iter().any(|(copy, _)| copy.ours) {
-            let writing = async {
-                let mut left = Vec::new();
-                for (copy, images) in right {
-                    if let Err(error) = copy.write_mark(self.cx, self.cluster, images).await {
-                        left.push(format!("{} could not be marked as verified: {error}", copy.at));
-                    }
-                }
-                Ok(left)
-            };
-            unmarked.extend(self.marking("written", writing).await);
+            if !self.body.marks {
+                unmarked.push(format!("{} came after the plan, and is not marked as verified", copy.at));
+            } else if let Err(error) = copy.write_mark(self.cx, self.cluster, images).await {
+                unmarked.push(format!("{} could not be marked as verified: {error}", copy.at));
+            }
         }
         let mut outputs = Outputs { values, report: unmarked };
         outputs.values.insert("images".into(), Value::Object(by_digest));

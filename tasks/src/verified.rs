@@ -26,8 +26,7 @@ pub struct GrayCopy {
     /// The Deployment.
     pub at: ObjectRef,
     uid: String,
-    /// Whether Graylane made it.
-    pub ours: bool,
+    ours: bool,
     /// The hash of its template.
     pub template: String,
     /// Its images by container, as they are written.
@@ -177,17 +176,12 @@ impl GrayCopy {
         self.patch(cluster, &json!({ "op": "add", "path": pointer(), "value": text })).await
     }
 
-    /// Whether it carries a mark that is ours.
-    pub fn is_marked(&self) -> bool {
-        self.mark.is_some() && self.ours
-    }
-
     /// Takes an older mark away: what is verified now decides.
     ///
     /// # Errors
     /// What the API server said.
     pub async fn clear_mark(&self, cx: &TaskContext, cluster: &Cluster) -> Result<(), TaskError> {
-        if !self.is_marked() {
+        if self.mark.is_none() || !self.ours {
             return Ok(());
         }
         cx.log(format!("{}: its mark is taken away until it is verified again", self.at));

@@ -4,11 +4,11 @@
 //! it lasts.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use graylane_engine::claim::Mode;
 use graylane_engine::clock::{Timestamp, show_duration};
 use graylane_engine::task::TaskError;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -19,10 +19,9 @@ use tokio::time::Instant;
 
 use super::{Holder, Place, Purpose, Taker};
 use crate::cluster::Cluster;
+use crate::cluster::attempt::LEASE_LASTS;
 use crate::lane::labels::ANNOTATION_RUN;
 
-/// How long a lease lasts without a renewal.
-const LASTS: Duration = Duration::from_secs(30);
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// After a renewal that failed.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -37,9 +36,29 @@ const DEED: &str = "graylane.dev/deed";
 /// How often it is looked whether somebody of this process is done.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// The leases that are held in this process, and for what: two environments may mean the same one, and deeds know
-/// nothing of runs.
-pub(super) type InUse = Arc<Mutex<BTreeMap<Place, Purpose>>>;
+/// The leases that are held in this process, and by whom.
+pub(super) type InUse = Arc<Mutex<BTreeMap<Place, Vec<User>>>>;
+
+/// Who uses a lease in this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) environment: String,
+    pub(super) mode: Mode,
+    /// What for.
+    pub(super) purpose: Purpose,
+}
+
+impl User {
+    /// Whether two cannot use one lease at once. Claims keep runs of one environment apart; two environments may mean the
+    /// same objects.
+    fn excludes(&self, other: &User) -> bool {
+        match (self.mode, other.mode) {
+            (Mode::Write, Mode::Write) => true,
+            (Mode::Read, Mode::Read) => false,
+            (Mode::Write, Mode::Read) | (Mode::Read, Mode::Write) => self.environment != other.environment,
+        }
+    }
+}
 
 /// A lease that is held.
 pub(super) struct Held {
@@ -47,25 +66,28 @@ pub(super) struct Held {
     place: Place,
     holder: Holder,
     renewed: watch::Sender<Instant>,
-    _reserved: Reserved,
+    reserved: Reserved,
 }
 
-struct Reserved(InUse, Place);
+/// A place among those of this process who use a lease.
+struct Reserved {
+    in_use: InUse,
+    place: Place,
+    user: User,
+    left: bool,
+}
 
 impl Reserved {
-    /// Reserves a lease within this process; waits a little for whoever has it.
+    /// Waits a little for whoever uses the lease.
     ///
     /// # Errors
-    /// Who has it still.
-    async fn new(taker: &Taker, in_use: &InUse, place: &Place) -> Result<Reserved, TaskError> {
+    /// Who uses it still.
+    async fn take(taker: &Taker, in_use: &InUse, place: &Place, user: User) -> Result<Reserved, TaskError> {
         let until = Instant::now() + taker.patience;
         loop {
-            let other = match in_use.lock().unwrap_or_else(PoisonError::into_inner).entry(place.clone()) {
-                Entry::Vacant(free) => {
-                    free.insert(taker.purpose.clone());
-                    return Ok(Reserved(Arc::clone(in_use), place.clone()));
-                }
-                Entry::Occupied(taken) => taken.get().clone(),
+            let other = match Reserved::new(in_use, place, user.clone()) {
+                Ok(reserved) => return Ok(reserved),
+                Err(other) => other,
             };
             if Instant::now() >= until || taker.cancel.is_cancelled() {
                 return Err(TaskError::transient(format!(
@@ -77,6 +99,32 @@ impl Reserved {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Reserves it, where nobody uses it who may not beside this one; says who does.
+    fn new(in_use: &InUse, place: &Place, user: User) -> Result<Reserved, Purpose> {
+        let mut all = in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = all.entry(place.clone()).or_default();
+        if let Some(other) = users.iter().find(|other| other.excludes(&user)) {
+            return Err(other.purpose.clone());
+        }
+        users.push(user.clone());
+        Ok(Reserved { in_use: Arc::clone(in_use), place: place.clone(), user, left: false })
+    }
+
+    /// Gives the place up; says whether nobody else of this process uses the lease.
+    fn leave(&mut self) -> bool {
+        let mut all = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(users) = all.get_mut(&self.place) else { return false };
+        if let Some(at) = users.iter().position(|other| *other == self.user).filter(|_| !self.left) {
+            users.swap_remove(at);
+        }
+        self.left = true;
+        let last = users.is_empty();
+        if last {
+            all.remove(&self.place);
+        }
+        last
     }
 }
 
@@ -91,7 +139,9 @@ impl Purpose {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        if !self.left {
+            self.leave();
+        }
     }
 }
 
@@ -115,16 +165,16 @@ impl Held {
         cluster: &Cluster,
         holder: &Holder,
         in_use: &InUse,
-        place: Place,
+        (place, user): (Place, User),
     ) -> Result<Held, TaskError> {
-        let reserved = Reserved::new(taker, in_use, &place).await?;
+        let reserved = Reserved::take(taker, in_use, &place, user).await?;
         let mut began = Instant::now();
         let mut lease = cluster.create_lease(&made(taker, holder, &place)).await?;
         // Each turn that does not end was overtaken by somebody else.
         for _ in 0..5 {
             if let Some(lease) = lease {
                 let renewed = watch::Sender::new(began);
-                return Ok(Held { lease, place, holder: holder.clone(), renewed, _reserved: reserved });
+                return Ok(Held { lease, place, holder: holder.clone(), renewed, reserved });
             }
             began = Instant::now();
             lease = match cluster.lease(&place.namespace, &place.name).await? {
@@ -164,23 +214,24 @@ impl Held {
     /// # Errors
     /// It is somebody else's.
     pub(super) async fn renew(&mut self, taker: &Taker, cluster: &Cluster) -> Result<Infallible, TaskError> {
-        let mut pause = RENEWED_EVERY;
+        // Whoever waits for this may begin anew at any moment: what counts is when it was renewed last.
+        let mut next = *self.renewed.borrow() + RENEWED_EVERY;
         loop {
-            tokio::time::sleep(pause).await;
-            pause = RENEWED_EVERY;
+            tokio::time::sleep_until(next).await;
             let began = Instant::now();
-            match tokio::time::timeout(ONE_CALL, self.renew_once(taker, cluster)).await {
+            next = match tokio::time::timeout(ONE_CALL, self.renew_once(taker, cluster)).await {
                 Ok(Ok(true)) => {
                     self.renewed.send_replace(began);
+                    began + RENEWED_EVERY
                 }
-                Ok(Ok(false)) => pause = Duration::ZERO,
+                Ok(Ok(false)) => began,
                 Ok(Err(error)) if error.kind == graylane_engine::task::ErrorKind::Hold => return Err(error),
                 // Writes wait until it works again, or fail.
                 Ok(Err(error)) => {
                     tracing::debug!(lease = self.place.name, %error, "a lease was not renewed");
-                    pause = AGAIN;
+                    Instant::now() + AGAIN
                 }
-                Err(_) => pause = AGAIN,
+                Err(_) => Instant::now() + AGAIN,
             }
         }
     }
@@ -211,8 +262,11 @@ impl Held {
         }
     }
 
-    /// Lets it go.
-    pub(super) async fn release(self, taker: &Taker, cluster: &Cluster) {
+    /// Lets it go, where nobody else of this process uses it.
+    pub(super) async fn release(mut self, taker: &Taker, cluster: &Cluster) {
+        if !self.reserved.leave() {
+            return;
+        }
         let why = match tokio::time::timeout(ONE_CALL, cluster.delete_lease(&self.lease)).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.message,
@@ -221,7 +275,7 @@ impl Held {
         taker.reporter.log(format!(
             "{} could not be let go, and runs out in {}: {why}",
             self.place.name,
-            show_duration(LASTS)
+            show_duration(LEASE_LASTS)
         ));
     }
 }
@@ -318,7 +372,7 @@ fn made(taker: &Taker, holder: &Holder, place: &Place) -> Lease {
         },
         spec: Some(LeaseSpec {
             holder_identity: Some(holder.identity.clone()),
-            lease_duration_seconds: i32::try_from(LASTS.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(LEASE_LASTS.as_secs()).ok(),
             acquire_time: Some(now.clone()),
             renew_time: Some(now),
             lease_transitions: Some(0),
@@ -339,7 +393,7 @@ fn taken(taker: &Taker, holder: &Holder, mut lease: Lease) -> Lease {
         spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
     }
     spec.holder_identity = Some(holder.identity.clone());
-    spec.lease_duration_seconds = i32::try_from(LASTS.as_secs()).ok();
+    spec.lease_duration_seconds = i32::try_from(LEASE_LASTS.as_secs()).ok();
     spec.acquire_time = Some(now.clone());
     spec.renew_time = Some(now);
     lease
@@ -394,6 +448,30 @@ mod tests {
             ..LeaseSpec::default()
         };
         Lease { metadata: ObjectMeta::default(), spec: Some(spec) }
+    }
+
+    #[test]
+    fn a_lease_is_let_go_by_the_last_of_this_process_who_uses_it() {
+        let in_use = InUse::default();
+        let (cluster, namespace) = ("c".to_owned(), "n".to_owned());
+        let place = Place { cluster, namespace, name: "l".into(), what: "lane `gray`".into() };
+        let user = |environment: &str, mode| User {
+            environment: environment.into(),
+            mode,
+            purpose: Purpose::Deed("graylane lanes renew"),
+        };
+        let take = |environment, mode| Reserved::new(&in_use, &place, user(environment, mode));
+        let mut deploys = take("production", Mode::Write).expect("free");
+        let mut verifies = take("production", Mode::Read).expect("of the same run, as claims say");
+        let mut verifies_too = take("production", Mode::Read).expect("readers share");
+        assert!(take("production", Mode::Write).is_err() && take("twin", Mode::Read).is_err());
+        assert!(!deploys.leave() && !verifies.leave());
+        drop(deploys);
+        let other = take("twin", Mode::Read).expect("readers share");
+        assert!(!verifies_too.leave(), "somebody else still uses it");
+        drop(other);
+        assert_eq!(*in_use.lock().expect("not poisoned"), BTreeMap::new());
+        assert!(take("twin", Mode::Write).expect("free").leave());
     }
 
     #[test]
