@@ -2,6 +2,10 @@
 //!
 //! Applies each named service's whole manifest. A lane of the same service is left alone.
 
+mod scalers;
+
+use self::scalers::Scalers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -263,13 +267,18 @@ impl Planner<'_> {
         let mut services = Vec::new();
         let mut wrong = Vec::new();
         let mut expected = Map::new();
+        let mut given = BTreeMap::new();
         for (service, with) in self.services()? {
             match self.objects(&service, &with).await? {
-                Ok(objects) => services.push((service, objects)),
+                Ok(objects) => {
+                    given.insert(service.clone(), with.replicas);
+                    services.push((service, objects));
+                }
                 Err(why) => wrong.extend(why),
             }
         }
         refuse(wrong)?;
+        self.scaled(&services, &given, &mut plan).await?;
         let mut verified = self.verified(&mut services, &mut plan).await?;
         let all: Vec<&Value> =
             services.iter().flat_map(|(_, objects)| objects).map(|(object, _)| object).collect();
@@ -374,6 +383,29 @@ impl Planner<'_> {
             objects.push((object, live));
         }
         Ok(if wrong.is_empty() { Ok(objects) } else { Err(wrong) })
+    }
+
+    /// Whether autoscalers and this deploy get along.
+    async fn scaled(
+        &self,
+        services: &[Found],
+        given: &BTreeMap<String, Option<u32>>,
+        plan: &mut Plan,
+    ) -> Result<(), TaskError> {
+        let planned = services.iter().flat_map(|(_, objects)| objects).map(|(object, _)| object);
+        let scalers = Scalers::look(self.cluster, planned).await?;
+        let mut wrong = Vec::new();
+        for (service, objects) in services {
+            let manifest = self.site.service(service).map_err(TaskError::permanent)?;
+            let live = objects.iter().find(|(object, _)| kind(object) == "Deployment");
+            let live = live.and_then(|(_, live)| live.as_ref());
+            let given = given.get(service).copied().flatten();
+            let written = deployment(service, manifest).map_err(TaskError::permanent)?;
+            let found = scalers.judge(written, live, given, &self.with.force);
+            wrong.extend(found.wrong.into_iter().map(|why| format!("service `{service}`: {why}")));
+            plan.warnings.extend(found.notes);
+        }
+        refuse(wrong)
     }
 
     /// Whether production is about to get what was verified in a lane: gives these images by service and container.
