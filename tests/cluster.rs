@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::support::stage::{
-    DEPLOYMENTS, EXAMPLE, INGRESSES, Kind, PLAIN, PODS, SECRETS, SERVICES, Stage, Wants, on_both,
+    DEPLOYMENTS, INGRESSES, JOBS, PLAIN, PODS, SECRETS, SERVICES, Stage, Wants, on_both,
 };
 
 const LANE: &str = r#"name: release
@@ -106,7 +106,7 @@ async fn from_an_empty_namespace_to_production_and_back() {
         assert_eq!(image(stage, "spring-cloud-c").await, "spring-cloud-c:0.5");
 
         let broken = run(&["-i", "images.spring-c=spring-cloud-c:missing"]).expect(1).stdout;
-        for words in ["ImagePull", "check that image", "left to look at: Deployment spring-cloud-c-mse-gray"]
+        for words in ["ImagePull", "check that image", "left to look at: Deployment spring-cloud-a-mse-gray, Deployment spring-cloud-c-mse-gray, Ingress"]
         {
             assert!(broken.contains(words), "{words}: {broken}");
         }
@@ -156,7 +156,6 @@ tasks:
 
 const CHAIN: &str = "{ name: who enters stays, samples: 10, http: { path: /a, as: lane, expect: { status: 200, body_matches: '^Agray\\[.* -> B\\[.* -> Cgray\\[' } } }, \
     { name: nobody else meets it, samples: 10, http: { path: /a, as: baseline, expect: { status: 200, body_excludes: gray } } }";
-const JOBS: Kind = ("batch/v1", "Job", "jobs");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_is_verified_or_it_is_said_what_was_wrong() {
@@ -185,49 +184,6 @@ async fn a_lane_is_verified_or_it_is_said_what_was_wrong() {
             assert!(failed.contains(words), "{words}: {failed}");
         }
         assert_eq!(stage.list(JOBS, "").await, none, "and so are those that failed");
-    })
-    .await;
-}
-
-/// Refusals of the types that come after a lane; those of a lane's deploy have a table of their own.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_not_verified_or_is_not_there_is_refused() {
-    on_both(PLAIN, async |stage| {
-        let home = &stage.home;
-        let write = |text: &str| home.write("workflows/refused.yaml", &format!("name: release\ntasks:\n  it: {text}\n"));
-        let table = [
-            (
-                "{ type: prod-deploy, with: { environment: production, images: { spring-c: \"spring-cloud-c:0.9\" }, verified: required } }",
-                1,
-                "image `spring-cloud-c:0.9` was not verified: no lane that is up runs it",
-            ),
-            (
-                "{ type: mse-gray-offline, with: { environment: production, tag: gary } }",
-                1,
-                "there is no lane `gary` in mse-customer",
-            ),
-            (
-                "{ type: generic-verify, with: { environment: production, tag: gary, checks: [{ name: up, http: { path: /a, as: lane } }] } }",
-                1,
-                "lane `gary` has no route: nobody can enter it",
-            ),
-            (
-                "{ type: mse-gray-deploy, with: { environment: production, tag: original, images: { spring-a: \"a:2\" } } }",
-                2,
-                "`original` means the baseline and cannot be a lane's tag",
-            ),
-        ];
-        let before = stage.list(DEPLOYMENTS, "").await.len();
-        for (task, code, words) in table {
-            write(task);
-            let refused = home.graylane(&["run", "workflows/refused.yaml"]);
-            assert_eq!(refused.code, code, "{task}: {refused:?}");
-            let said = format!("{}{}", refused.stdout, refused.stderr).replace(&stage.namespace, EXAMPLE);
-            assert!(said.contains(words), "{words}: {said}");
-        }
-        assert_eq!(stage.list(DEPLOYMENTS, "").await.len(), before);
-        let written = stage.list(DEPLOYMENTS, "").await;
-        assert!(!json!(written).to_string().contains("\"manager\":\"graylane\""), "nothing was written");
     })
     .await;
 }

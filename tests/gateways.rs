@@ -57,7 +57,7 @@ tasks:
 }
 
 /// Gives the environment a gateway of this kind, and routes production for this class.
-fn prepare(home: &Home, kind: &str, class: &str, entry: &str) {
+pub(crate) fn prepare(home: &Home, kind: &str, class: &str, entry: &str) {
     home.edit(
         "config/environments/production.yaml",
         "gateway: { kind: mse, address: \"http://127.0.0.1:8080\", ingress_class: mse }",

@@ -176,6 +176,36 @@ fn is_named(sentence: &str, lines: &[String]) -> bool {
         })
 }
 
+/// A blank line within a table makes text of the rows below it.
+#[test]
+fn every_row_of_a_table_stands_below_its_heading() {
+    let without_heading = |text: &str| {
+        let lines: Vec<&str> = text.lines().collect();
+        let mut in_code = false;
+        let mut found = Vec::new();
+        for (index, line) in lines.iter().enumerate() {
+            in_code ^= line.trim_start().starts_with("```");
+            let first =
+                line.starts_with('|') && !index.checked_sub(1).is_some_and(|at| lines[at].starts_with('|'));
+            if first && !in_code && !lines.get(index + 1).is_some_and(|next| next.starts_with("|--")) {
+                found.push((*line).to_owned());
+            }
+        }
+        found
+    };
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec!["README.md".into(), "README.zh-CN.md".into(), "CONTRIBUTING.md".into()];
+    pages.extend(crate::support::files_below(&repository.join("docs")));
+    let mut looked = 0;
+    for page in pages.iter().filter(|page: &&PathBuf| page.extension().is_some_and(|end| end == "md")) {
+        let text = fs::read_to_string(repository.join(page)).expect("readable");
+        looked += text.matches("\n|--").count();
+        assert_eq!(without_heading(&text), Vec::<String>::new(), "{}", page.display());
+    }
+    assert!(looked > 30, "tables were seen: {looked}");
+    assert_eq!(without_heading("| a |\n|---|\n| b |\n\n| c |\n"), ["| c |"]);
+}
+
 #[test]
 fn every_refusal_and_note_of_the_page_is_named_by_a_test() {
     let (page, lines) = (page("docs/refusals.md"), lines_of_tests());
@@ -183,8 +213,9 @@ fn every_refusal_and_note_of_the_page_is_named_by_a_test() {
     let mut looked = 0;
     let mut missing = Vec::new();
     for line in page.lines() {
-        in_table = line.starts_with('|')
-            && (in_table || line.starts_with("| Refusal") || line.starts_with("| Note"));
+        let heads = line.starts_with("| Refusal") || line.starts_with("| Note");
+        assert!(in_table || heads || !line.starts_with('|'), "a row that belongs to no table: {line}");
+        in_table = line.starts_with('|');
         if !in_table
             || line.starts_with("|---")
             || line.starts_with("| Refusal")

@@ -83,7 +83,7 @@ async fn what_is_legal_and_seldom_meant_is_told_in_the_plan() {
             |_| {},
             |desk| desk.cluster.forbid("list", "networkpolicies.networking.k8s.io"),
             |_| {},
-            "this identity may not list NetworkPolicy: what gray pods mean to them could not be looked at",
+            "this identity may not list NetworkPolicy: what gray pods mean to them could not be looked at; add to its Role: { apiGroups: [\"networking.k8s.io\"], resources: [\"networkpolicies\"], verbs: [list] }",
         ),
         (
             "an Ingress that a patch copies to a host of its own",

@@ -28,6 +28,7 @@ use crate::kinds::{self, Kind};
 use crate::object;
 use crate::query::{Query, decode};
 use crate::status::Failure;
+use crate::store::Key;
 
 /// The body of every answer: whole for objects, a stream of lines for watches.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -71,17 +72,34 @@ impl Api {
         if let Some(answer) = discovery::answer(call, &self.cluster) {
             return answer;
         }
-        let target = Target::parse(&call.path).ok_or_else(Failure::no_such_path)?;
+        let Some(target) = Target::parse(&call.path) else {
+            // Who may not do it is not told whether the kind is served.
+            let parts = path_parts(&call.path);
+            if let (Some(asked), &Method::GET) = (Asked::read(&parts), &call.method) {
+                let verb = if asked.name.is_empty() { "list" } else { "get" };
+                self.cluster.authorize(verb, &asked, &call.user)?;
+            }
+            return Err(Failure::no_such_path());
+        };
         let verb = target.verb(call)?;
         self.cluster.count_request(verb, &target.resource_with_subresource());
-        let answer = match self.cluster.refusal(verb, &target, &call.user) {
-            Some(refused) => Err(refused),
-            None => self.carry_out(verb, &target, call),
-        };
+        let answer = self.authorize(verb, &target, call).and_then(|()| self.carry_out(verb, &target, call));
         if !matches!(verb, "get" | "list" | "watch") {
             self.log(call, &answer);
         }
         answer.map(|done| done.response)
+    }
+
+    /// Whether RBAC lets it happen: an apply of what is not there yet makes it, and needs the right to.
+    fn authorize(&self, verb: &str, target: &Target, call: &Call) -> Result<(), Failure> {
+        self.cluster.authorize(verb, &target.asked(), &call.user)?;
+        if verb == "patch" && call.is_apply() && target.subresource.is_empty() {
+            let key = Key::new(target.kind.resource, &target.namespace, &target.name);
+            if self.cluster.with(|state| state.get(&key).is_none()) {
+                self.cluster.authorize("create", &target.asked(), &call.user)?;
+            }
+        }
+        Ok(())
     }
 
     fn carry_out(&self, verb: &str, target: &Target, call: &Call) -> Result<Done, Failure> {
@@ -160,6 +178,12 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
+    /// Whether the body is to be applied server-side.
+    pub(crate) fn is_apply(&self) -> bool {
+        let content = self.header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+        matches!(content, "application/apply-patch+yaml" | "application/apply-patch+json")
+    }
+
     /// The field manager: as given, or the first word of the user agent.
     pub(crate) fn manager(&self) -> String {
         let agent = self.header(header::USER_AGENT).split('/').next().unwrap_or_default();
@@ -182,6 +206,66 @@ impl Call {
     }
 }
 
+/// What a path asks for in RBAC's words, whether it is served or not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'p> {
+    pub(crate) group: &'p str,
+    pub(crate) plural: &'p str,
+    pub(crate) subresource: &'p str,
+    pub(crate) namespace: &'p str,
+    pub(crate) name: &'p str,
+}
+
+impl<'p> Asked<'p> {
+    fn read(parts: &'p [String]) -> Option<Self> {
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let (group, rest) = match parts.as_slice() {
+            ["api", _, rest @ ..] => ("", rest),
+            ["apis", group, _, rest @ ..] => (*group, rest),
+            _ => return None,
+        };
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+            rest => ("", rest),
+        };
+        let (plural, name, subresource) = match rest {
+            [plural] => (*plural, "", ""),
+            [plural, name] => (*plural, *name, ""),
+            [plural, name, subresource] => (*plural, *name, *subresource),
+            _ => return None,
+        };
+        Some(Self { group, plural, subresource, namespace, name })
+    }
+
+    /// `deployments.apps`, the form in which rules name it here.
+    pub(crate) fn resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// The same with its subresource: `pods/log`.
+    pub(crate) fn whole(&self) -> String {
+        if self.subresource.is_empty() {
+            self.resource()
+        } else {
+            format!("{}/{}", self.resource(), self.subresource)
+        }
+    }
+
+    /// As a Role names it, without the group.
+    pub(crate) fn below(&self) -> String {
+        if self.subresource.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}/{}", self.plural, self.subresource)
+        }
+    }
+}
+
+fn path_parts(path: &str) -> Vec<String> {
+    let parts = path.split('/').skip(1).map(|part| decode(part, false));
+    parts.filter(|part| !part.is_empty()).collect()
+}
+
 /// What a path names.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -193,8 +277,8 @@ pub(crate) struct Target {
 
 impl Target {
     fn parse(path: &str) -> Option<Self> {
-        let parts: Vec<String> = path.split('/').skip(1).map(|part| decode(part, false)).collect();
-        let parts: Vec<&str> = parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        let parts = path_parts(path);
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         let (group, version, rest) = match parts.as_slice() {
             ["api", version, rest @ ..] => ("", *version, rest),
             ["apis", group, version, rest @ ..] => (*group, *version, rest),
@@ -238,6 +322,16 @@ impl Target {
             (&Method::DELETE, true) if self.subresource.is_empty() => Ok("delete"),
             (&Method::DELETE, false) => Ok("deletecollection"),
             _ => Err(Failure::method_not_allowed()),
+        }
+    }
+
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        Asked {
+            group: self.kind.group,
+            plural: self.kind.plural,
+            subresource: &self.subresource,
+            namespace: &self.namespace,
+            name: &self.name,
         }
     }
 

@@ -7,7 +7,7 @@
 //! ```
 //! The lock is held for single steps only and never across an await.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Api, Target};
+use crate::api::{Api, Asked};
 use crate::delays::Delays;
 use crate::error::Error;
 use crate::status::Failure;
@@ -95,6 +95,10 @@ struct Ledger {
     requests: VecDeque<LoggedRequest>,
     counts: BTreeMap<(String, String), u64>,
     forbidden: Vec<(String, String)>,
+    /// All that is allowed, where a test says so.
+    granted: Option<BTreeSet<(String, String)>>,
+    used: BTreeSet<(String, String)>,
+    denied: BTreeSet<(String, String)>,
 }
 
 impl Cluster {
@@ -145,6 +149,8 @@ impl Cluster {
         let mut ledger = self.ledger();
         ledger.requests.clear();
         ledger.counts.clear();
+        ledger.used.clear();
+        ledger.denied.clear();
     }
 
     /// How many requests came by verb (`get`, `list`, `watch`, `create`, `update`, `patch`, `delete`,
@@ -163,15 +169,39 @@ impl Cluster {
         self.ledger().forbidden.push((verb.to_owned(), resource.to_owned()));
     }
 
-    /// Takes back every `forbid`.
+    /// Refuses everything but these verbs on these resources from now on, as RBAC does for whoever has one Role.
+    pub fn grant(&self, rights: impl IntoIterator<Item = (String, String)>) {
+        self.ledger().granted = Some(rights.into_iter().collect());
+    }
+
+    /// Takes back every `forbid` and `grant`.
     pub fn allow_all(&self) {
-        self.ledger().forbidden.clear();
+        let mut ledger = self.ledger();
+        ledger.forbidden.clear();
+        ledger.granted = None;
+    }
+
+    /// The rights that were asked for and there, by verb and resource, since the last `clear_requests`. An apply that makes an
+    /// object needs `create` beside `patch`; kinds that are not served are among it.
+    pub fn used_rights(&self) -> BTreeSet<(String, String)> {
+        self.ledger().used.clone()
+    }
+
+    /// The rights that were asked for and not there.
+    pub fn denied_rights(&self) -> BTreeSet<(String, String)> {
+        self.ledger().denied.clone()
     }
 
     /// Refuses to create pods with the sentence given, as a quota would; `None` allows them again.
     pub fn deny_pods(&self, why: Option<&str>) {
         self.with(|state| state.deny_pods = why.map(str::to_owned));
         self.poke();
+    }
+
+    /// Lets a mutating webhook merge this into every Deployment that is written, dry runs too (RFC 7396); `None` takes it
+    /// away. As on a real API server, nobody owns what it adds.
+    pub fn set_webhook(&self, merges: Option<Value>) {
+        self.with(|state| state.webhook = merges);
     }
 
     /// Switches the agent's webhook on or off; pods that exist stay as they are.
@@ -275,10 +305,17 @@ impl Cluster {
         ledger.requests.push_back(request);
     }
 
-    /// RBAC's answer, where a test forbade the verb.
-    pub(crate) fn refusal(&self, verb: &str, target: &Target, user: &str) -> Option<Failure> {
-        let refused = self.is_forbidden(verb, target.kind.resource, &target.resource_with_subresource());
-        refused.then(|| Failure::denied(target.kind, &target.name, user, verb, &target.namespace))
+    /// RBAC's answer, where a test forbade the verb, and note of it.
+    pub(crate) fn authorize(&self, verb: &str, asked: &Asked<'_>, user: &str) -> Result<(), Failure> {
+        let right = (verb.to_owned(), asked.whole());
+        let refused = self.is_forbidden(verb, &asked.resource(), &right.1);
+        let mut ledger = self.ledger();
+        if refused {
+            ledger.denied.insert(right);
+            return Err(Failure::denied(asked, user, verb));
+        }
+        ledger.used.insert(right);
+        Ok(())
     }
 
     /// Whether a test forbade the verb on a resource; `whole` has its subresource.
@@ -286,12 +323,15 @@ impl Cluster {
         let hit = |rule: &(String, String)| {
             (rule.0 == "*" || rule.0 == verb) && (rule.1 == "*" || rule.1 == whole || rule.1 == resource)
         };
-        self.ledger().forbidden.iter().any(hit)
+        let ledger = self.ledger();
+        let granted = |all: &BTreeSet<(String, String)>| all.contains(&(verb.to_owned(), whole.to_owned()));
+        ledger.forbidden.iter().any(hit) || !ledger.granted.as_ref().is_none_or(granted)
     }
 
     /// Whether a test forbade anything.
     pub(crate) fn forbids_something(&self) -> bool {
-        !self.ledger().forbidden.is_empty()
+        let ledger = self.ledger();
+        !ledger.forbidden.is_empty() || ledger.granted.is_some()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -5,6 +5,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::api::Asked;
 use crate::kinds::Kind;
 
 /// A refused request.
@@ -93,6 +94,12 @@ impl Failure {
         failure
     }
 
+    /// A list that was begun before the history was forgotten cannot go on.
+    pub(crate) fn continue_expired() -> Self {
+        let why = "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.";
+        Self::new(StatusCode::GONE, "Expired", why)
+    }
+
     pub(crate) fn expired(asked: u64, oldest: u64) -> Self {
         Self::new(StatusCode::GONE, "Expired", format!("too old resource version: {asked} ({oldest})"))
     }
@@ -135,18 +142,22 @@ impl Failure {
     }
 
     /// RBAC's refusal.
-    pub(crate) fn denied(kind: &Kind, name: &str, user: &str, verb: &str, namespace: &str) -> Self {
-        let named = if name.is_empty() { String::new() } else { format!(" {name:?}") };
-        let place = if namespace.is_empty() {
+    pub(crate) fn denied(asked: &Asked<'_>, user: &str, verb: &str) -> Self {
+        let named = if asked.name.is_empty() { String::new() } else { format!(" {:?}", asked.name) };
+        let place = if asked.namespace.is_empty() {
             "at the cluster scope".to_owned()
         } else {
-            format!("in the namespace {namespace:?}")
+            format!("in the namespace {:?}", asked.namespace)
         };
+        let below = asked.below();
         let message = format!(
-            "{}{named} is forbidden: User {user:?} cannot {verb} resource {:?} in API group {:?} {place}",
-            kind.resource, kind.plural, kind.group
+            "{}{named} is forbidden: User {user:?} cannot {verb} resource {below:?} in API group {:?} {place}",
+            asked.resource(),
+            asked.group
         );
-        Self::new(StatusCode::FORBIDDEN, "Forbidden", message).about(kind, name)
+        let mut failure = Self::new(StatusCode::FORBIDDEN, "Forbidden", message);
+        failure.details = Some(details(asked.group, asked.plural, asked.name));
+        failure
     }
 
     pub(crate) fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {

@@ -26,6 +26,7 @@ use crate::lane::labels::{ORIGINAL, VERSION};
 use crate::manifest::{ObjectRef, clean, diff, images, name, selects, sorted, texts, uid};
 use crate::mse_gray_deploy::refuse;
 use crate::prod_deploy::{prepare_deployment, without_nulls};
+use crate::rights::{Extra, refuse_without_part};
 use crate::rollout::{Expect, Seen, Signals, Verdict, judge};
 use crate::spec::ServiceWith;
 
@@ -74,6 +75,7 @@ pub async fn look(
     service: &str,
     now: Timestamp,
 ) -> Result<Adoption, TaskError> {
+    refuse_without_part(cluster, site, Extra::Adopt).await?;
     let place = Place::look(cluster, site, service, now).await?;
     let stage = place.stage()?;
     let mut adoption = Adoption {

@@ -4,25 +4,27 @@
 //! ```text
 //! plan -> are all rights there?          run, undo -> take the leases -> the type itself, while they are renewed -> let go
 //! ```
-//! A lease is a Lease of coordination.k8s.io, one a lane and one a production service, held while an attempt runs. Its
+//! A lease is a Lease of coordination.k8s.io, one a lane and one a production service, held while an attempt runs; tasks of
+//! this process that may run at once share it, and a check that only looks has none. Its
 //! holder is the store, so that a store which died takes its leases back at once; another store waits until they ran out,
 //! as client-go's leader election does. Writes wait while a lease is not fresh (`cluster/attempt.rs`), and a lease that
 //! is lost ends the attempt where it is. No type knows of any of this.
 
 mod held;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use graylane_engine::claim::{Claim, Mode};
+use graylane_engine::claim::Claim;
 use graylane_engine::document::Finding;
 use graylane_engine::task::{Ask, Outputs, Plan, Site as Given, Task, TaskContext, TaskError};
 use serde_json::Value;
 
-use self::held::{Held, InUse};
+use self::held::{Held, InUse, User};
 use crate::cluster::attempt::Attempt;
-use crate::cluster::{Cluster, Clusters};
+use crate::cluster::{Cluster, Clusters, lacks_right};
 use crate::environment::{Site, deployment};
+use crate::generic_verify;
 use crate::manifest::name;
 use crate::mse_gray_offline::tags_of;
 use crate::rights;
@@ -49,7 +51,7 @@ impl Leases {
     pub(crate) fn new(clusters: &Arc<Clusters>, key: &DigestKey) -> Leases {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let holder = Holder { identity: key.holder(), host: host.trim().to_owned() };
-        Leases { clusters: Arc::clone(clusters), holder, in_use: Arc::new(Mutex::default()) }
+        Leases { clusters: Arc::clone(clusters), holder, in_use: InUse::default() }
     }
 
     /// The type, with its rights and leases around it.
@@ -57,23 +59,29 @@ impl Leases {
         Leased { inner, leases: self.clone() }
     }
 
-    /// Carries out work while the leases that these claims need are held.
+    /// Carries out work while the leases that these claims need are held, in an environment.
     async fn during(
         &self,
         cx: &TaskContext,
         plan: &Plan,
-        claims: &[Claim],
+        (environment, claims): (Option<&str>, &[Claim]),
         work: impl Future<Output = Result<Outputs, TaskError>> + Send,
     ) -> Result<Outputs, TaskError> {
-        let environment = claims.iter().find_map(Claim::environment);
         let site = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok());
         // A site that cannot be read is the type's to tell.
         let Some(site) = site else { return work.await };
         let cluster = self.clusters.connect(&site).await?;
         let mut held = Vec::new();
-        for place in places(&site, plan, claims) {
-            let taking = Held::take(cx, &cluster, &self.holder, &self.in_use, place);
-            match Attempt::of(cx, Vec::new()).scope(taking).await {
+        for wanted in places(&site, plan, claims) {
+            let taking = Held::take(cx, &cluster, &self.holder, &self.in_use, wanted);
+            let taking = Attempt::of(cx, Vec::new()).scope(taking);
+            // Somebody else's is watched for as long as it lasts: those that are held already are renewed meanwhile.
+            let taken = tokio::select! {
+                biased;
+                taken = taking => taken,
+                lost = lost(cx, &cluster, &mut held) => Err(lost),
+            };
+            match taken {
                 Ok(one) => held.push(one),
                 Err(error) => {
                     release(cx, &cluster, held).await;
@@ -83,22 +91,24 @@ impl Leases {
         }
         let fresh = held.iter().map(Held::renewals).collect();
         let work = Attempt::of(cx, fresh).scope(work);
-        let renewals = held.iter_mut().map(|one| one.renew(cx, &cluster));
-        let lost = async {
-            match futures::future::try_join_all(renewals).await {
-                Err(lost) => lost,
-                // There is none to be lost.
-                Ok(_) => std::future::pending().await,
-            }
-        };
         let done = tokio::select! {
             biased;
             done = work => done,
             // The work is dropped where it stands: not even a rollback may write over what somebody else does now.
-            lost = lost => Err(lost),
+            lost = lost(cx, &cluster, &mut held) => Err(lost),
         };
         release(cx, &cluster, held).await;
         done
+    }
+}
+
+/// Renews leases for as long as it can be done; says which one was lost.
+async fn lost(cx: &TaskContext, cluster: &Cluster, held: &mut [Held]) -> TaskError {
+    let renewals = held.iter_mut().map(|one| one.renew(cx, cluster));
+    match futures::future::try_join_all(renewals).await {
+        Err(lost) => lost,
+        // There is none to be lost.
+        Ok(_) => std::future::pending().await,
     }
 }
 
@@ -120,7 +130,7 @@ struct Place {
 }
 
 /// The leases that claims mean; in one order, whoever takes them.
-fn places(site: &Site, plan: &Plan, claims: &[Claim]) -> Vec<Place> {
+fn places(site: &Site, plan: &Plan, claims: &[Claim]) -> Vec<(Place, User)> {
     let environment = &site.environment;
     let cluster = format!("{:?} {}", environment.cluster, site.path("").display());
     let lane = |tag: &str| Place {
@@ -130,25 +140,27 @@ fn places(site: &Site, plan: &Plan, claims: &[Claim]) -> Vec<Place> {
         what: format!("lane `{tag}`"),
     };
     let mut places = Vec::new();
-    for claim in claims.iter().filter(|claim| claim.mode == Mode::Write) {
+    for claim in claims {
+        let user = User { environment: environment.name.clone(), mode: claim.mode };
         if claim.every_lane_of().is_some() {
-            places.extend(tags_of(plan).iter().map(|tag| lane(tag)));
+            places.extend(tags_of(plan).iter().map(|tag| (lane(tag), user.clone())));
         } else if let Some(tag) = claim.tag() {
-            places.push(lane(tag));
+            places.push((lane(tag), user));
         } else if let Some(service) = claim.resource.rsplit('/').next()
             && let Ok(workload) = deployment(service, site.service(service).unwrap_or_default())
         {
             // Stores may call a service by different names; its Deployment has one.
-            places.push(Place {
+            let place = Place {
                 cluster: cluster.clone(),
                 namespace: environment.namespace_of(service).unwrap_or(&environment.namespace).to_owned(),
                 name: format!("graylane-production-{}", name(workload)),
                 what: format!("production `{service}`"),
-            });
+            };
+            places.push((place, user));
         }
     }
-    places.sort();
-    places.dedup();
+    places.sort_by(|(one, _), (other, _)| one.cmp(other));
+    places.dedup_by(|(one, _), (other, _)| one == other);
     places
 }
 
@@ -159,14 +171,51 @@ struct Leased<T> {
 }
 
 impl<T: Task> Leased<T> {
-    /// Whether the type uses a verb on a resource: production removes nothing, and taking down makes nothing.
-    fn uses(&self, resource: &str, verb: &str) -> bool {
-        let own = match self.inner.type_name() {
+    fn is_check(&self) -> bool {
+        self.inner.type_name() == "generic-verify"
+    }
+
+    /// Refuses where a right is lacking that the type uses, for a plan where there is one; gives what is only told.
+    async fn rights(&self, cx: &TaskContext, plan: Option<&Plan>) -> Result<Vec<String>, TaskError> {
+        let claims = self.inner.claims(&cx.spec);
+        let environment = claims.iter().find_map(Claim::environment);
+        let site = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok());
+        let Some(site) = site else { return Ok(Vec::new()) };
+        let cluster = self.leases.clusters.connect(&site).await?;
+        rights::refuse_without(&cluster, &site, |resource, verb| self.uses(plan, resource, verb)).await
+    }
+
+    /// Whether the type uses a verb on a resource: production removes nothing, taking down makes nothing, and a check marks
+    /// what it looked at.
+    fn uses(&self, plan: Option<&Plan>, resource: &str, verb: &str) -> bool {
+        match self.inner.type_name() {
+            "generic-verify" => match resource {
+                "leases" => plan.is_none_or(generic_verify::marks),
+                "deployments" if verb == "patch" => plan.is_none_or(generic_verify::marks),
+                "pods/log" => plan.is_some_and(generic_verify::has_jobs),
+                // What a plan looks at, it has looked at when it is there.
+                _ => plan.is_none() && verb == "list",
+            },
+            _ if resource == "leases" => true,
             "prod-deploy" => verb != "delete",
             "mse-gray-offline" => matches!(verb, "get" | "list" | "delete"),
             _ => true,
-        };
-        own || resource == "leases"
+        }
+    }
+
+    /// Carries out work of the type while its leases are held.
+    async fn during(
+        &self,
+        cx: &TaskContext,
+        plan: &Plan,
+        work: impl Future<Output = Result<Outputs, TaskError>> + Send,
+    ) -> Result<Outputs, TaskError> {
+        let mut claims = self.inner.claims(&cx.spec);
+        let environment = claims.iter().find_map(Claim::environment).map(str::to_owned);
+        if self.is_check() && !generic_verify::marks(plan) {
+            claims.clear();
+        }
+        self.leases.during(cx, plan, (environment.as_deref(), &claims), work).await
     }
 }
 
@@ -210,24 +259,26 @@ impl<T: Task> Task for Leased<T> {
 
     /// A right that only a later write would miss is missed here, before the first one.
     async fn plan(&self, cx: &TaskContext) -> Result<Plan, TaskError> {
-        let mut plan = self.inner.plan(cx).await?;
-        let claims = self.inner.claims(&cx.spec);
-        let environment = claims.iter().find_map(Claim::environment);
-        if let Some(site) = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok()) {
-            let cluster = self.leases.clusters.connect(&site).await?;
-            let used = |resource: &str, verb: &str| self.uses(resource, verb);
-            plan.warnings.extend(rights::refuse_without(&cluster, &site, used).await?);
+        match self.inner.plan(cx).await {
+            Ok(mut plan) => {
+                plan.warnings.extend(self.rights(cx, Some(&plan)).await?);
+                Ok(plan)
+            }
+            // What the first call missed is seldom all that is missing.
+            Err(error) if lacks_right(&error) => Err(self.rights(cx, None).await.err().unwrap_or(error)),
+            Err(error) => Err(error),
         }
-        Ok(plan)
     }
 
     async fn run(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
-        let claims = self.inner.claims(&cx.spec);
-        self.leases.during(cx, plan, &claims, self.inner.run(cx, plan)).await
+        self.during(cx, plan, self.inner.run(cx, plan)).await
     }
 
     async fn undo(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
-        let claims = self.inner.claims(&cx.spec);
-        self.leases.during(cx, plan, &claims, self.inner.undo(cx, plan)).await
+        // Of what a check wrote nothing is taken back.
+        if self.is_check() {
+            return self.inner.undo(cx, plan).await;
+        }
+        self.during(cx, plan, self.inner.undo(cx, plan)).await
     }
 }

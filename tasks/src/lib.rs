@@ -48,7 +48,7 @@ pub fn register(registry: &mut Registry, clusters: &Arc<Clusters>, key: &DigestK
     registry.add(graylane_engine::approval::Approval);
     let leases = Leases::new(clusters, key);
     registry.add(leases.over(mse_gray_deploy::MseGrayDeploy::new(Arc::clone(clusters), key.clone())));
-    registry.add(generic_verify::GenericVerify::new(Arc::clone(clusters)));
+    registry.add(leases.over(generic_verify::GenericVerify::new(Arc::clone(clusters))));
     registry.add(leases.over(prod_deploy::ProdDeploy::new(Arc::clone(clusters), key.clone())));
     registry.add(leases.over(mse_gray_offline::MseGrayOffline::new(Arc::clone(clusters), key.clone())));
 }

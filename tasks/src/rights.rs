@@ -1,7 +1,7 @@
 //! Every call that Graylane makes to a cluster, as a right: one table, from which Roles, access reviews and refusals come.
 //!
-//! A right that stands here and is not used, or the other way round, is a mistake: `tests/rbac.rs` carries out a release
-//! with nothing else, and leaves out one after the other. Nothing here writes to a cluster.
+//! A right that stands here and is not used, or the other way round, is a mistake: `tests/rbac.rs` carries out everything
+//! with nothing else, compares the calls with this list, and leaves out one after the other. Nothing here writes to a cluster.
 
 mod role;
 
@@ -357,7 +357,25 @@ pub(crate) async fn refuse_without(
             Weight::Around | Weight::Part => {}
         }
     }
-    let Some(first) = wrong.first() else { return Ok(told) };
+    refuse(&wrong, environment).map(|()| told)
+}
+
+/// Refuses what needs a part that not everybody uses, where its rights are lacking: before the first write, not half-way.
+///
+/// # Errors
+/// As [`refuse_without`].
+pub(crate) async fn refuse_without_part(
+    cluster: &Cluster,
+    site: &Site,
+    part: Extra,
+) -> Result<(), TaskError> {
+    let mut wrong = missing(cluster, site, &[part]).await?;
+    wrong.retain(|lacks| lacks.rule.weight == Weight::Part);
+    refuse(&wrong, &site.environment.name)
+}
+
+fn refuse(wrong: &[Missing], environment: &str) -> Result<(), TaskError> {
+    let Some(first) = wrong.first() else { return Ok(()) };
     let more = wrong.iter().skip(1).map(|lacks| format!("{}; {}", lacks.words(), lacks.rule.line()));
     Err(TaskError::permanent(format!("refused: {}", first.words()))
         .details(more)

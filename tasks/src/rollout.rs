@@ -27,6 +27,8 @@ use crate::manifest::{name, uid};
 /// How long pods without a readiness probe must stay up: they count as ready from the moment they run, and an image
 /// that ends at once would pass.
 const UNPROBED_FOR: Duration = Duration::from_millis(500);
+/// The same, once one of them has ended in this rollout: that it runs again says little.
+const ENDED_FOR: Duration = Duration::from_secs(5);
 
 /// How long nothing new is said before the events of the pods are asked for, and how often they are asked for then.
 const EVENTS_AFTER: Duration = Duration::from_secs(5);
@@ -56,7 +58,7 @@ pub async fn follow(
     // Thresholds pass without an event.
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let mut shown = String::new();
-    let settle = if probed(deployment) { Duration::ZERO } else { UNPROBED_FOR };
+    let probed = probed(deployment);
     let mut done_since: Option<Instant> = None;
     let mut quiet_since = Instant::now();
     loop {
@@ -66,6 +68,11 @@ pub async fn follow(
         if verdict != Verdict::Done {
             done_since = None;
         }
+        let settle = match (probed, signals.ended()) {
+            (true, _) => Duration::ZERO,
+            (false, false) => UNPROBED_FOR,
+            (false, true) => ENDED_FOR,
+        };
         match verdict {
             Verdict::Done if now.duration_since(*done_since.get_or_insert(now)) < settle => {}
             Verdict::Done => {

@@ -3,10 +3,12 @@
 pub(crate) mod agent;
 pub(crate) mod daemon;
 pub(crate) mod desk;
+pub(crate) mod line;
 pub(crate) mod node;
 pub(crate) mod proxy;
 pub(crate) mod routes;
 pub(crate) mod stage;
+pub(crate) mod tally;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -21,7 +21,7 @@ use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use super::{Home, Rehearsal, agent, client, node, routes, say};
+use super::{Home, Rehearsal, agent, client, node, routes, tally};
 
 /// A kind: its version, its name, and its name in paths.
 pub(crate) type Kind = (&'static str, &'static str, &'static str);
@@ -32,6 +32,7 @@ pub(crate) const INGRESSES: Kind = ("networking.k8s.io/v1", "Ingress", "ingresse
 pub(crate) const HTTP_ROUTES: Kind = ("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes");
 pub(crate) const CONFIG_MAPS: Kind = ("v1", "ConfigMap", "configmaps");
 pub(crate) const SECRETS: Kind = ("v1", "Secret", "secrets");
+pub(crate) const JOBS: Kind = ("batch/v1", "Job", "jobs");
 pub(crate) const PODS: Kind = ("v1", "Pod", "pods");
 
 /// The namespace of the example; each story on a real API server has one of its own.
@@ -111,8 +112,7 @@ pub(crate) async fn on_the_rehearsal(wants: Wants<'_>, story: impl AsyncFn(&Stag
 pub(crate) async fn on_both(wants: Wants<'_>, story: impl AsyncFn(&Stage)) {
     let (rehearsed, real) = told(wants, story).await;
     let differences = real.map(|real| differences(&rehearsed, &real)).unwrap_or_default();
-    TALLY.differences.fetch_add(differences.len(), Ordering::SeqCst);
-    TALLY.say();
+    tally::differed(differences.len());
     assert!(
         differences.is_empty(),
         "the rehearsal and the real API server differ:\n{}",
@@ -130,19 +130,18 @@ pub(crate) async fn on_a_node(kubeconfig: &Path, wants: Wants<'_>, story: impl A
 /// Tells a story on both clusters, where it is not as large on both.
 pub(crate) async fn on_each(wants: Wants<'_>, story: impl AsyncFn(&Stage)) {
     told(wants, story).await;
-    TALLY.say();
 }
 
 async fn told(wants: Wants<'_>, story: impl AsyncFn(&Stage)) -> (Vec<Look>, Option<Vec<Look>>) {
     let stage = Stage::rehearsal(wants).await;
     story(&stage).await;
     let rehearsed = stage.over().await;
-    TALLY.rehearsed.fetch_add(1, Ordering::SeqCst);
+    tally::told("stories", 1, 0);
     let Some(kubeconfig) = real() else { return (rehearsed, None) };
     let stage = Stage::real(&kubeconfig, wants, Pods::Simulated).await;
     story(&stage).await;
     let real = stage.over().await;
-    TALLY.real.fetch_add(1, Ordering::SeqCst);
+    tally::told("stories", 0, 1);
     (rehearsed, Some(real))
 }
 
@@ -152,31 +151,6 @@ pub(crate) fn real() -> Option<PathBuf> {
     let ci = std::env::var("CI").as_deref() == Ok("true");
     assert!(found.is_some() || !ci, "CI=true, and GRAYLANE_TEST_KUBECONFIG names no cluster");
     found
-}
-
-/// Stories told so far, in all tests of this process.
-struct Tally {
-    rehearsed: AtomicUsize,
-    real: AtomicUsize,
-    differences: AtomicUsize,
-}
-
-static TALLY: Tally =
-    Tally { rehearsed: AtomicUsize::new(0), real: AtomicUsize::new(0), differences: AtomicUsize::new(0) };
-
-impl Tally {
-    fn say(&self) {
-        let of = |count: &AtomicUsize| count.load(Ordering::SeqCst);
-        let (rehearsed, real, differences) = (of(&self.rehearsed), of(&self.real), of(&self.differences));
-        let skipped = if std::env::var_os("GRAYLANE_TEST_KUBECONFIG").is_none() {
-            " (skipped: GRAYLANE_TEST_KUBECONFIG is not set)"
-        } else {
-            ""
-        };
-        say(&format!(
-            "stories so far: {rehearsed} on the rehearsal, {real} on a real API server{skipped}, differences {differences}"
-        ));
-    }
 }
 
 /// What becomes of pods on a real API server.

@@ -42,6 +42,9 @@ fn list(state: &State, target: &Target, call: &Call) -> Result<Value, Failure> {
         call.query.number("limit").filter(|limit| *limit > 0).map_or(usize::MAX, |limit| limit as usize);
     let after = call.query.get("continue").map(decode_continue).transpose()?;
     let revision = after.as_ref().map_or(state.revision, |token| token.0);
+    if after.is_some() && state.changes_since(revision).is_err() {
+        return Err(Failure::continue_expired());
+    }
     let mut matching = state
         .list(target.kind.resource, &target.namespace)
         .filter(|(key, _)| {
@@ -112,7 +115,11 @@ fn log(state: &State, pod: &Value, call: &Call) -> Result<String, Failure> {
             return Err(Failure::bad_request(message));
         }
     };
-    let previous = call.query.is_true("previous");
+    // While a container waits to be started again, the run that died is the previous one, and the only one there is.
+    let waits = status_of(pod, container).is_some_and(|status| {
+        status.pointer("/state/waiting").is_some() && status.pointer("/lastState/terminated").is_some()
+    });
+    let previous = call.query.is_true("previous") && !waits;
     let log = state.logs.get(&(object::uid(pod).to_owned(), container.to_owned()));
     let lines = log.map(|log| if previous { &log.previous } else { &log.current });
     let Some(lines) = lines.filter(|lines| !lines.is_empty()) else {
@@ -135,11 +142,15 @@ fn log(state: &State, pod: &Value, call: &Call) -> Result<String, Failure> {
 }
 
 fn waiting_reason<'a>(pod: &'a Value, container: &str) -> &'a str {
-    let groups = ["/status/containerStatuses", "/status/initContainerStatuses"];
-    let mut statuses = groups.iter().flat_map(|group| object::list(pod, group));
-    let status = statuses.find(|status| status["name"] == container);
-    let reason = status.map(|status| object::text(status, "/state/waiting/reason")).unwrap_or_default();
+    let reason = status_of(pod, container)
+        .map(|status| object::text(status, "/state/waiting/reason"))
+        .unwrap_or_default();
     if reason.is_empty() { "ContainerCreating" } else { reason }
+}
+
+fn status_of<'a>(pod: &'a Value, container: &str) -> Option<&'a Value> {
+    let groups = ["/status/containerStatuses", "/status/initContainerStatuses"];
+    groups.into_iter().flat_map(|group| object::list(pod, group)).find(|status| status["name"] == container)
 }
 
 /// The `Scale` of a workload.

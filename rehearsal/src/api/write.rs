@@ -12,6 +12,7 @@ use super::read::{self, get};
 use super::{Call, Done, Target, delete};
 use crate::apply::{self, Writer};
 use crate::cluster::Cluster;
+use crate::controllers::quota;
 use crate::kinds::{self, Kind};
 use crate::object;
 use crate::status::{self, Failure};
@@ -232,6 +233,9 @@ fn complete(state: &mut State, kind: &Kind, object: &mut Value) -> Result<(), Fa
             if let Some(why) = &state.deny_pods {
                 return Err(Failure::forbidden(kind, object::name(object), why));
             }
+            if let Some(why) = quota::exceeded(state, object::namespace(object)) {
+                return Err(Failure::forbidden(kind, object::name(object), &why));
+            }
             if state.agent {
                 admission::inject_agent(state, object);
             }
@@ -240,9 +244,17 @@ fn complete(state: &mut State, kind: &Kind, object: &mut Value) -> Result<(), Fa
             object::set_default(object, &["status", "phase"], "Pending");
         }
         kinds::SERVICES => assign_service(state, object),
+        kinds::DEPLOYMENTS => mutate(state, object),
         _ => {}
     }
     Ok(())
+}
+
+/// A webhook comes after whoever writes has been noted: what it changes is nobody's.
+fn mutate(state: &State, object: &mut Value) {
+    if let Some(merges) = &state.webhook {
+        patch::merge(object, merges);
+    }
 }
 
 fn assign_service(state: &mut State, service: &mut Value) {
@@ -302,15 +314,18 @@ pub(crate) fn update(
             assign_service(state, &mut object);
         }
     }
+    if !applied {
+        apply::note_update(kind, Some(live), &mut object, &how.writer);
+    }
+    if kind.resource == kinds::DEPLOYMENTS && target.subresource.is_empty() {
+        mutate(state, &mut object);
+    }
     validation::check(kind, &object, Some(live))?;
     let annotated = object.pointer("/metadata/annotations") != live.pointer("/metadata/annotations");
     let counts = object.get("spec") != live.get("spec") || annotated && kind.resource == kinds::DEPLOYMENTS;
     if counts_generations(kind) && counts {
         let generation = object::int(live, "/metadata/generation").unwrap_or_default() + 1;
         object::set(&mut object, &["metadata", "generation"], generation);
-    }
-    if !applied {
-        apply::note_update(kind, Some(live), &mut object, &how.writer);
     }
     let key = Key::of(kind.resource, &object);
     if object == **live {
@@ -420,16 +435,27 @@ fn rescale(
     how: &How,
 ) -> Result<Done, Failure> {
     let replicas = object::int(scale, "/spec/replicas").unwrap_or_default();
+    let made = scale_to(state, target.kind, live, replicas, how)?;
+    Ok(Done::object(StatusCode::OK, &read::scale(&made)))
+}
+
+/// Writes the number of pods, as `scale` does: for clients and autoscalers.
+pub(crate) fn scale_to(
+    state: &mut State,
+    kind: &'static Kind,
+    live: &Arc<Value>,
+    replicas: i64,
+    how: &How,
+) -> Result<Arc<Value>, Failure> {
     let mut desired = (**live).clone();
     object::set(&mut desired, &["spec", "replicas"], replicas);
     let whole = Target {
-        kind: target.kind,
-        namespace: target.namespace.clone(),
-        name: target.name.clone(),
+        kind,
+        namespace: object::namespace(live).to_owned(),
+        name: object::name(live).to_owned(),
         subresource: String::new(),
     };
-    let made = update(state, &whole, live, desired, how, false)?;
-    Ok(Done::object(StatusCode::OK, &read::scale(&made)))
+    update(state, &whole, live, desired, how, false)
 }
 
 // --- patch and apply
@@ -437,7 +463,7 @@ fn rescale(
 fn patched(state: &mut State, target: &Target, call: &Call, how: How) -> Result<Done, Failure> {
     let kind = target.kind;
     let content = call.header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-    if content == "application/apply-patch+yaml" || content == "application/apply-patch+json" {
+    if call.is_apply() {
         return applied(state, target, call, &how);
     }
     let live = get(state, target)?;

@@ -325,7 +325,7 @@ fn report(state: &mut State, memory: &mut Memory, before: &Arc<Value>, progress:
             status[field] = count.into();
         }
     }
-    let conditions = conditions(state, memory, &deployment, new, &status, progress);
+    let conditions = conditions(state, memory, &deployment, &sets, &status, progress);
     status["conditions"] = conditions.into();
     if deployment.get("status") != Some(&status) {
         let mut reported = (*deployment).clone();
@@ -338,11 +338,12 @@ fn conditions(
     state: &State,
     memory: &mut Memory,
     deployment: &Value,
-    new: Option<&Arc<Value>>,
+    sets: &[Arc<Value>],
     status: &Value,
     progress: &Progress,
 ) -> Vec<Value> {
     let now = state.clock.stamp();
+    let new = sets.iter().find(|set| same_template(deployment, set));
     let old = list(deployment, "/status/conditions");
     let count = |field: &str| int(status, field).unwrap_or_default();
     let wanted = replicas(deployment);
@@ -363,10 +364,13 @@ fn conditions(
     };
     let mut conditions = vec![dated(old, available, &now)];
     conditions.extend(progressing(state, memory, deployment, new, status, progress, &now));
-    let failure = new
-        .and_then(|set| list(set, "/status/conditions").iter().find(|one| one["type"] == "ReplicaFailure"));
+    // The new ReplicaSet's first, else that of any other.
+    let failure = |set: &Arc<Value>| {
+        list(set, "/status/conditions").iter().find(|one| one["type"] == "ReplicaFailure").cloned()
+    };
+    let failure = new.and_then(failure).or_else(|| sets.iter().find_map(failure));
     if let Some(failure) = failure {
-        conditions.push(dated(old, failure.clone(), &now));
+        conditions.push(dated(old, failure, &now));
     }
     conditions
 }
@@ -400,6 +404,8 @@ fn progressing(
         Progress::Created(name) => {
             return say(true, "NewReplicaSetCreated", &format!("Created new replica set {name:?}"));
         }
+        // A condition that is there already stays until something moves: that of a deadline too, which was missed before.
+        Progress::Found if before.is_some() => {}
         Progress::Found => {
             let name = new.map(|set| object::name(set)).unwrap_or_default();
             return say(true, "FoundNewReplicaSet", &format!("Found new replica set {name:?}"));

@@ -30,6 +30,8 @@ pub(super) struct Container {
     restarts: i64,
     backoff: Duration,
     last: Option<Value>,
+    /// Whether its image could not be pulled so far: it waits for that in its tries too.
+    refused: bool,
     image: Option<Image>,
     started_at: String,
     /// Lines of its log that come later in this run.
@@ -82,6 +84,7 @@ impl Container {
             restarts: 0,
             backoff: memory.delays.backoff,
             last: None,
+            refused: false,
             image: None,
             started_at: String::new(),
             says: Vec::new(),
@@ -277,6 +280,7 @@ impl Container {
                 }
                 memory.pods.pulled(reference);
                 self.image = Some(found);
+                self.refused = false;
                 self.backoff = memory.delays.backoff;
                 Stage::Starting(
                     memory.now
@@ -292,6 +296,7 @@ impl Container {
                 Stage::InvalidName(why)
             }
             Err(NoImage::NotFound(why)) => {
+                self.refused = true;
                 let message = format!("rpc error: code = NotFound desc = {why}");
                 let said = format!("Failed to pull image {reference:?}: {message}");
                 emit(state, pod, Weight::Warning, "Failed", &said);
@@ -414,16 +419,16 @@ impl Container {
             }
         };
         let reference = text(spec, "/image");
+        let backs_off = || waiting("ImagePullBackOff", &format!("Back-off pulling image {reference:?}"));
         let (at_work, state) = match &self.stage {
+            Stage::Waiting | Stage::Pulling(_) if self.refused => (false, backs_off()),
             Stage::Waiting if !initialized && !self.init => (false, waiting("PodInitializing", "")),
             Stage::Waiting if self.init => (false, waiting("PodInitializing", "")),
             Stage::Waiting | Stage::Pulling(_) | Stage::Starting(_) => {
                 (false, waiting("ContainerCreating", ""))
             }
             Stage::PullError { message, .. } => (false, waiting("ErrImagePull", message)),
-            Stage::PullBackOff { .. } => {
-                (false, waiting("ImagePullBackOff", &format!("Back-off pulling image {reference:?}")))
-            }
+            Stage::PullBackOff { .. } => (false, backs_off()),
             Stage::InvalidName(message) => (false, waiting("InvalidImageName", message)),
             Stage::ConfigError(message) => (false, waiting("CreateContainerConfigError", message)),
             Stage::Running { .. } | Stage::Resumed => {

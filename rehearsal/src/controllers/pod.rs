@@ -51,7 +51,10 @@ pub(super) fn reconcile(state: &mut State, memory: &mut Memory, touched: &Touche
     for pod in &memory.each(state, touched, kinds::PODS) {
         memory.about(pod, kinds::PODS);
         if text(pod, "/spec/nodeName").is_empty() {
-            schedule(state, memory, pod);
+            // Another scheduler's pods are its own: nobody plays one here.
+            if matches!(text(pod, "/spec/schedulerName"), "" | "default-scheduler") {
+                schedule(state, memory, pod);
+            }
         } else if matches!(text(pod, "/status/phase"), "Succeeded" | "Failed") && !object::is_dying(pod) {
             // Over, and kept until someone deletes it.
         } else {

@@ -52,6 +52,47 @@ async fn a_missing_image_is_an_error_first_and_a_back_off_then() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pull_that_is_tried_again_keeps_saying_what_it_waits_for() {
+    let cluster = with_image("missing").await;
+    waiting(&cluster, "ImagePullBackOff").await;
+    let from = cluster.revision();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let said: std::collections::BTreeSet<String> = cluster.with(|state| {
+        let pods =
+            state.changes_since(from).unwrap().filter(|change| change.key.resource == crate::kinds::PODS);
+        pods.map(|change| self::state(&change.new, "/state/waiting/reason")).collect()
+    });
+    assert_eq!(said.into_iter().collect::<Vec<_>>(), ["ErrImagePull", "ImagePullBackOff"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_backs_off_shows_the_run_that_died_as_its_previous_one() {
+    let manifest = deployment("a", "", "v2-exit3");
+    let cluster = cluster(Delays::realistic()).await;
+    apply(&cluster.client(), SPACE, vec![manifest]).await;
+    let backing_off = waiting(&cluster, "CrashLoopBackOff").await;
+    let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(cluster.client(), SPACE);
+    for previous in [true, false] {
+        let parameters = LogParams { previous, ..LogParams::default() };
+        let log = pods.logs(text(&backing_off, "/metadata/name"), &parameters).await.unwrap();
+        assert!(log.starts_with("spring-cloud-a started, run 2\n"), "{previous}: {log}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_another_scheduler_is_left_to_it() {
+    let cluster = cluster(Delays::realistic()).await;
+    let mut manifest = deployment("a", "", "v1");
+    manifest["spec"]["template"]["spec"]["schedulerName"] = "elsewhere".into();
+    apply(&cluster.client(), SPACE, vec![manifest]).await;
+    eventually_in(&cluster, "there", pod).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let left = pod(&cluster).unwrap();
+    assert_eq!((text(&left, "/spec/nodeName"), text(&left, "/status/phase")), ("", "Pending"));
+    assert!(list(&left, "/status/conditions").is_empty(), "{left}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_counts_its_restarts_and_keeps_the_last_words() {
     let cluster = with_image("v2-exit3").await;
     let crashed = eventually_in(&cluster, "three restarts", |cluster| {
@@ -199,4 +240,24 @@ async fn jobs_end_by_success_or_by_their_limit_of_retries() {
     }
     let bad = cluster.object("jobs.batch", SPACE, "bad").unwrap();
     assert_eq!(bad["status"]["failed"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_counts_the_pods_of_its_namespace_and_lets_no_more_be_made() {
+    let cluster = cluster(Delays::realistic()).await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}});
+    let mut manifest = deployment("a", "", "v1");
+    manifest["spec"]["replicas"] = 2.into();
+    apply(&cluster.client(), SPACE, vec![quota, manifest]).await;
+    let failed = eventually_in(&cluster, "ReplicaFailure", |cluster| {
+        let object = cluster.object("deployments.apps", SPACE, "spring-cloud-a")?;
+        list(&object, "/status/conditions").iter().find(|one| one["type"] == "ReplicaFailure").cloned()
+    })
+    .await;
+    let words = "is forbidden: exceeded quota: few, requested: pods=1, used: pods=1, limited: pods=1";
+    assert!(text(&failed, "/message").ends_with(words), "{failed}");
+    let used = |cluster: &crate::Cluster| {
+        cluster.object("resourcequotas", SPACE, "few").map(|quota| quota["status"]["used"]["pods"].clone())
+    };
+    eventually_in(&cluster, "counted", |cluster| used(cluster).filter(|used| used == "1")).await;
 }

@@ -104,6 +104,7 @@ async fn an_operator_looks_changes_and_removes_with_kubectl() {
     for program in programs {
         let (rehearsal, kubectl, stop) = cluster_for(&program).await;
         looks(&kubectl).await;
+        pages(&kubectl, &rehearsal).await;
         applies(&kubectl).await;
         watches(&kubectl).await;
         removes(&kubectl).await;
@@ -140,9 +141,6 @@ async fn looks(kubectl: &Kubectl) {
     ] {
         assert!(all.contains(part), "{part} is not in\n{all}");
     }
-    // Pages are put together again.
-    let paged = rows(&kubectl.says("get pods --chunk-size=2").await);
-    assert_eq!(paged.len(), 5, "{paged:?}");
     let yaml = kubectl.says("get deployment spring-cloud-a -o yaml").await;
     assert!(yaml.starts_with("apiVersion: apps/v1\n") && yaml.contains("kind: Deployment"), "{yaml}");
     let described = kubectl.says("describe deployment spring-cloud-a").await;
@@ -158,6 +156,35 @@ async fn looks(kubectl: &Kubectl) {
         nothing.contains("Error from server (NotFound): deployments.apps \"no-such\" not found"),
         "{nothing}"
     );
+}
+
+/// A list in pages is asked for page by page, and put together again; one that was begun too long ago cannot go on.
+async fn pages(kubectl: &Kubectl, rehearsal: &Rehearsal) {
+    let cluster = rehearsal.cluster();
+    for (size, requests) in [(2, 2), (1, 4), (3, 2), (500, 1)] {
+        let before = cluster.count("list", "pods");
+        let paged = rows(&kubectl.says(&format!("get pods --chunk-size={size}")).await);
+        assert_eq!(paged.len(), 5, "a head and four pods: {paged:?}");
+        assert_eq!(cluster.count("list", "pods") - before, requests, "pages of {size}");
+    }
+    let first = |next: &str| format!("get --raw /api/v1/namespaces/{SPACE}/pods?limit=3{next}");
+    let page: Value = serde_json::from_str(&kubectl.says(&first("")).await).unwrap();
+    let names = |page: &Value| -> Vec<String> {
+        let items = page["items"].as_array().unwrap().iter();
+        items.map(|pod| pod["metadata"]["name"].to_string()).collect()
+    };
+    assert_eq!((names(&page).len(), &page["metadata"]["remainingItemCount"]), (3, &json!(1)));
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    let next = format!("&continue={token}");
+    let rest: Value = serde_json::from_str(&kubectl.says(&first(&next)).await).unwrap();
+    assert_eq!(names(&rest).len(), 1);
+    assert!(!names(&page).contains(&names(&rest)[0]), "no pod is told twice");
+    assert_eq!(rest["metadata"]["continue"], Value::Null, "that was the last page");
+    // Something is written, and what was before is forgotten.
+    kubectl.says("annotate deployment spring-cloud-a seen=yes").await;
+    cluster.compact();
+    let gone = kubectl.complains(&first(&next)).await;
+    assert!(gone.contains("The provided continue parameter is too old"), "{gone}");
 }
 
 async fn applies(kubectl: &Kubectl) {

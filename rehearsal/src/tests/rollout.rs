@@ -146,6 +146,39 @@ async fn a_rollout_that_stands_still_exceeds_its_deadline_and_keeps_the_old_pods
     assert_eq!(object["status"]["availableReplicas"], 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_was_missed_stays_said_when_an_old_replica_set_is_found_again() {
+    let cluster = cluster(Delays::realistic()).await;
+    let with_deadline = |image: &str| {
+        let mut object = with_replicas(1, image, Value::Null);
+        object["spec"]["progressDeadlineSeconds"] = 30.into();
+        object
+    };
+    apply(&cluster.client(), SPACE, vec![with_deadline("v1")]).await;
+    rolled_out(&cluster, 1).await;
+    apply(&cluster.client(), SPACE, vec![with_deadline("missing")]).await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let missed = one(&cluster);
+    assert_eq!(condition(&missed, "Progressing")["reason"], "ProgressDeadlineExceeded");
+    let from = cluster.revision();
+    apply(&cluster.client(), SPACE, vec![with_deadline("v1")]).await;
+    let back = rolled_out(&cluster, 1).await;
+    assert_eq!(condition(&back, "Progressing")["reason"], "NewReplicaSetAvailable");
+    // In between, as the real controller does it, with the generation of now and the time of then.
+    let stale = cluster.with(|state| {
+        let changes = state.changes_since(from).unwrap();
+        let objects = changes.map(|change| change.new.clone());
+        let mut found = objects.filter(|object| {
+            text(object, "/kind") == "Deployment"
+                && object["status"]["observedGeneration"] == back["metadata"]["generation"]
+                && condition(object, "Progressing")["reason"] == "ProgressDeadlineExceeded"
+        });
+        found.next().map(|object| condition(&object, "Progressing"))
+    });
+    let stale = stale.expect("a status of this generation with the old condition");
+    assert_eq!(stale["lastUpdateTime"], condition(&missed, "Progressing")["lastUpdateTime"]);
+}
+
 #[tokio::test]
 async fn a_paused_deployment_scales_but_does_not_move() {
     let cluster = cluster(Delays::fast()).await;

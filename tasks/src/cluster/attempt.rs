@@ -1,11 +1,12 @@
-//! What an attempt that writes brings along to each of its calls: a lease that must hold, patience, and whom to tell.
+//! What an attempt brings along to each of its calls: leases that must hold, patience, whom to tell, and the watches that
+//! it has opened.
 //!
 //! Calls find it in a task-local, so that no task type passes it on, and none can forget to. Outside an attempt (plans,
 //! looks) there is none: then a call is tried for a few seconds, and nothing is waited for.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use graylane_engine::task::{Reporter, TaskContext, TaskError};
@@ -13,12 +14,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::watched::Watched;
+
 /// How long an attempt waits for an API server that is away before its call fails.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// How long nothing is told: most outages are over by then.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
-/// How long after its last renewal a lease lets writes through. Others take it over only when it has run out.
-pub(crate) const TRUSTED: Duration = Duration::from_secs(20);
+/// How long a lease lasts without a renewal: nobody else takes it over sooner.
+pub(crate) const LEASE_LASTS: Duration = Duration::from_secs(30);
+/// How long after its last renewal a lease lets a write begin.
+const TRUSTED: Duration = Duration::from_secs(20);
 
 tokio::task_local! {
     static ATTEMPT: Attempt;
@@ -35,6 +40,8 @@ pub(crate) struct Attempt {
     cancel: CancellationToken,
     /// Whether the outage that is going on was told.
     told: Arc<AtomicBool>,
+    /// The watches that it has opened: what it follows next is likely to need them too.
+    watches: Arc<Mutex<Vec<Arc<Watched>>>>,
 }
 
 impl Attempt {
@@ -44,6 +51,7 @@ impl Attempt {
             reporter: Arc::clone(&cx.reporter),
             cancel: cx.cancel.clone(),
             told: Arc::default(),
+            watches: Arc::default(),
         }
     }
 
@@ -53,16 +61,33 @@ impl Attempt {
     }
 }
 
-/// Waits until every lease of the attempt is known to be its own. Nothing is written before.
+/// Waits until every lease of the attempt is known to be its own: no try of a write begins before. Gives for how long
+/// nobody else can have taken one: a try that lasts longer is given up.
 ///
 /// # Errors
-/// A lease could not be renewed for long.
-pub(super) async fn may_write() -> Result<(), TaskError> {
-    let Ok(attempt) = ATTEMPT.try_with(Attempt::clone) else { return Ok(()) };
-    for mut lease in attempt.leases {
+/// A lease could not be renewed for long; or the attempt is asked to stop meanwhile. What is done after a cancel (a
+/// rollback) waits as long as anything else.
+pub(super) async fn may_write() -> Result<Duration, TaskError> {
+    let Ok(attempt) = ATTEMPT.try_with(Attempt::clone) else { return Ok(LEASE_LASTS) };
+    let asked_to_stop = async {
+        if attempt.cancel.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+        attempt.cancel.cancelled().await;
+    };
+    tokio::select! {
+        biased;
+        fresh = fresh(attempt.leases) => fresh,
+        () = asked_to_stop => Err(TaskError::transient("stopped while its lease was not fresh: nothing more is written")),
+    }
+}
+
+async fn fresh(leases: Vec<watch::Receiver<Instant>>) -> Result<Duration, TaskError> {
+    let mut left = LEASE_LASTS;
+    for mut lease in leases {
         let fresh = |renewed: &Instant| renewed.elapsed() < TRUSTED;
         match tokio::time::timeout(PATIENCE, lease.wait_for(fresh)).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(renewed)) => left = left.min(LEASE_LASTS.saturating_sub(renewed.elapsed())),
             Ok(Err(_)) | Err(_) => {
                 return Err(TaskError::transient(
                     "its lease could not be renewed: nothing more is written, because another Graylane may have it",
@@ -71,7 +96,18 @@ pub(super) async fn may_write() -> Result<(), TaskError> {
             }
         }
     }
-    Ok(())
+    Ok(left)
+}
+
+/// Keeps a watch open until the attempt is over. Outside an attempt it ends with its last follower.
+pub(super) fn keep_open(watched: &Arc<Watched>) {
+    // Outside an attempt nobody keeps it.
+    let _ = ATTEMPT.try_with(|attempt| {
+        let mut watches = attempt.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watches.iter().any(|other| Arc::ptr_eq(other, watched)) {
+            watches.push(Arc::clone(watched));
+        }
+    });
 }
 
 /// How long to go on with a call that began then; zero outside an attempt, and once it is asked to stop.
@@ -135,7 +171,7 @@ pub(super) async fn noting<T>(call: impl Future<Output = T>) -> (T, Duration) {
 pub(super) fn note_retry_after(headers: &http::HeaderMap) {
     let seconds = headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     if let Some(seconds) = seconds {
-        // Watches come in elsewhere, and are paused there.
+        // What nobody makes again, such as a log, has no pause.
         let _ = RETRY_AFTER.try_with(|cell| cell.set(seconds));
     }
 }

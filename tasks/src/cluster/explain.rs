@@ -91,6 +91,11 @@ impl<'m> Denied<'m> {
     }
 }
 
+/// Whether the API server refused a call because a right is lacking.
+pub(crate) fn lacks_right(error: &TaskError) -> bool {
+    Denied::read(&error.message).is_some()
+}
+
 /// A rule of a Role on one line, as it may be pasted into one.
 pub fn rule(group: &str, resource: &str, verbs: &[&str]) -> String {
     format!("{{ apiGroups: [\"{group}\"], resources: [\"{resource}\"], verbs: [{}] }}", verbs.join(", "))

@@ -13,6 +13,7 @@ use super::labels::{APP_NAME, GRAY_TYPE, TYPE};
 use super::{Judgement, selector};
 use crate::cluster::{
     Cluster, ISTIO_NETWORKING, ISTIO_NETWORKING_BETA, ISTIO_SECURITY, ISTIO_SECURITY_BETA, Listed,
+    known_resource, rule,
 };
 use crate::manifest::{ObjectRef, containers, kind, name, namespace, selects, texts};
 
@@ -46,6 +47,8 @@ const KINDS: [(&str, &[&str]); 17] = [
     ("Sidecar", &[ISTIO_NETWORKING, ISTIO_NETWORKING_BETA]),
     ("AuthorizationPolicy", &[ISTIO_SECURITY, ISTIO_SECURITY_BETA]),
 ];
+const HTTP_ROUTE: (&str, &[&str]) =
+    ("HTTPRoute", &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]);
 /// Without these nothing can be said of a lane, nor without what the environment's Role must have (`rights.rs`).
 const NEEDED: [&str; 2] = ["Service", "Deployment"];
 
@@ -56,8 +59,7 @@ impl Around {
     /// What the API server said; a kind that is not served, or that this identity may not list, is none.
     pub async fn look(cluster: &Cluster) -> Result<Around, TaskError> {
         let mut around = Around::default();
-        let routes = ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
-        let kinds = KINDS.into_iter().chain([("HTTPRoute", &routes[..])]);
+        let kinds = KINDS.into_iter().chain([HTTP_ROUTE]);
         let lists = kinds.map(|(kind, versions)| async move {
             for version in versions {
                 match cluster.list_if_served(version, kind, "").await? {
@@ -85,7 +87,7 @@ impl Around {
     /// A namespace that holds these objects, for judgements without a cluster.
     pub fn of(objects: impl IntoIterator<Item = Value>) -> Around {
         let mut around = Around::default();
-        let known = KINDS.iter().map(|(kind, _)| *kind).chain(["HTTPRoute"]);
+        let known = KINDS.iter().map(|(kind, _)| *kind).chain([HTTP_ROUTE.0]);
         let known: Vec<&'static str> = known.collect();
         for object in objects {
             if let Some(kind) = known.iter().find(|known| **known == kind(&object)) {
@@ -174,9 +176,11 @@ impl Around {
         }
         self.quotas(new_pods, &mut found);
         if !self.unseen.is_empty() {
+            let rules: Vec<String> = self.unseen.iter().filter_map(|kind| list_rule(kind)).collect();
             found.notes.push(format!(
-                "this identity may not list {}: what gray pods mean to them could not be looked at",
-                self.unseen.join(", ")
+                "this identity may not list {}: what gray pods mean to them could not be looked at; add to its Role: {}",
+                self.unseen.join(", "),
+                rules.join(", ")
             ));
         }
         found
@@ -387,6 +391,13 @@ impl Around {
             }
         }
     }
+}
+
+/// The rule that lets a kind be listed.
+fn list_rule(wanted: &str) -> Option<String> {
+    let (_, versions) = KINDS.into_iter().chain([HTTP_ROUTE]).find(|(kind, _)| *kind == wanted)?;
+    let resource = known_resource(versions.first()?, wanted)?;
+    Some(rule(&resource.group, &resource.plural, &["list"]))
 }
 
 /// The pods of a gray Deployment, and those of its baseline.

@@ -3,11 +3,12 @@
 //! Clocks of two machines are never compared to decide: whether a lease has run out is seen by watching it for as long as
 //! it lasts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use graylane_engine::claim::Mode;
 use graylane_engine::clock::{Timestamp, show_duration};
 use graylane_engine::task::{TaskContext, TaskError};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -18,10 +19,9 @@ use tokio::time::Instant;
 
 use super::{Holder, Place};
 use crate::cluster::Cluster;
+use crate::cluster::attempt::LEASE_LASTS;
 use crate::lane::labels::ANNOTATION_RUN;
 
-/// How long a lease lasts without a renewal.
-const LASTS: Duration = Duration::from_secs(30);
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// After a renewal that failed.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -32,8 +32,27 @@ const LONGEST_WATCH: Duration = Duration::from_secs(300);
 const WORKFLOW: &str = "graylane.dev/workflow";
 const HOST: &str = "graylane.dev/host";
 
-/// The leases that are held in this process: two environments may mean the same one.
-pub(super) type InUse = Arc<Mutex<BTreeSet<Place>>>;
+/// The leases that are held in this process, and by whom.
+pub(super) type InUse = Arc<Mutex<BTreeMap<Place, Vec<User>>>>;
+
+/// Who uses a lease in this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) environment: String,
+    pub(super) mode: Mode,
+}
+
+impl User {
+    /// Whether two cannot use one lease at once. Claims keep runs of one environment apart; two environments may mean the
+    /// same objects.
+    fn excludes(&self, other: &User) -> bool {
+        match (self.mode, other.mode) {
+            (Mode::Write, Mode::Write) => true,
+            (Mode::Read, Mode::Read) => false,
+            (Mode::Write, Mode::Read) | (Mode::Read, Mode::Write) => self.environment != other.environment,
+        }
+    }
+}
 
 /// A lease that is held.
 pub(super) struct Held {
@@ -41,21 +60,49 @@ pub(super) struct Held {
     place: Place,
     holder: Holder,
     renewed: watch::Sender<Instant>,
-    _reserved: Reserved,
+    reserved: Reserved,
 }
 
-struct Reserved(InUse, Place);
+/// A place among those of this process who use a lease.
+struct Reserved {
+    in_use: InUse,
+    place: Place,
+    user: User,
+    left: bool,
+}
 
 impl Reserved {
-    fn new(in_use: &InUse, place: &Place) -> Option<Reserved> {
-        let new = in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
-        new.then(|| Reserved(Arc::clone(in_use), place.clone()))
+    fn new(in_use: &InUse, place: &Place, user: User) -> Option<Reserved> {
+        let mut all = in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = all.entry(place.clone()).or_default();
+        if users.iter().any(|other| other.excludes(&user)) {
+            return None;
+        }
+        users.push(user.clone());
+        Some(Reserved { in_use: Arc::clone(in_use), place: place.clone(), user, left: false })
+    }
+
+    /// Gives the place up; says whether nobody else of this process uses the lease.
+    fn leave(&mut self) -> bool {
+        let mut all = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(users) = all.get_mut(&self.place) else { return false };
+        if let Some(at) = users.iter().position(|other| *other == self.user).filter(|_| !self.left) {
+            users.swap_remove(at);
+        }
+        self.left = true;
+        let last = users.is_empty();
+        if last {
+            all.remove(&self.place);
+        }
+        last
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        if !self.left {
+            self.leave();
+        }
     }
 }
 
@@ -79,9 +126,9 @@ impl Held {
         cluster: &Cluster,
         holder: &Holder,
         in_use: &InUse,
-        place: Place,
+        (place, user): (Place, User),
     ) -> Result<Held, TaskError> {
-        let Some(reserved) = Reserved::new(in_use, &place) else {
+        let Some(reserved) = Reserved::new(in_use, &place, user) else {
             return Err(TaskError::transient(format!(
                 "{} is being written by another run of this Graylane",
                 place.what
@@ -94,7 +141,7 @@ impl Held {
         for _ in 0..5 {
             if let Some(lease) = lease {
                 let renewed = watch::Sender::new(began);
-                return Ok(Held { lease, place, holder: holder.clone(), renewed, _reserved: reserved });
+                return Ok(Held { lease, place, holder: holder.clone(), renewed, reserved });
             }
             began = Instant::now();
             lease = match cluster.lease(&place.namespace, &place.name).await? {
@@ -136,23 +183,24 @@ impl Held {
         cx: &TaskContext,
         cluster: &Cluster,
     ) -> Result<Infallible, TaskError> {
-        let mut pause = RENEWED_EVERY;
+        // Whoever waits for this may begin anew at any moment: what counts is when it was renewed last.
+        let mut next = *self.renewed.borrow() + RENEWED_EVERY;
         loop {
-            tokio::time::sleep(pause).await;
-            pause = RENEWED_EVERY;
+            tokio::time::sleep_until(next).await;
             let began = Instant::now();
-            match tokio::time::timeout(ONE_CALL, self.renew_once(cx, cluster)).await {
+            next = match tokio::time::timeout(ONE_CALL, self.renew_once(cx, cluster)).await {
                 Ok(Ok(true)) => {
                     self.renewed.send_replace(began);
+                    began + RENEWED_EVERY
                 }
-                Ok(Ok(false)) => pause = Duration::ZERO,
+                Ok(Ok(false)) => began,
                 Ok(Err(error)) if error.kind == graylane_engine::task::ErrorKind::Hold => return Err(error),
                 // Writes wait until it works again, or fail.
                 Ok(Err(error)) => {
                     tracing::debug!(lease = self.place.name, %error, "a lease was not renewed");
-                    pause = AGAIN;
+                    Instant::now() + AGAIN
                 }
-                Err(_) => pause = AGAIN,
+                Err(_) => Instant::now() + AGAIN,
             }
         }
     }
@@ -183,8 +231,11 @@ impl Held {
         }
     }
 
-    /// Lets it go.
-    pub(super) async fn release(self, cx: &TaskContext, cluster: &Cluster) {
+    /// Lets it go, where nobody else of this process uses it.
+    pub(super) async fn release(mut self, cx: &TaskContext, cluster: &Cluster) {
+        if !self.reserved.leave() {
+            return;
+        }
         let why = match tokio::time::timeout(ONE_CALL, cluster.delete_lease(&self.lease)).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.message,
@@ -193,7 +244,7 @@ impl Held {
         cx.log(format!(
             "{} could not be let go, and runs out in {}: {why}",
             self.place.name,
-            show_duration(LASTS)
+            show_duration(LEASE_LASTS)
         ));
     }
 }
@@ -284,7 +335,7 @@ fn made(cx: &TaskContext, holder: &Holder, place: &Place) -> Lease {
         },
         spec: Some(LeaseSpec {
             holder_identity: Some(holder.identity.clone()),
-            lease_duration_seconds: i32::try_from(LASTS.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(LEASE_LASTS.as_secs()).ok(),
             acquire_time: Some(now.clone()),
             renew_time: Some(now),
             lease_transitions: Some(0),
@@ -302,7 +353,7 @@ fn taken(cx: &TaskContext, holder: &Holder, mut lease: Lease) -> Lease {
         spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
     }
     spec.holder_identity = Some(holder.identity.clone());
-    spec.lease_duration_seconds = i32::try_from(LASTS.as_secs()).ok();
+    spec.lease_duration_seconds = i32::try_from(LEASE_LASTS.as_secs()).ok();
     spec.acquire_time = Some(now.clone());
     spec.renew_time = Some(now);
     lease
@@ -355,6 +406,26 @@ mod tests {
             ..LeaseSpec::default()
         };
         Lease { metadata: ObjectMeta::default(), spec: Some(spec) }
+    }
+
+    #[test]
+    fn a_lease_is_let_go_by_the_last_of_this_process_who_uses_it() {
+        let in_use = InUse::default();
+        let (cluster, namespace) = ("c".to_owned(), "n".to_owned());
+        let place = Place { cluster, namespace, name: "l".into(), what: "lane `gray`".into() };
+        let user = |environment: &str, mode| User { environment: environment.into(), mode };
+        let take = |environment, mode| Reserved::new(&in_use, &place, user(environment, mode));
+        let mut deploys = take("production", Mode::Write).expect("free");
+        let mut verifies = take("production", Mode::Read).expect("of the same run, as claims say");
+        let mut verifies_too = take("production", Mode::Read).expect("readers share");
+        assert!(take("production", Mode::Write).is_none() && take("twin", Mode::Read).is_none());
+        assert!(!deploys.leave() && !verifies.leave());
+        drop(deploys);
+        let other = take("twin", Mode::Read).expect("readers share");
+        assert!(!verifies_too.leave(), "somebody else still uses it");
+        drop(other);
+        assert_eq!(*in_use.lock().expect("not poisoned"), BTreeMap::new());
+        assert!(take("twin", Mode::Write).expect("free").leave());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Is it rolled out, or why will it not be: a function of plain objects.
 //!
 //! The tests are those of `kubectl rollout status`; what the pods, their containers and their events say comes on top.
-//! Signals and thresholds: the table in docs/operations.md. Nothing here talks to a cluster.
+//! Signals and thresholds: the table in docs/operations.md; a pod's own are in `judge/pod.rs`. Nothing here talks to a cluster.
+
+mod pod;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -9,14 +11,18 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use self::pod::{Pod, PodVerdict};
+pub(crate) use self::pod::{PodSigns, pod_signs};
 use super::Patience;
 use crate::manifest::{name, uid};
 
 /// The init container that the MSE agent's webhook adds (ack-onepilot).
 const AGENT_CONTAINER: &str = "one-pilot-initcontainer";
 
-/// How long a registry that says that an image is not there is believed to be wrong.
-const MISSING_IMAGE: Duration = Duration::from_secs(5);
+/// The reason of the condition that says that a Deployment stands still.
+const MISSED: &str = "ProgressDeadlineExceeded";
+/// When a Deployment that says nothing of it misses its deadline.
+const DEADLINE: u64 = 600;
 
 /// What is asked of a rollout besides that it ends.
 #[derive(Debug, Clone, Copy)]
@@ -85,18 +91,55 @@ pub struct Seen {
     pub events: BTreeMap<String, Vec<Value>>,
 }
 
-/// When signals that may pass were first seen.
+/// What is remembered of a rollout from one look to the next.
 #[derive(Debug, Default)]
 pub struct Signals {
-    first: HashMap<String, Instant>,
+    /// When each signal that may pass was first seen, and in which look it was last seen.
+    seen: HashMap<String, (Instant, u64)>,
+    look: u64,
     /// What a registry said of an image before the kubelet only says that it waits, by pod and container.
     registry: HashMap<String, String>,
+    /// How often each container had restarted when it was first seen, by pod and container.
+    restarts: HashMap<String, i64>,
+    /// Whether a container has ended that should not have.
+    ended: bool,
+    /// When a deadline was missed that was still another generation's.
+    missed: Option<String>,
 }
 
 impl Signals {
     /// Whether a signal has lasted for `limit`.
     fn lasts(&mut self, signal: String, limit: Duration, now: Instant) -> bool {
-        now.duration_since(*self.first.entry(signal).or_insert(now)) >= limit
+        let look = self.look;
+        let (first, last) = self.seen.entry(signal).or_insert((now, look));
+        *last = look;
+        now.duration_since(*first) >= limit
+    }
+
+    /// A signal that comes and goes while something is tried again has not passed.
+    fn lingers(&mut self, signal: &str) {
+        if let Some((_, last)) = self.seen.get_mut(signal) {
+            *last = self.look;
+        }
+    }
+
+    /// What was not seen in this look has passed: if it comes again, its time begins anew.
+    fn end_look(&mut self) {
+        let look = self.look;
+        self.seen.retain(|_, (_, last)| *last == look);
+        self.look += 1;
+    }
+
+    /// How often a container restarted since it was first seen: pods that stay bring restarts of long ago.
+    fn restarts(&mut self, container: &str, count: i64) -> i64 {
+        let restarts = count - *self.restarts.entry(container.to_owned()).or_insert(count);
+        self.ended |= restarts > 0;
+        restarts
+    }
+
+    /// Whether a container has ended since it was first seen.
+    pub(super) fn ended(&self) -> bool {
+        self.ended
     }
 }
 
@@ -137,25 +180,39 @@ pub fn judge(seen: &Seen, expect: Expect, signals: &mut Signals, now: Instant) -
         (number("/status/replicas"), number("/status/updatedReplicas"), number("/status/availableReplicas"));
     let count = |n: i64| u64::try_from(n).unwrap_or(0);
     let waiting = |note: String| Verdict::Waiting(count(available.min(updated)), count(wanted), note);
+    let missed = conditions(deployment)
+        .find(|condition| condition["type"] == "Progressing" && condition["reason"] == MISSED)
+        .and_then(|condition| condition["lastUpdateTime"].as_str());
     if number("/status/observedGeneration") < expect.generation {
+        signals.missed = missed.map(str::to_owned);
         return waiting("the controller has not seen the change yet".into());
     }
     let name = name(deployment);
     if deployment.pointer("/spec/paused") == Some(&Value::Bool(true)) {
+        signals.end_look();
         return waiting(format!("Deployment {name} is paused: `kubectl rollout resume` lets it go on"));
     }
     for condition in conditions(deployment) {
         let reason = condition["reason"].as_str().unwrap_or_default();
         let message = condition["message"].as_str().unwrap_or_default();
         if condition["type"] == "ReplicaFailure" && condition["status"] == "True" {
-            if signals.lasts(format!("replica failure {message}"), patience.create, now) {
+            // Every try says it of a pod with another name.
+            if signals.lasts("replica failure".into(), patience.create, now) {
                 let failure = Failure::new(format!("Deployment {name}: pods cannot be created: {message}"));
                 return Verdict::Failed(failure.hint("raise the quota, or mend what the webhook refuses"));
             }
-            return waiting(message.to_owned());
+            let why = message.split_once("\" is ").map_or(message, |(_, why)| why);
+            return waiting(format!("pods cannot be created: {why}"));
         }
-        if condition["type"] == "Progressing" && reason == "ProgressDeadlineExceeded" {
-            return Verdict::Failed(Failure::new(format!("Deployment {name}: {message}")));
+        if condition["type"] == "Progressing" && reason == MISSED {
+            // An old ReplicaSet that is found again brings no new condition: the old one stays until something moves, and
+            // is true again only where nothing has moved for all of that time.
+            let old = missed.is_some() && missed == signals.missed.as_deref();
+            let deadline = deployment.pointer("/spec/progressDeadlineSeconds").and_then(Value::as_u64);
+            let limit = if old { Duration::from_secs(deadline.unwrap_or(DEADLINE)) } else { Duration::ZERO };
+            if signals.lasts("deadline".into(), limit, now) {
+                return Verdict::Failed(Failure::new(format!("Deployment {name}: {message}")));
+            }
         }
     }
     let pods = seen.new_pods();
@@ -179,6 +236,7 @@ pub fn judge(seen: &Seen, expect: Expect, signals: &mut Signals, now: Instant) -
             PodVerdict::Fails(failure) => return Verdict::Failed(*failure),
         }
     }
+    signals.end_look();
     // The order of kubectl's tests.
     if updated < wanted {
         return waiting(if note.is_empty() { format!("{updated} of {wanted} pods are new") } else { note });
@@ -211,226 +269,6 @@ pub fn has_agent(pod: &Value) -> bool {
         variable["name"] == "JAVA_TOOL_OPTIONS"
             && variable["value"].as_str().is_some_and(|value| value.contains("-javaagent:"))
     })
-}
-
-/// What a pod that belongs to no Deployment says of itself.
-pub(crate) enum PodSigns {
-    /// Nothing stands in its way.
-    Fine,
-    /// Something does, and may pass.
-    Waits(String),
-    /// It will not run.
-    Fails(Failure),
-}
-
-/// What a pod says of itself; signals that may pass are remembered from one look to the next.
-pub(crate) fn pod_signs(pod: &Value, patience: Patience, signals: &mut Signals, now: Instant) -> PodSigns {
-    match (Pod { pod, events: &[], patience }).judge(signals, now) {
-        PodVerdict::Fine => PodSigns::Fine,
-        PodVerdict::Waits(note) => PodSigns::Waits(note),
-        PodVerdict::Fails(failure) => PodSigns::Fails(*failure),
-    }
-}
-
-enum PodVerdict {
-    Fine,
-    Waits(String),
-    Fails(Box<Failure>),
-}
-
-/// A pod of the new template, and what was said of it.
-struct Pod<'p> {
-    pod: &'p Value,
-    events: &'p [Value],
-    patience: Patience,
-}
-
-impl Pod<'_> {
-    fn judge(&self, signals: &mut Signals, now: Instant) -> PodVerdict {
-        let pod = name(self.pod);
-        // The kubelet or a node took it away: its ReplicaSet makes another.
-        let taken = self.pod.pointer("/status/reason").and_then(Value::as_str).unwrap_or_default();
-        if self.pod.pointer("/status/phase").and_then(Value::as_str) == Some("Failed") && !taken.is_empty() {
-            return PodVerdict::Waits(format!("pod {pod} was taken away ({taken}): another one is made"));
-        }
-        let mut waits = None;
-        if let Some(words) = self.unscheduled().or_else(|| self.unmounted()) {
-            if signals.lasts(format!("{} schedule", self.uid()), self.patience.schedule, now) {
-                let failure = Failure::new(words).hint("free or add a node that fits, or mend the volume");
-                return PodVerdict::Fails(Box::new(failure));
-            }
-            waits = Some(words);
-        }
-        for list in ["/status/initContainerStatuses", "/status/containerStatuses"] {
-            for status in self.pod.pointer(list).and_then(Value::as_array).into_iter().flatten() {
-                match self.judge_container(status, signals, now) {
-                    PodVerdict::Fine => {}
-                    PodVerdict::Waits(words) => waits = Some(waits.unwrap_or(words)),
-                    failed @ PodVerdict::Fails(_) => return failed,
-                }
-            }
-        }
-        waits.map_or(PodVerdict::Fine, PodVerdict::Waits)
-    }
-
-    fn uid(&self) -> &str {
-        uid(self.pod).unwrap_or_default()
-    }
-
-    fn unscheduled(&self) -> Option<String> {
-        let scheduled = conditions(self.pod).find(|condition| condition["type"] == "PodScheduled")?;
-        let message = scheduled["message"].as_str().unwrap_or_default();
-        let how = if scheduled["reason"] == "SchedulingGated" {
-            "is held back by a scheduling gate"
-        } else {
-            "cannot be scheduled"
-        };
-        (scheduled["status"] == "False").then(|| format!("pod {} {how}: {message}", name(self.pod)))
-    }
-
-    /// Volumes stand in events alone.
-    fn unmounted(&self) -> Option<String> {
-        let running = |status: &Value| status.pointer("/state/running").is_some();
-        let statuses = self.pod.pointer("/status/containerStatuses").and_then(Value::as_array);
-        if statuses.into_iter().flatten().any(running) {
-            return None;
-        }
-        let message = self.last_event(&["FailedMount", "FailedAttachVolume"])?;
-        Some(format!("pod {}: a volume cannot be mounted: {message}", name(self.pod)))
-    }
-
-    /// The newest message of an event with one of these reasons.
-    fn last_event(&self, reasons: &[&str]) -> Option<&str> {
-        let at = |event: &Value| {
-            let times = ["lastTimestamp", "eventTime"].iter().filter_map(|key| event[*key].as_str());
-            times.max().unwrap_or_default().to_owned()
-        };
-        self.events
-            .iter()
-            .filter(|event| event["reason"].as_str().is_some_and(|reason| reasons.contains(&reason)))
-            .max_by_key(|event| at(event))
-            .and_then(|event| event["message"].as_str())
-    }
-
-    /// What a probe complained of, in brackets.
-    fn probe_words(&self) -> String {
-        self.last_event(&["Unhealthy"]).map(|message| format!(" ({})", message.trim())).unwrap_or_default()
-    }
-
-    fn judge_container(&self, status: &Value, signals: &mut Signals, now: Instant) -> PodVerdict {
-        let (pod, patience) = (name(self.pod), self.patience);
-        let container = status["name"].as_str().unwrap_or_default();
-        let image = status["image"].as_str().unwrap_or_default();
-        let restarts = status["restartCount"].as_i64().unwrap_or(0);
-        let last = status.pointer("/lastState/terminated");
-        let here = format!("pod {pod}, container {container}");
-        let ended = status.pointer("/state/terminated").filter(|ended| ended["exitCode"] != 0);
-        let terminated = ended.or(last);
-        let exit = terminated.map(exit_words).unwrap_or_default();
-        let runs = status.pointer("/state/running").is_some();
-        // How often it has ended; one that is ready now has got over it.
-        let ends = restarts + i64::from(!runs);
-        if terminated.is_some_and(|t| t["reason"] == "OOMKilled") && ends >= 2 && status["ready"] != true {
-            let failure =
-                Failure::new(format!("{here}: out of memory {ends} times")).hint("raise its memory limit");
-            return PodVerdict::Fails(Box::new(failure.log(pod, container, true)));
-        }
-        let Some(waiting) = status.pointer("/state/waiting") else {
-            if restarts > 0 && status["ready"] != true {
-                let words = format!("{here}: restarted {restarts} times{exit}{}", self.probe_words());
-                if restarts >= patience.restarts {
-                    return PodVerdict::Fails(Box::new(Failure::new(words).log(pod, container, true)));
-                }
-                return PodVerdict::Waits(words);
-            }
-            return if status["ready"] == true || !runs {
-                PodVerdict::Fine
-            } else {
-                PodVerdict::Waits(format!("{here}: runs, not ready yet{}", self.probe_words()))
-            };
-        };
-        let reason = waiting["reason"].as_str().unwrap_or_default();
-        let message = waiting["message"].as_str().unwrap_or_default();
-        let words = match message {
-            "" => format!("{here}: {reason}"),
-            _ => format!("{here}: {reason}: {message}"),
-        };
-        let key = format!("{} {container}", self.uid());
-        let after = |signals: &mut Signals, limit: Duration, failure: Failure| {
-            if signals.lasts(format!("{key} {reason}"), limit, now) {
-                PodVerdict::Fails(Box::new(failure))
-            } else {
-                PodVerdict::Waits(words.clone())
-            }
-        };
-        let failure = Failure::new(words.clone());
-        match reason {
-            "InvalidImageName" | "ErrImageNeverPull" => {
-                let hint = format!("correct the image {image}, or how it is pulled");
-                PodVerdict::Fails(Box::new(failure.hint(hint)))
-            }
-            "ErrImagePull" => {
-                signals.registry.insert(key, message.to_owned());
-                PodVerdict::Waits(words)
-            }
-            "ImagePullBackOff"
-            | "ImageInspectError"
-            | "RegistryUnavailable"
-            | "SignatureValidationFailed" => {
-                let hint = format!("check that image {image} exists and that the cluster may pull it");
-                let said = signals.registry.get(&key).cloned().unwrap_or_default();
-                // A registry that is away may come back; an image that is not there will not.
-                let missing = says_missing(&said) || says_missing(message);
-                let limit = if missing { MISSING_IMAGE.min(patience.image) } else { patience.image };
-                let mut failure = failure.hint(hint);
-                if !said.is_empty() {
-                    failure.message = format!("{here}: {reason}: {said}");
-                }
-                after(signals, limit, failure)
-            }
-            "CreateContainerConfigError" => {
-                let failure = failure.hint("a ConfigMap, a Secret or a key of one is missing");
-                after(signals, patience.config, failure)
-            }
-            "CreateContainerError" | "RunContainerError" | "StartError" | "PostStartHookError" => {
-                let failure = failure.log(pod, container, restarts > 0);
-                if restarts >= 2 {
-                    PodVerdict::Fails(Box::new(failure))
-                } else {
-                    after(signals, patience.container, failure)
-                }
-            }
-            "CrashLoopBackOff" => {
-                let probe = self.probe_words();
-                let failure = Failure::new(format!("{here}: crashes again and again{exit}{probe}"))
-                    .log(pod, container, true);
-                if restarts >= patience.restarts {
-                    PodVerdict::Fails(Box::new(failure))
-                } else {
-                    after(signals, patience.crash, failure)
-                }
-            }
-            "" => PodVerdict::Fine,
-            // ContainerCreating, PodInitializing: the beginning of something else.
-            _ => PodVerdict::Waits(words),
-        }
-    }
-}
-
-/// Words of registries for an image that is not there: waiting longer will not bring it.
-fn says_missing(message: &str) -> bool {
-    let message = message.to_lowercase();
-    ["not found", "notfound", "manifest unknown", "does not exist"]
-        .iter()
-        .any(|words| message.contains(words))
-}
-
-fn exit_words(terminated: &Value) -> String {
-    let code = terminated["exitCode"].as_i64().unwrap_or(0);
-    match terminated["reason"].as_str() {
-        Some(reason @ ("OOMKilled" | "StartError")) => format!(" ({reason}, exit code {code})"),
-        _ => format!(" (exit code {code})"),
-    }
 }
 
 /// The images of a rolled-out Deployment as its pods run them: by digest where the cluster tells one.
