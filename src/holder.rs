@@ -13,6 +13,7 @@ use graylane_engine::logs::Logs;
 use graylane_engine::scheduler::{Engine, Mode, Parts, StartError};
 use graylane_engine::task::Registry;
 use graylane_engine::trigger::Catalogue;
+use graylane_tasks::Leases;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::secret::DigestKey;
 use tokio::sync::watch;
@@ -145,11 +146,11 @@ impl Drop for Room {
 }
 
 /// The task types over the clusters that settings and rehearsal name.
-fn tasks(stage: &Stage, key: &DigestKey) -> (Registry, Arc<Clusters>) {
+fn tasks(stage: &Stage, key: &DigestKey) -> (Registry, Arc<Clusters>, Leases) {
     let clusters = Clusters::new(stage.clone());
     let mut registry = Registry::default();
-    graylane_tasks::register(&mut registry, &clusters, key);
-    (registry, clusters)
+    let leases = graylane_tasks::register(&mut registry, &clusters, key);
+    (registry, clusters, leases)
 }
 
 impl Holder {
@@ -165,14 +166,21 @@ impl Holder {
             settings.data.clone_from(path);
         }
         let settings = &settings;
+        // Before there is a store beside it: a folder that is new has lost no key.
+        let passing = room.as_ref().map(|_| key_to_look(settings)).transpose();
+        let passing = passing.map_err(HoldError::Surroundings)?;
         let data = settings.data.clone();
         let opened = tokio::task::spawn_blocking(move || DiskJournal::open(&data)).await;
         let journal = Arc::new(opened.map_err(|error| HoldError::Surroundings(error.to_string()))??);
-        let key = if mode == Mode::Look { key_to_look(settings) } else { digest_key(settings) };
+        let key = match passing {
+            Some(key) => Ok(key),
+            None if mode == Mode::Look => key_to_look(settings),
+            None => digest_key(settings),
+        };
         let key = key.map_err(HoldError::Surroundings)?;
         let threads = Threads::new()
             .map_err(|error| HoldError::Surroundings(format!("no threads for tasks: {error}")))?;
-        let (registry, clusters) = tasks(&stage, &key);
+        let (registry, clusters, leases) = tasks(&stage, &key);
         let metrics = Arc::new(Metrics::default());
         let (publish, catalogue) = watch::channel(Arc::new(Catalogue::default()));
         let parts = Parts {
@@ -210,6 +218,7 @@ impl Holder {
             parts,
             journal: journal.clone(),
             clusters,
+            leases,
             settings: Arc::new(settings.clone()),
             digests: key,
             working: matches!(mode, Mode::Work | Mode::Begin),

@@ -561,6 +561,7 @@ async fn tasks_of_three_services_ask_the_api_server_for_little() {
     let images = json!({ "spring-a": "a:2", "spring-b": "b:2", "spring-c": "c:2" });
     let tasks = [
         ("mse-gray-deploy", json!({ "tag": "gray", "images": images })),
+        ("generic-verify", json!({ "tag": "gray", "checks": [{ "name": "up", "rollout": {} }] })),
         ("prod-deploy", json!({ "images": images })),
         ("mse-gray-offline", json!({ "tag": "gray", "drain": "1s" })),
     ];
@@ -582,7 +583,20 @@ async fn tasks_of_three_services_ask_the_api_server_for_little() {
             assert_eq!(of("list"), [1, 1, 2], "no list where nothing is looked for");
             assert_eq!((count("list", "services"), count("list", "secrets")), (1, 0));
         }
-        let row = format!("| `{kind}` | {planned} | {done} |");
+        if kind == "mse-gray-offline" {
+            let count = |verb: &str, kind: &str| desk.cluster.count(verb, kind);
+            let read =
+                ["deployments.apps", "services", "configmaps", "secrets", "ingresses.networking.k8s.io"];
+            assert_eq!(
+                read.map(|kind| count("get", kind)),
+                [0; 5],
+                "the answer to a delete says that it is gone"
+            );
+            // The watch's own, and the last word.
+            assert_eq!((count("watch", "pods"), count("list", "pods")), (1, 2));
+        }
+        let what = if kind == "generic-verify" { " (`rollout`)" } else { "" };
+        let row = format!("| `{kind}`{what} | {planned} | {done} |");
         if !text.contains(&row) {
             other.push(row);
         }

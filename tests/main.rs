@@ -12,6 +12,8 @@ mod cluster;
 mod commands;
 mod control;
 mod crash;
+mod dead;
+mod ending;
 mod environment;
 mod faults;
 mod fuzz;

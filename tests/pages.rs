@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::support::{Home, Ran, ran};
 
-fn page(name: &str) -> String {
+pub(crate) fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect(name)
 }
 
@@ -90,7 +90,7 @@ fn sarif(home: &Home) -> serde_json::Value {
 }
 
 /// The code spans of a table's cell, those in parentheses left out.
-fn spans(cell: &str) -> Vec<String> {
+pub(crate) fn spans(cell: &str) -> Vec<String> {
     let mut spans = Vec::new();
     let mut rest = cell;
     let mut depth = 0;
@@ -115,7 +115,7 @@ fn spans(cell: &str) -> Vec<String> {
 }
 
 /// The words of a sentence between its placeholders: `NAME`, `N`, `HOST/PATH`, `...`.
-fn fragments(sentence: &str) -> Vec<String> {
+pub(crate) fn fragments(sentence: &str) -> Vec<String> {
     let mut all = vec![String::new()];
     let mut word = String::new();
     // A space at the end closes the last word.

@@ -5,6 +5,7 @@
 //! not decided here.
 
 pub(crate) mod attempt;
+pub(crate) mod ending;
 mod explain;
 mod leases;
 mod logs;
@@ -37,6 +38,7 @@ pub use self::explain::rule;
 use self::explain::{Failed, Passes, explain};
 pub use self::logs::LogPlace;
 pub use self::reviews::{Granted, Right};
+pub(crate) use self::watched::Blind;
 use self::watched::Watches;
 pub use self::watched::{Change, Follower, Trouble};
 use crate::environment::{ClusterAt, Site};
@@ -227,8 +229,10 @@ pub struct Cluster {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Deleted {
-    /// The API server took it.
-    Accepted,
+    /// It is gone with the answer.
+    Now,
+    /// The API server took it; a finalizer, or its grace, keeps it for a while.
+    Going,
     /// It was not there.
     Gone,
     /// Another object has its name by now; it was left alone.
@@ -288,12 +292,13 @@ impl Cluster {
 
     /// The same cluster as whoever lives beside an object sees it.
     pub fn beside(&self, object: &Value) -> Cluster {
-        match namespace(object) {
-            None => Cluster { others: Vec::new(), ..self.clone() },
-            Some(namespace) => {
-                Cluster { namespace: namespace.to_owned(), others: Vec::new(), ..self.clone() }
-            }
-        }
+        self.within(namespace(object))
+    }
+
+    /// The same cluster as one namespace of it; its own where none is named.
+    pub(crate) fn within(&self, namespace: Option<&str>) -> Cluster {
+        let namespace = namespace.unwrap_or(&self.namespace).to_owned();
+        Cluster { namespace, others: Vec::new(), ..self.clone() }
     }
 
     /// An object as the server gave it; it names its namespace only where that is not the environment's.
@@ -368,7 +373,8 @@ impl Cluster {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let patch = Patch::Merge(serde_json::json!({ "metadata": { "labels": { key: value } } }));
         let what = format!("Namespace {namespace}");
-        let patched = self.write_call(&what, || namespaces.patch(namespace, &params, &patch)).await;
+        let patched =
+            self.write_call("Namespace", &what, || namespaces.patch(namespace, &params, &patch)).await;
         patched.map(drop).map_err(Failed::error)
     }
 
@@ -483,7 +489,7 @@ impl Cluster {
         params.dry_run = dry_run;
         params.force = force;
         let patch = Patch::Apply(object);
-        let purpose = if dry_run { Purpose::Look } else { Purpose::Write };
+        let purpose = if dry_run { Purpose::Look } else { Purpose::Write(&at.kind) };
         for last in (0..TRIES).map(|number| number + 1 == TRIES) {
             let make = || api.patch(&at.name, &params, &patch);
             match self.tried(&self.named(&at), purpose, make).await {
@@ -516,7 +522,8 @@ impl Cluster {
             serde_json::from_value(patch.clone())
                 .map_err(|error| TaskError::permanent(format!("{at}: {error}")))?,
         );
-        let patched = self.write_call(&self.named(at), || api.patch(&at.name, &params, &patch)).await;
+        let patched =
+            self.write_call(&at.kind, &self.named(at), || api.patch(&at.name, &params, &patch)).await;
         self.typed(patched.map_err(Failed::error)?, at)
     }
 
@@ -549,8 +556,10 @@ impl Cluster {
             ..DeleteParams::default()
         };
         for last in (0..TRIES).map(|number| number + 1 == TRIES) {
-            match self.write_call(&self.named(at), || api.delete(&at.name, &params)).await {
-                Ok(_) => return Ok(Deleted::Accepted),
+            match self.write_call(&at.kind, &self.named(at), || api.delete(&at.name, &params)).await {
+                // The object, where something keeps it; else only that it is done.
+                Ok(answer) if answer.is_left() => return Ok(Deleted::Going),
+                Ok(_) => return Ok(Deleted::Now),
                 Err(Failed::Api(status, _)) if status.code == 404 => return Ok(Deleted::Gone),
                 // Another uid, or only a write in between: the object tells.
                 Err(Failed::Api(status, error)) if status.code == 409 => match self.get(at).await? {
@@ -586,16 +595,16 @@ impl Cluster {
     }
 
     /// A call that changes what the attempt's leases are about.
-    async fn write_call<T, F>(&self, what: &str, make: impl Fn() -> F) -> Result<T, Failed>
+    async fn write_call<T, F>(&self, kind: &str, what: &str, make: impl Fn() -> F) -> Result<T, Failed>
     where
         F: Future<Output = kube::Result<T>>,
     {
-        self.tried(what, Purpose::Write, make).await
+        self.tried(what, Purpose::Write(kind), make).await
     }
 
     /// A call within its time, tried again while the server is only busy or away. Each try of a write asks for the leases
     /// anew: while a server was away for long, somebody else may have taken them over.
-    async fn tried<T, F>(&self, what: &str, purpose: Purpose, make: impl Fn() -> F) -> Result<T, Failed>
+    async fn tried<T, F>(&self, what: &str, purpose: Purpose<'_>, make: impl Fn() -> F) -> Result<T, Failed>
     where
         F: Future<Output = kube::Result<T>>,
     {
@@ -607,7 +616,7 @@ impl Cluster {
             tries += 1;
             let within = match purpose {
                 Purpose::Look => CALL_TIMEOUT,
-                Purpose::Write => match attempt::may_write().await {
+                Purpose::Write(kind) => match attempt::may_write(kind, what).await {
                     Ok(left) => left.min(CALL_TIMEOUT),
                     Err(error) => return Err(Failed::Other(error.details(said))),
                 },
@@ -644,11 +653,11 @@ impl Cluster {
 
 /// What a call is for.
 #[derive(Debug, Clone, Copy)]
-enum Purpose {
+enum Purpose<'p> {
     /// It changes nothing, or a lease.
     Look,
-    /// It changes what the attempt's leases are about.
-    Write,
+    /// It changes an object of this kind, which leases are about.
+    Write(&'p str),
 }
 
 /// The kinds that task types write and read; any other is looked up in the cluster.

@@ -1,24 +1,29 @@
-//! What stands around every type that writes: rights that are looked at before the first write, and leases that keep two
+//! What stands around everything that writes: rights that are looked at before the first write, and leases that keep two
 //! Graylanes from writing the same lane or the same production service at once.
 //!
 //! ```text
-//! plan -> are all rights there?          run, undo -> take the leases -> the type itself, while they are renewed -> let go
+//! plan -> are all rights there?     run, undo, a deed -> take the leases -> the writes, while they are renewed -> let go
 //! ```
-//! A lease is a Lease of coordination.k8s.io, one a lane and one a production service, held while an attempt runs; tasks of
-//! this process that may run at once share it, and a check that only looks has none. Its
-//! holder is the store, so that a store which died takes its leases back at once; another store waits until they ran out,
-//! as client-go's leader election does. Writes wait while a lease is not fresh (`cluster/attempt.rs`), and a lease that
-//! is lost ends the attempt where it is. No type knows of any of this.
+//! A lease is a Lease of coordination.k8s.io, one a lane and one a production service, held while an attempt runs, or
+//! while a deed outside of runs writes; tasks of this process that may run at once share it, and a check that only looks
+//! has none. Its holder is the store, so that a store which died takes its leases back at once; another store waits until
+//! they ran out, as client-go's leader election does. Writes wait while a lease is not fresh, and nothing is written without
+//! one (`cluster/attempt.rs`); a lease that is lost ends the work where it is. No type knows of any of this.
 
 mod held;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use graylane_engine::claim::Claim;
+use graylane_engine::clock::Clock;
 use graylane_engine::document::Finding;
-use graylane_engine::task::{Ask, Outputs, Plan, Site as Given, Task, TaskContext, TaskError};
+use graylane_engine::task::{
+    Ask, Outputs, Plan, Progress, Reporter, Site as Given, Task, TaskContext, TaskError,
+};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use self::held::{Held, InUse, User};
 use crate::cluster::attempt::Attempt;
@@ -32,7 +37,7 @@ use crate::secret::DigestKey;
 
 /// Who this store is to others, and which leases it holds in this process.
 #[derive(Clone)]
-pub(crate) struct Leases {
+pub struct Leases {
     clusters: Arc<Clusters>,
     holder: Holder,
     in_use: InUse,
@@ -47,6 +52,71 @@ struct Holder {
     host: String,
 }
 
+/// Who of this store takes leases, and for what.
+pub(crate) struct Taker {
+    purpose: Purpose,
+    /// How long somebody else of this process is waited for.
+    patience: Duration,
+    clock: Arc<dyn Clock>,
+    cancel: CancellationToken,
+    reporter: Arc<dyn Reporter>,
+}
+
+/// What a lease is taken for; it stands on the lease, for others to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Purpose {
+    Run {
+        run: String,
+        workflow: String,
+    },
+    /// The command that wrote outside of runs.
+    Deed(&'static str),
+}
+
+impl Taker {
+    /// An attempt. Deeds of the same process are over in a moment: they are waited for.
+    fn of(cx: &TaskContext) -> Taker {
+        Taker {
+            purpose: Purpose::Run { run: cx.run.to_string(), workflow: cx.workflow.to_string() },
+            patience: Duration::from_secs(10),
+            clock: Arc::clone(&cx.clock),
+            cancel: cx.cancel.clone(),
+            reporter: Arc::clone(&cx.reporter),
+        }
+    }
+
+    /// A deed. Somebody waits for its answer, and runs take minutes.
+    fn deed(command: &'static str, clock: &Arc<dyn Clock>) -> Taker {
+        Taker {
+            purpose: Purpose::Deed(command),
+            patience: Duration::from_secs(2),
+            clock: Arc::clone(clock),
+            cancel: CancellationToken::new(),
+            reporter: Arc::new(ToTheLog),
+        }
+    }
+}
+
+/// What deeds have to say on their way is for the daemon's log.
+struct ToTheLog;
+
+#[async_trait]
+impl Reporter for ToTheLog {
+    async fn phase(&self, _: String) -> Result<(), TaskError> {
+        Ok(())
+    }
+
+    async fn checkpoint(&self, _: String) -> Result<(), TaskError> {
+        Ok(())
+    }
+
+    fn log(&self, line: String) {
+        tracing::info!("{line}");
+    }
+
+    fn progress(&self, _: Progress) {}
+}
+
 impl Leases {
     pub(crate) fn new(clusters: &Arc<Clusters>, key: &DigestKey) -> Leases {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -54,57 +124,79 @@ impl Leases {
         Leases { clusters: Arc::clone(clusters), holder, in_use: InUse::default() }
     }
 
+    /// The cluster of an environment.
+    ///
+    /// # Errors
+    /// As [`Clusters::connect`].
+    pub(crate) async fn connect(&self, site: &Site) -> Result<Cluster, TaskError> {
+        self.clusters.connect(site).await
+    }
+
     /// The type, with its rights and leases around it.
     pub(crate) fn over<T: Task>(&self, inner: T) -> impl Task + use<T> {
         Leased { inner, leases: self.clone() }
     }
 
-    /// Carries out work while the leases that these claims need are held, in an environment.
-    async fn during(
+    /// Carries out a deed that writes what these claims mean, while their leases are held. Where `keeps` says so, they are
+    /// left to the next deed, and run out where none comes.
+    pub(crate) async fn deed<T, E: From<TaskError>>(
         &self,
-        cx: &TaskContext,
-        plan: &Plan,
-        (environment, claims): (Option<&str>, &[Claim]),
-        work: impl Future<Output = Result<Outputs, TaskError>> + Send,
-    ) -> Result<Outputs, TaskError> {
-        let site = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok());
-        // A site that cannot be read is the type's to tell.
-        let Some(site) = site else { return work.await };
-        let cluster = self.clusters.connect(&site).await?;
+        (command, clock): (&'static str, &Arc<dyn Clock>),
+        (cluster, site): (&Cluster, &Site),
+        claims: &[Claim],
+        work: impl Future<Output = Result<T, E>>,
+        keeps: impl Fn(&T) -> bool,
+    ) -> Result<T, E> {
+        let taker = Taker::deed(command, clock);
+        let places = places(site, &Plan::default(), claims, &taker.purpose);
+        self.hold(&taker, cluster, places, work, keeps).await
+    }
+
+    /// Carries out work while leases are held.
+    async fn hold<T, E: From<TaskError>>(
+        &self,
+        taker: &Taker,
+        cluster: &Cluster,
+        places: Vec<(Place, User)>,
+        work: impl Future<Output = Result<T, E>>,
+        keeps: impl Fn(&T) -> bool,
+    ) -> Result<T, E> {
+        let attempt = |leases| Attempt::new(&taker.reporter, &taker.cancel, leases);
         let mut held = Vec::new();
-        for wanted in places(&site, plan, claims) {
-            let taking = Held::take(cx, &cluster, &self.holder, &self.in_use, wanted);
-            let taking = Attempt::of(cx, Vec::new()).scope(taking);
+        for wanted in places {
+            let taking = Held::take(taker, cluster, &self.holder, &self.in_use, wanted);
+            let taking = attempt(Vec::new()).scope(taking);
             // Somebody else's is watched for as long as it lasts: those that are held already are renewed meanwhile.
             let taken = tokio::select! {
                 biased;
                 taken = taking => taken,
-                lost = lost(cx, &cluster, &mut held) => Err(lost),
+                lost = lost(taker, cluster, &mut held) => Err(lost),
             };
             match taken {
                 Ok(one) => held.push(one),
                 Err(error) => {
-                    release(cx, &cluster, held).await;
-                    return Err(error);
+                    release(taker, cluster, held).await;
+                    return Err(error.into());
                 }
             }
         }
-        let fresh = held.iter().map(Held::renewals).collect();
-        let work = Attempt::of(cx, fresh).scope(work);
+        let work = attempt(held.iter().map(Held::renewals).collect()).scope(work);
         let done = tokio::select! {
             biased;
             done = work => done,
             // The work is dropped where it stands: not even a rollback may write over what somebody else does now.
-            lost = lost(cx, &cluster, &mut held) => Err(lost),
+            lost = lost(taker, cluster, &mut held) => Err(lost.into()),
         };
-        release(cx, &cluster, held).await;
+        if !done.as_ref().is_ok_and(keeps) {
+            release(taker, cluster, held).await;
+        }
         done
     }
 }
 
 /// Renews leases for as long as it can be done; says which one was lost.
-async fn lost(cx: &TaskContext, cluster: &Cluster, held: &mut [Held]) -> TaskError {
-    let renewals = held.iter_mut().map(|one| one.renew(cx, cluster));
+async fn lost(taker: &Taker, cluster: &Cluster, held: &mut [Held]) -> TaskError {
+    let renewals = held.iter_mut().map(|one| one.renew(taker, cluster));
     match futures::future::try_join_all(renewals).await {
         Err(lost) => lost,
         // There is none to be lost.
@@ -112,9 +204,9 @@ async fn lost(cx: &TaskContext, cluster: &Cluster, held: &mut [Held]) -> TaskErr
     }
 }
 
-async fn release(cx: &TaskContext, cluster: &Cluster, held: Vec<Held>) {
+async fn release(taker: &Taker, cluster: &Cluster, held: Vec<Held>) {
     for one in held {
-        one.release(cx, cluster).await;
+        one.release(taker, cluster).await;
     }
 }
 
@@ -130,7 +222,7 @@ struct Place {
 }
 
 /// The leases that claims mean; in one order, whoever takes them.
-fn places(site: &Site, plan: &Plan, claims: &[Claim]) -> Vec<(Place, User)> {
+fn places(site: &Site, plan: &Plan, claims: &[Claim], purpose: &Purpose) -> Vec<(Place, User)> {
     let environment = &site.environment;
     let cluster = format!("{:?} {}", environment.cluster, site.path("").display());
     let lane = |tag: &str| Place {
@@ -141,7 +233,7 @@ fn places(site: &Site, plan: &Plan, claims: &[Claim]) -> Vec<(Place, User)> {
     };
     let mut places = Vec::new();
     for claim in claims {
-        let user = User { environment: environment.name.clone(), mode: claim.mode };
+        let user = User { environment: environment.name.clone(), mode: claim.mode, purpose: purpose.clone() };
         if claim.every_lane_of().is_some() {
             places.extend(tags_of(plan).iter().map(|tag| (lane(tag), user.clone())));
         } else if let Some(tag) = claim.tag() {
@@ -181,8 +273,9 @@ impl<T: Task> Leased<T> {
         let environment = claims.iter().find_map(Claim::environment);
         let site = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok());
         let Some(site) = site else { return Ok(Vec::new()) };
-        let cluster = self.leases.clusters.connect(&site).await?;
-        rights::refuse_without(&cluster, &site, |resource, verb| self.uses(plan, resource, verb)).await
+        let cluster = self.leases.connect(&site).await?;
+        let used = |_: &str, resource: &str, verb: &str| self.uses(plan, resource, verb);
+        rights::refuse_without(&cluster, &site, &[], used).await
     }
 
     /// Whether the type uses a verb on a resource: production removes nothing, taking down makes nothing, and a check marks
@@ -197,8 +290,9 @@ impl<T: Task> Leased<T> {
                 _ => plan.is_none() && verb == "list",
             },
             _ if resource == "leases" => true,
+            "prod-deploy" if verb == "watch" => matches!(resource, "deployments" | "replicasets" | "pods"),
             "prod-deploy" => verb != "delete",
-            "mse-gray-offline" => matches!(verb, "get" | "list" | "delete"),
+            "mse-gray-offline" => matches!(verb, "get" | "list" | "watch" | "delete"),
             _ => true,
         }
     }
@@ -215,7 +309,13 @@ impl<T: Task> Leased<T> {
         if self.is_check() && !generic_verify::marks(plan) {
             claims.clear();
         }
-        self.leases.during(cx, plan, (environment.as_deref(), &claims), work).await
+        let site = environment.and_then(|environment| Site::load(&cx.bundle, &environment).ok());
+        // A site that cannot be read is the type's to tell.
+        let Some(site) = site else { return work.await };
+        let cluster = self.leases.connect(&site).await?;
+        let taker = Taker::of(cx);
+        let places = places(&site, plan, &claims, &taker.purpose);
+        self.leases.hold(&taker, &cluster, places, work, |_| false).await
     }
 }
 

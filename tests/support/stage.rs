@@ -47,6 +47,8 @@ pub(crate) struct Stage {
     pub(crate) gateway: String,
     pub(crate) namespace: String,
     pub(crate) real: bool,
+    /// With which kubectl reaches the same cluster.
+    pub(crate) kubeconfig: PathBuf,
     http_routes: bool,
     client: kube::Client,
     looks: Mutex<Vec<Look>>,
@@ -176,6 +178,7 @@ impl Stage {
         Stage {
             gateway: process.gateway.clone(),
             namespace: namespace.to_owned(),
+            kubeconfig: process.kubeconfig.clone(),
             real: false,
             http_routes: wants.http_routes,
             client,
@@ -221,6 +224,7 @@ impl Stage {
             home,
             gateway: address,
             namespace,
+            kubeconfig: kubeconfig.to_owned(),
             real: true,
             http_routes: wants.http_routes,
             client,

@@ -1,15 +1,15 @@
-//! What an attempt brings along to each of its calls: leases that must hold, patience, whom to tell, and the watches that
-//! it has opened.
+//! What whoever writes brings along to each of their calls: leases that must hold, patience, whom to tell, and the watches
+//! that were opened.
 //!
-//! Calls find it in a task-local, so that no task type passes it on, and none can forget to. Outside an attempt (plans,
-//! looks) there is none: then a call is tried for a few seconds, and nothing is waited for.
+//! Calls find it in a task-local, so that nobody passes it on, and nobody can forget to. Only `lease.rs` makes one. Outside
+//! of it (plans, looks) a call is tried for a few seconds, nothing is waited for, and nothing can be written.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use graylane_engine::task::{Reporter, TaskContext, TaskError};
+use graylane_engine::task::{Reporter, TaskError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -31,11 +31,14 @@ tokio::task_local! {
     static RETRY_AFTER: Cell<u64>;
 }
 
+/// The kind that is written without a lease: the Jobs of checks are named after their run, so nobody else has them.
+const NOBODY_ELSES: &str = "Job";
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Attempt {
-    /// When each lease was last renewed, as far as leases are held.
-    pub(crate) leases: Vec<watch::Receiver<Instant>>,
+    /// When each lease that is held was last renewed.
+    leases: Vec<watch::Receiver<Instant>>,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
     /// Whether the outage that is going on was told.
@@ -45,11 +48,15 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn of(cx: &TaskContext, leases: Vec<watch::Receiver<Instant>>) -> Attempt {
+    pub(crate) fn new(
+        reporter: &Arc<dyn Reporter>,
+        cancel: &CancellationToken,
+        leases: Vec<watch::Receiver<Instant>>,
+    ) -> Attempt {
         Attempt {
             leases,
-            reporter: Arc::clone(&cx.reporter),
-            cancel: cx.cancel.clone(),
+            reporter: Arc::clone(reporter),
+            cancel: cancel.clone(),
             told: Arc::default(),
             watches: Arc::default(),
         }
@@ -61,14 +68,19 @@ impl Attempt {
     }
 }
 
-/// Waits until every lease of the attempt is known to be its own: no try of a write begins before. Gives for how long
-/// nobody else can have taken one: a try that lasts longer is given up.
+/// Waits until every lease that is held is known to be ours: no try of a write begins before, and none without a lease.
+/// Gives for how long nobody else can have taken one: a try that lasts longer is given up.
 ///
 /// # Errors
-/// A lease could not be renewed for long; or the attempt is asked to stop meanwhile. What is done after a cancel (a
+/// No lease is held; one could not be renewed for long; or the attempt is asked to stop meanwhile. What is done after a cancel (a
 /// rollback) waits as long as anything else.
-pub(super) async fn may_write() -> Result<Duration, TaskError> {
-    let Ok(attempt) = ATTEMPT.try_with(Attempt::clone) else { return Ok(LEASE_LASTS) };
+pub(super) async fn may_write(kind: &str, what: &str) -> Result<Duration, TaskError> {
+    let attempt = ATTEMPT.try_with(Attempt::clone).ok();
+    let attempt = attempt.filter(|attempt| !attempt.leases.is_empty() || kind == NOBODY_ELSES);
+    let Some(attempt) = attempt else {
+        return Err(TaskError::permanent(format!("{what} is not written: no lease is held for it"))
+            .hint("this is a mistake in Graylane, not in what you asked for: please report it"));
+    };
     let asked_to_stop = async {
         if attempt.cancel.is_cancelled() {
             std::future::pending::<()>().await;

@@ -1,14 +1,16 @@
 //! Watches that are shared: one a namespace and kind, for everybody who follows something there, until the last attempt
 //! that did is over.
 //!
-//! A follower takes what is known, and then each change. What of it concerns the follower is not decided here.
+//! A follower takes what is known, and then each change. What of it concerns the follower is not decided here. An outage of
+//! a watch is told, and ends who follows only where it will not pass.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use graylane_engine::task::TaskError;
+use graylane_engine::clock::show_duration;
+use graylane_engine::task::{ErrorKind, TaskContext, TaskError};
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::watcher;
@@ -108,17 +110,27 @@ impl Follower {
 impl Cluster {
     /// Follows every object of a kind in this cluster's own namespace.
     pub(crate) fn follow(&self, api_version: &str, kind: &str) -> Follower {
+        self.follow_some(api_version, kind, "")
+    }
+
+    /// Follows the objects of a kind that a label selector selects; an empty one selects all.
+    pub(crate) fn follow_some(&self, api_version: &str, kind: &str, selector: &str) -> Follower {
         let resource = known_resource(api_version, kind).unwrap_or_else(|| {
             let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
             ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
         });
         let mut open = self.watches.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = open.entry((self.namespace.clone(), format!("{api_version} {kind}"))).or_default();
+        let place =
+            open.entry((self.namespace.clone(), format!("{api_version} {kind} {selector}"))).or_default();
         let watched = place.upgrade().unwrap_or_else(|| {
             let api: Api<DynamicObject> =
                 Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
             // The server ends a watch when this time is over; a dead connection is noticed not much later.
-            let events = watcher(api, watcher::Config::default().timeout(60));
+            let mut config = watcher::Config::default().timeout(60);
+            if !selector.is_empty() {
+                config = config.labels(selector);
+            }
+            let events = watcher(api, config);
             let watched = Arc::new(Watched::new());
             *place = Arc::downgrade(&watched);
             watched.work(format!("{kind} objects in {}", self.namespace), events);
@@ -252,6 +264,51 @@ impl State {
     fn tell(&self, change: Change) {
         // Nobody may be following in this moment.
         let _ = self.changes.send(change);
+    }
+}
+
+/// How long nothing can be seen before it is told, or, where it will not pass by itself, before it is given up.
+const BLIND: Duration = Duration::from_secs(5);
+/// How long an API server that is away is waited for: what was begun goes on without it.
+const AWAY: Duration = Duration::from_secs(600);
+
+/// Whether what is followed can be seen at all, and what was told of it.
+pub(crate) struct Blind {
+    /// What goes on meanwhile.
+    what: &'static str,
+    /// Since when it cannot, where that was told.
+    told: Option<Instant>,
+}
+
+impl Blind {
+    pub(crate) fn over(what: &'static str) -> Blind {
+        Blind { what, told: None }
+    }
+
+    /// Tells an outage and its end.
+    ///
+    /// # Errors
+    /// What will not pass by itself, or has lasted too long.
+    pub(crate) fn look(&mut self, cx: &TaskContext, trouble: Option<Trouble>) -> Result<(), TaskError> {
+        let Some(trouble) = trouble else {
+            if let Some(since) = self.told.take() {
+                cx.log(format!("the API server answers again, after {} s", since.elapsed().as_secs()));
+            }
+            return Ok(());
+        };
+        let lasts = trouble.since.elapsed();
+        if lasts < BLIND {
+            return Ok(());
+        }
+        if trouble.error.kind == ErrorKind::Permanent || lasts >= AWAY {
+            return Err(trouble.error);
+        }
+        if self.told.is_none() {
+            self.told = Some(trouble.since);
+            let (what, up_to) = (self.what, show_duration(AWAY));
+            cx.log(format!("{}; {what} goes on without us, and is waited for, up to {up_to}", trouble.error));
+        }
+        Ok(())
     }
 }
 
