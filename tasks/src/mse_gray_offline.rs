@@ -18,7 +18,9 @@ use serde_json::{Map, Value};
 use crate::cluster::ending::{Going, GoingPods, until_gone};
 use crate::cluster::{Cluster, Clusters, Deleted, full_name};
 use crate::environment::Site;
-use crate::inventory::{LANE_KINDS, Standing, expires, is_ours, lanes, lanes_of, objects, service_of};
+use crate::inventory::{
+    LANE_KINDS, Standing, expires, is_ours, lanes, lanes_of, objects, service_of, unseen,
+};
 use crate::lane::labels::{GRAY_TYPE, SERVICE_NAME, TYPE, VERSION, selector};
 use crate::manifest::{ObjectRef, kind, texts, uid};
 use crate::mse_gray_deploy::{self, change};
@@ -212,6 +214,7 @@ impl Task for MseGrayOffline {
         }
         let objects = self.doomed(&found, &cluster, &mut plan);
         plan.warnings.extend(left(&tag, &whole, &found));
+        plan.warnings.extend(unseen(&cluster, &found, &whole.iter().map(ObjectRef::of).collect()).await?);
         let body = Body { environment: with.environment, tag, drain_ms, objects, expired: Vec::new() };
         plan.warnings.push(FOR_GOOD.into());
         spec::seal(plan, &body, &site)
@@ -397,6 +400,8 @@ impl MseGrayOffline {
                 continue;
             }
             plan.warnings.push(format!("lane {} goes: its time was up at {end}", lane.tag));
+            let known = objects.iter().map(ObjectRef::of).collect();
+            plan.warnings.extend(unseen(cluster, &objects, &known).await?);
             let objects = self.doomed(&objects, cluster, &mut plan);
             expired.push(Expired { tag: lane.tag, objects });
         }
