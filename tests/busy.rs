@@ -102,7 +102,7 @@ async fn counted(stage: &Stage) -> Proxy {
     let text = std::fs::read_to_string(stage.home.path(ENVIRONMENT)).expect("readable");
     let path = text.lines().find_map(|line| line.strip_prefix("cluster: { kubeconfig: "));
     let direct = PathBuf::from(path.expect("a kubeconfig").trim_end_matches(" }"));
-    let proxy = Proxy::before(&direct, &stage.home.path("counted.kubeconfig"), None).await;
+    let proxy = Proxy::before(&direct, &stage.home.path("counted.kubeconfig")).await;
     let path = |path: &PathBuf| path.display().to_string();
     stage.home.edit(ENVIRONMENT, &path(&direct), &path(&proxy.kubeconfig));
     proxy

@@ -106,7 +106,7 @@ async fn from_an_empty_namespace_to_production_and_back() {
         assert_eq!(image(stage, "spring-cloud-c").await, "spring-cloud-c:0.5");
 
         let broken = run(&["-i", "images.spring-c=spring-cloud-c:missing"]).expect(1).stdout;
-        for words in ["ImagePull", "check that image", "left to look at: Deployment spring-cloud-c-mse-gray"]
+        for words in ["ImagePull", "check that image", "left to look at: Deployment spring-cloud-a-mse-gray, Deployment spring-cloud-c-mse-gray, Ingress"]
         {
             assert!(broken.contains(words), "{words}: {broken}");
         }

@@ -1,33 +1,48 @@
-//! Faults of a real API server, from a seed: a release under one of them succeeds only where the cluster is as planned.
+//! Faults of a real API server, from a seed: a story under one of them succeeds only where the cluster is as it must be.
 //!
 //! ```text
-//! graylane --HTTP--> a proxy with one fault (support/proxy.rs) --> the rehearsal, or a real API server
+//! graylane --HTTP--> a proxy with one fault (support/proxy.rs) --> the rehearsal, or a real API server <-- the judge
 //! ```
 //! Otherwise the reason names the fault, what is told as left is what a label scan finds, and afterwards everything can be
 //! taken down and deployed as if nothing had been. `GRAYLANE_TEST_FAULTS=all` takes 100 seeds and writes the report that
 //! `cargo xtask long` keeps; else a few are taken, and the seeds are said.
 
+mod cases;
+mod ground;
+mod judge;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use graylane_engine::clock::{Clock as _, WallClock};
 use graylane_engine::task::ErrorKind;
-use kube::api::{Api, DynamicObject, ListParams, PostParams};
-use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::cases::{Expect, KINDS, Story, WEBHOOK, case};
+use self::ground::{ENVIRONMENT, Ground};
+use self::judge::{Before, Failed, parted};
 use crate::support::desk::{Desk, NAMESPACE, shown};
-use crate::support::proxy::{Fault, On, Proxy, Trouble};
-use crate::support::{Home, Rehearsal, client, say, until};
+use crate::support::proxy::{Again, Fault, On, Proxy, Trouble};
+use crate::support::{Ran, agent, say, stage};
 
-const RELEASE: &str = r#"name: release
+const LANE: &str = r#"name: release
 tasks:
   deploy:
     type: mse-gray-deploy
     timeout: 1m
+    with:
+      environment: production
+      tag: gray
+      images: { spring-a: "spring-cloud-a:0.2", spring-b: "spring-cloud-b:0.2", spring-c: "spring-cloud-c:0.2" }
+      entry: { service: spring-a, header: { name: x-user-id, value: "100" } }
+"#;
+const RELEASE: &str = r#"name: release
+tasks:
+  deploy:
+    type: mse-gray-deploy
+    timeout: 3m
     with:
       environment: production
       tag: gray
@@ -41,6 +56,31 @@ tasks:
   promote:
     type: prod-deploy
     needs: [verify]
+    timeout: 1m
+    with:
+      environment: production
+      images: { spring-a: "spring-cloud-a:0.2", spring-c: "spring-cloud-c:0.2" }
+      order: [spring-c, spring-a]
+  offline:
+    type: mse-gray-offline
+    needs: [promote]
+    timeout: 1m
+    with: { environment: production, tag: gray, drain: 50ms }
+"#;
+const UPDATE: &str = r#"name: release
+tasks:
+  deploy:
+    type: mse-gray-deploy
+    timeout: 1m
+    with:
+      environment: production
+      tag: gray
+      images: { spring-a: "spring-cloud-a:0.3", spring-c: "spring-cloud-c:0.3" }
+"#;
+const PROMOTION: &str = r#"name: release
+tasks:
+  promote:
+    type: prod-deploy
     timeout: 1m
     with:
       environment: production
@@ -69,249 +109,27 @@ tasks:
     with: { environment: production, tag: gray, drain: 50ms, on_missing: pass }
 "#;
 
-/// What must become of a release under a fault.
-#[derive(Debug, Clone, PartialEq)]
-enum Expect {
-    /// It passes, and so must the release.
-    Succeeds,
-    /// It stays: where it came to bear on anything, these words say so.
-    Named(Vec<String>),
-}
-
-#[derive(Debug, Clone)]
-struct Case {
-    name: &'static str,
-    trouble: Trouble,
-    expect: Expect,
-    /// Whether nobody may see anything by then, so that nothing can be told of what is left.
-    blind: bool,
-}
-
-/// A sequence of numbers from a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
+impl Ground {
+    /// Graylane asks this API server from now on.
+    fn ask(&self, proxy: &Proxy) {
+        let file = std::fs::read_to_string(self.home.path(ENVIRONMENT)).expect("readable");
+        let cluster = file.lines().find(|line| line.starts_with("cluster: ")).expect("a cluster").to_owned();
+        let there = format!("cluster: {{ kubeconfig: {} }}", proxy.kubeconfig.display());
+        self.home.edit(ENVIRONMENT, &cluster, &there);
     }
 
-    fn one<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.roll(of.len())]
-    }
-}
-
-const KINDS: usize = 14;
-const FOREVER: usize = usize::MAX;
-const WRITES: On = On { mutating: true, dry: false, watch: false, resource: None, method: None };
-const ANY: On = On { mutating: false, dry: false, watch: false, resource: None, method: None };
-const WATCHES: On = On { mutating: false, dry: false, watch: true, resource: None, method: None };
-
-fn case(seed: usize, namespace: &str) -> Case {
-    let mut dice = Dice(seed as u64 + 1);
-    // The first numbers of neighbours resemble each other.
-    for _ in 0..4 {
-        dice.roll(2);
-    }
-    let refusal = |code, reason, message: String| Fault::Answer {
-        code,
-        reason,
-        message,
-        retry_after: None,
-        plain: false,
-    };
-    let written = dice.one(&["deployments", "services", "secrets", "ingresses"]);
-    let group = match written {
-        "deployments" => "apps",
-        "ingresses" => "networking.k8s.io",
-        _ => "",
-    };
-    let of_one = On { resource: Some(written), method: Some("PATCH"), ..WRITES };
-    let passes = |name, fault, on, from, times| Case {
-        name,
-        trouble: Trouble { fault, on, from, times },
-        expect: Expect::Succeeds,
-        blind: false,
-    };
-    let stays = |name, fault, on, from, words: Vec<String>| Case {
-        name,
-        trouble: Trouble { fault, on, from, times: FOREVER },
-        expect: Expect::Named(words),
-        blind: false,
-    };
-    let (early, often) = (dice.roll(24), 1 + dice.roll(3));
-    match seed % KINDS {
-        0 => {
-            let words = "Operation cannot be fulfilled: the object has been modified; please apply your changes to the latest version and try again";
-            passes("a conflict", refusal(409, "Conflict", words.into()), WRITES, early, often)
-        }
-        1 => {
-            let fault = Fault::Answer {
-                code: 429,
-                reason: "",
-                message: "Too many requests, please try again later.".into(),
-                retry_after: Some(1),
-                plain: true,
-            };
-            passes("too many requests", fault, ANY, early * 3, often)
-        }
-        2 => {
-            let code = dice.one(&[500, 502, 503, 504]);
-            let message = "etcdserver: request timed out".into();
-            let retry_after = dice.one(&[None, Some(1)]);
-            let fault = Fault::Answer { code, reason: "InternalError", message, retry_after, plain: false };
-            passes("an internal error", fault, ANY, early * 3, often)
-        }
-        3 => passes("a connection that ends before the request", Fault::ResetBefore, ANY, early * 3, often),
-        4 => passes("a connection that ends before the answer", Fault::ResetAfter, WRITES, early, often),
-        5 => passes("watches that end", Fault::WatchEnds, WATCHES, dice.roll(2), 2 + often),
-        6 => passes("watches that fell behind", Fault::WatchGone, WATCHES, dice.roll(2), often),
-        7 => {
-            let away = Duration::from_millis(1000 + 500 * dice.roll(5) as u64);
-            passes("an API server that is away", Fault::Away(away), WRITES, early, FOREVER)
-        }
-        8 => Case {
-            blind: true,
-            ..stays(
-                "credentials that have expired",
-                refusal(401, "Unauthorized", "Unauthorized".into()),
-                ANY,
-                10 + early * 3,
-                vec![
-                    "Unauthorized (401)".into(),
-                    "hint: the credentials of the cluster are not accepted: renew them".into(),
-                ],
-            )
-        },
-        9 => {
-            let words =
-                format!("admission webhook \"policy.example.com\" denied the request: no {written} today");
-            let fault = refusal(400, "BadRequest", words.clone());
-            stays(
-                "a webhook that denies",
-                fault,
-                of_one,
-                dice.roll(2),
-                vec![words, "hint: a policy of the cluster".into()],
-            )
-        }
-        10 => {
-            let on = On { dry: true, resource: Some("deployments"), method: Some("PATCH"), ..WRITES };
-            passes("a webhook that changes objects", Fault::Mutates, on, 0, FOREVER)
-        }
-        11 => {
-            let words = format!(
-                "unable to create new content in namespace {namespace} because it is being terminated"
-            );
-            let fault = refusal(403, "Forbidden", format!("{written} is forbidden: {words}"));
-            stays(
-                "a namespace that is being deleted",
-                fault,
-                of_one,
-                dice.roll(2),
-                vec![words, "hint: the namespace is being deleted".into()],
-            )
-        }
-        12 => {
-            let words = format!(
-                "exceeded quota: few, requested: count/{written}=1, used: count/{written}=4, limited: count/{written}=4"
-            );
-            let fault = refusal(403, "Forbidden", format!("{written} is forbidden: {words}"));
-            stays(
-                "a quota that is used up",
-                fault,
-                of_one,
-                dice.roll(2),
-                vec![words, "hint: raise the quota".into()],
-            )
-        }
-        _ => {
-            let words = format!(
-                "User \"graylane\" cannot patch resource \"{written}\" in API group \"{group}\" in the namespace \"{namespace}\""
-            );
-            let fault = refusal(403, "Forbidden", format!("{written} is forbidden: {words}"));
-            let rule = format!("{{ apiGroups: [\"{group}\"], resources: [\"{written}\"], verbs: [patch] }}");
-            stays("a right that was taken away", fault, of_one, dice.roll(2), vec![words, rule])
-        }
-    }
-}
-
-/// A cluster with the example's baseline.
-struct Stage {
-    home: Home,
-    upstream: PathBuf,
-    namespace: String,
-    _rehearsal: Option<Rehearsal>,
-}
-
-impl Stage {
-    fn rehearsed() -> Stage {
-        let home = Home::new();
-        let rehearsal = home.rehearsal("fast");
-        let upstream = rehearsal.kubeconfig.clone();
-        until("the rehearsal has written its kubeconfig", || upstream.exists());
-        Stage { home, upstream, namespace: NAMESPACE.into(), _rehearsal: Some(rehearsal) }
+    /// Runs a workflow; other seeds go on meanwhile.
+    fn run(&self, text: &str) -> Ran {
+        self.home.write("workflows/told.yaml", text);
+        tokio::task::block_in_place(|| self.home.graylane(&["run", "workflows/told.yaml"]))
     }
 
-    async fn real(kubeconfig: &Path, namespace: String) -> Stage {
-        let home = Home::new();
-        let kube = client(kubeconfig).await;
-        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(kube.clone());
-        let made = serde_json::from_value(json!({ "metadata": { "name": namespace } })).expect("a namespace");
-        namespaces.create(&PostParams::default(), &made).await.expect("created");
-        for service in ["nacos", "spring-a", "spring-b", "spring-c"] {
-            let file = home.path(&format!("config/services/{service}.yaml"));
-            graylane_tasks::cluster::create_all(&kube, &namespace, &file).await.expect("created");
-        }
-        let environment = "config/environments/production.yaml";
-        home.edit(environment, "namespace: mse-customer", &format!("namespace: {namespace}"));
-        // Nobody puts the agent into pods there.
-        home.edit(environment, "mse: { enabled: true }", "mse: { enabled: false }");
-        Stage { home, upstream: kubeconfig.to_owned(), namespace, _rehearsal: None }
-    }
-
-    async fn list(&self, (api_version, kind, plural): (&str, &str, &str), selector: &str) -> Vec<Value> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let resource =
-            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(client(&self.upstream).await, &self.namespace, &resource);
-        let found = api.list(&ListParams::default().labels(selector)).await.expect("listed");
-        found.items.iter().map(|object| serde_json::to_value(object).expect("json")).collect()
-    }
-
-    /// What carries the labels of a lane, as Graylane names objects.
-    async fn scan(&self) -> BTreeSet<String> {
-        let mut found = BTreeSet::new();
-        for kind in [
-            ("apps/v1", "Deployment", "deployments"),
-            ("v1", "Service", "services"),
-            ("networking.k8s.io/v1", "Ingress", "ingresses"),
-            ("v1", "ConfigMap", "configmaps"),
-            ("v1", "Secret", "secrets"),
-        ] {
-            for object in self.list(kind, "zadigx-release-type=mse-gray").await {
-                found.insert(format!("{} {}", kind.1, object["metadata"]["name"].as_str().expect("a name")));
-            }
-        }
-        found
-    }
-
-    /// Which of the two services of the release run its images in production.
-    async fn promoted(&self) -> Vec<bool> {
-        let all = self.list(("apps/v1", "Deployment", "deployments"), "").await;
-        let image = |name: &str| {
-            let found = all.iter().find(|object| object["metadata"]["name"] == name).expect("there");
-            found["spec"]["template"]["spec"]["containers"][0]["image"].as_str().expect("an image").to_owned()
-        };
-        ["spring-cloud-a", "spring-cloud-c"].map(|name| image(name) == format!("{name}:0.2")).to_vec()
-    }
-
-    /// Whether a plan of the same promotion has nothing left to change.
+    /// Whether a plan of the promotion has nothing left to change.
     fn is_as_planned(&self) -> bool {
-        let plan = self.home.graylane(&["plan", "workflows/again.yaml", "-o", "json"]).expect(0).json();
+        self.home.write("workflows/told.yaml", AGAIN);
+        let plan = || self.home.graylane(&["plan", "workflows/told.yaml", "-o", "json"]).expect(0).json();
         let mut actions = BTreeSet::new();
-        collect(&plan, &mut actions);
+        collect(&tokio::task::block_in_place(plan), &mut actions);
         actions == BTreeSet::from(["keep".to_owned()])
     }
 }
@@ -330,170 +148,215 @@ fn collect(value: &Value, actions: &mut BTreeSet<String>) {
     }
 }
 
-/// What the failed task said that it leaves, where it said it.
-fn told_left(said: &str) -> Option<BTreeSet<String>> {
-    let list = |text: &str| text.split(", ").map(|one| one.trim().to_owned()).collect::<BTreeSet<_>>();
-    for line in said.lines().map(str::trim) {
-        if let Some((_, rest)) = line.split_once("left to look at: ") {
-            let (objects, _) = rest.split_once(" in ").expect("it says where");
-            return Some(list(objects));
-        }
-        if let Some((_, rest)) = line.split_once("still there: ") {
-            return Some(list(rest));
-        }
-        if line.contains("nothing of lane `gray` is left") {
-            return Some(BTreeSet::new());
-        }
-    }
-    None
+/// What came of a seed: a row of the report, and how often the fault struck.
+struct Told {
+    row: String,
+    injected: usize,
 }
 
-/// Carries the release out under a fault; gives a row of the report.
-async fn tell(seed: usize, stage: &Stage) -> Result<String, String> {
-    let case = case(seed, &stage.namespace);
-    let wrong = |words: &str, said: &str| Err(format!("seed {seed}, {case:?}: {words}\n{said}"));
-    let home = &stage.home;
-    let proxy = Proxy::before(&stage.upstream, &home.path("kubeconfig"), Some(case.trouble.clone())).await;
-    let environment = "config/environments/production.yaml";
-    home.edit(
-        environment,
-        "cluster: rehearsal\n",
-        &format!("cluster: {{ kubeconfig: {} }}\n", proxy.kubeconfig.display()),
-    );
-    home.write("workflows/release.yaml", RELEASE);
-    home.write("workflows/again.yaml", AGAIN);
-    home.write("workflows/down.yaml", DOWN);
-    let began = Instant::now();
-    let run = || home.graylane(&["run", "workflows/release.yaml"]);
-    let ran = tokio::task::block_in_place(run);
-    let took = began.elapsed();
-    let (said, injected) = (ran.stdout.clone(), proxy.injected());
-    let tasks = match home.graylane(&["runs", "show", "latest", "-o", "json"]).json()["tasks"].clone() {
-        Value::Array(tasks) => tasks,
-        other => return wrong("no tasks", &other.to_string()),
+/// Tells a story under a fault, and judges the cluster.
+async fn tell(seed: usize, ground: &Ground) -> Result<Told, String> {
+    let case = case(seed, &ground.namespace);
+    let mut wrong = Vec::new();
+    let home = &ground.home;
+
+    // Without a fault: the lane that the story finds.
+    let proxy = Proxy::before(&ground.upstream, &home.path("kubeconfig")).await;
+    ground.ask(&proxy);
+    let (_, baseline) = parted(ground.snapshot().await);
+    if case.story != Story::Release {
+        ground.run(LANE).expect(0);
+    }
+    let (first_lane, _) = parted(ground.snapshot().await);
+    let mut undone = String::new();
+    if case.story == Story::Undo {
+        ground.run(UPDATE).expect(0);
+        let run = home.graylane(&["runs", "show", "latest", "-o", "json"]).json();
+        run["id"].as_str().expect("an id").clone_into(&mut undone);
+    }
+    let (lane, _) = parted(ground.snapshot().await);
+    let before = Before { baseline, lane, first_lane };
+
+    // Under the fault.
+    let webhook = matches!(case.trouble.fault, Fault::Webhook);
+    if webhook {
+        ground.change_deployments().await;
+    }
+    proxy.begin(case.trouble.clone());
+    let ran = match case.story {
+        Story::Release => ground.run(RELEASE),
+        Story::Update => ground.run(UPDATE),
+        Story::Promotion => ground.run(PROMOTION),
+        Story::Undo => tokio::task::block_in_place(|| home.graylane(&["undo", &undone])),
     };
+    proxy.lift();
+    let (said, mut injected) = (ran.stdout.clone(), proxy.injected());
+    let run = home.graylane(&["runs", "show", "latest", "-o", "json"]).json();
+    let id = run["id"].as_str().unwrap_or_default().to_owned();
     let status = |name: &str| {
-        let task = tasks.iter().find(|task| task["name"] == name);
+        let task = run["tasks"].as_array().into_iter().flatten().find(|task| task["name"] == name);
         task.and_then(|task| task["status"].as_str()).unwrap_or("none").to_owned()
     };
-    let mutates = matches!(case.trouble.fault, Fault::Mutates);
-    if !mutates {
-        proxy.lift();
-    }
-    if ran.code == 0 {
-        if !stage.scan().await.is_empty() || !stage.is_as_planned() {
-            return wrong("it succeeded, and the cluster is not as planned", &said);
-        }
-        if let Fault::Answer { code: 429, .. } = case.trouble.fault
-            && injected > 0
-            && took < Duration::from_secs(1)
-        {
-            return wrong("it did not wait as long as it was told to", &format!("{took:?}"));
-        }
-    } else {
-        let Expect::Named(words) = &case.expect else { return wrong("it should have passed", &said) };
-        if ran.code != 1 {
-            return wrong("the run did not fail in an orderly way", &format!("{ran:?}"));
-        }
-        if let Some(missing) = words.iter().find(|words| !said.contains(words.as_str())) {
-            return wrong(&format!("the reason does not say {missing:?}"), &said);
-        }
-        let unseen = case.blind && said.contains("could not be seen");
-        if (status("deploy") == "failed" || status("offline") == "failed") && !unseen {
-            // A plan that was refused has made nothing, and says nothing of leftovers.
-            let (left, found) = (told_left(&said).unwrap_or_default(), stage.scan().await);
-            if left != found {
-                return wrong(&format!("told as left: {left:?}; found: {found:?}"), &said);
+
+    match (&case.expect, ran.code) {
+        (Expect::Succeeds, 0) => {
+            wrong.extend(judge::after_success(ground, case.story, &before).await);
+            wrong.extend(judge::waited(case.story, &proxy.witnessed()));
+            if webhook {
+                let (met, more) = judge::webhook(ground, case.story).await;
+                injected = met;
+                wrong.extend(more);
             }
         }
-        let promoted = stage.promoted().await;
-        let halves = said.contains("was not rolled back");
-        let expected = if status("promote") == "succeeded" { [true, true] } else { [false, false] };
-        if promoted != expected && !halves {
-            return wrong(&format!("production is half-way: {promoted:?}"), &said);
+        (Expect::Named(words), 1) => {
+            let missing = words.iter().filter(|words| !said.contains(words.as_str()));
+            wrong.extend(missing.map(|words| format!("the reason does not say {words:?}")));
+            let lanes = home.graylane(&["lanes", "production", "-o", "json"]).expect(0).json();
+            let log = home.graylane(&["runs", "logs", &id]).expect(0).stdout;
+            let began = |task: &str| {
+                let mut of = log
+                    .lines()
+                    .filter_map(|line| line.split_once(&format!("  {task} 1  "))?.1.split(' ').next());
+                of.any(|word| ["apply", "deleted"].contains(&word))
+            };
+            let failed =
+                Failed { said: &said, status: &status, began: &began, lanes: &lanes, blind: case.blind };
+            wrong.extend(judge::after_failure(ground, case.story, &before, failed).await);
         }
+        (_, code) => wrong.push(format!("it ended with code {code}")),
     }
-    proxy.lift();
-    for again in ["workflows/down.yaml", "workflows/again.yaml"] {
-        let ran = home.graylane(&["run", again]);
+    if injected == 0 {
+        wrong.push(format!(
+            "the fault never struck, in {} requests, {} of them writes",
+            proxy.requests(),
+            proxy.writes()
+        ));
+    }
+    wrong.extend(turned_away(&proxy, ran.code == 0));
+
+    // Whatever it was, it can be brought to an end.
+    for again in [DOWN, AGAIN] {
+        let ran = ground.run(again);
         if ran.code != 0 {
-            return wrong(&format!("{again} does not go well afterwards"), &ran.stdout);
+            wrong.push(format!("afterwards this does not go well: {again}{}", ran.stdout));
         }
     }
-    let leases = stage.list(("coordination.k8s.io/v1", "Lease", "leases"), "").await;
-    let held: Vec<&Value> = leases.iter().filter(|lease| lease["spec"]["holderIdentity"] != "").collect();
-    if !stage.scan().await.is_empty() || !stage.is_as_planned() || !held.is_empty() {
-        return wrong(&format!("it cannot be brought to an end afterwards; leases: {held:?}"), &said);
+    let (lane, rest) = parted(ground.snapshot().await);
+    wrong.extend(judge::differences("in the end", &rest, &judge::promoted(&before.baseline, &rest)));
+    wrong
+        .extend(ground.not_rolled_out().await.into_iter().map(|name| format!("in the end {name} is not up")));
+    let held = ground.held().await;
+    if !lane.is_empty() || !ground.is_as_planned() || !held.is_empty() {
+        let left: Vec<&String> = lane.keys().collect();
+        wrong.push(format!("in the end there is a lane {left:?}, a lease {held:?}, or something to change"));
     }
-    if injected == 0 && ran.code != 0 {
-        return wrong("it failed, and not by the fault", &said);
+    if !wrong.is_empty() {
+        let log = home.graylane(&["runs", "logs", &id]).stdout;
+        return Err(format!("seed {seed}, {case:?}:\n  {}\n{said}\n{log}", wrong.join("\n  ")));
     }
     let outcome = if ran.code == 0 { "succeeded" } else { "failed, and said why" };
-    Ok(format!("| {seed} | {} | {} | {outcome} |", case.name, injected.min(999)))
+    let (story, name, times) = (case.story.name(), case.name, injected.min(999));
+    Ok(Told { row: format!("| {seed} | {story} | {name} | {times} | {outcome} |"), injected })
 }
 
-/// Tells seeds, a few at a time; gives what was wrong, and the rows.
+/// Whoever is turned away comes again, and not before the time that it was told.
+fn turned_away(proxy: &Proxy, succeeded: bool) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for Again { asked, told, after } in proxy.turned_away() {
+        // Without a word about when, it is our own pause.
+        let at_least = told.map_or(Duration::from_millis(90), |told| Duration::from_secs(told.into()));
+        match after {
+            Some(after) if after < at_least => {
+                wrong.push(format!("turned away for {at_least:?}, it asked again after {after:?}: {asked}"))
+            }
+            None if succeeded => wrong.push(format!("it was never asked again: {asked}")),
+            Some(_) | None => {}
+        }
+    }
+    wrong
+}
+
+/// Tells seeds, a few at a time; gives what was wrong, and what was told.
 async fn tell_all(
     seeds: &[usize],
     at_once: usize,
-    stage: impl AsyncFn(usize) -> Stage,
-) -> (Vec<String>, Vec<String>) {
-    let (mut wrong, mut rows) = (Vec::new(), Vec::new());
+    ground: impl AsyncFn(usize) -> Ground,
+) -> (Vec<String>, Vec<Told>) {
+    let (mut wrong, mut all) = (Vec::new(), Vec::new());
     for some in seeds.chunks(at_once) {
         let mut telling = Vec::new();
         for seed in some {
-            let (seed, stage) = (*seed, stage(*seed).await);
-            telling.push(tokio::spawn(async move { tell(seed, &stage).await }));
+            let (seed, ground) = (*seed, ground(*seed).await);
+            telling.push(tokio::spawn(async move {
+                let told = tell(seed, &ground).await;
+                ground.over().await;
+                told
+            }));
         }
         for told in telling {
             match told.await.expect("told") {
-                Ok(row) => rows.push(row),
+                Ok(told) => all.push(told),
                 Err(words) => wrong.push(words),
             }
         }
     }
-    (wrong, rows)
+    (wrong, all)
+}
+
+fn all_seeds() -> bool {
+    std::env::var("GRAYLANE_TEST_FAULTS").as_deref() == Ok("all")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
-async fn under_every_fault_a_release_succeeds_as_planned_or_says_why_and_what_is_left() {
-    let all = std::env::var("GRAYLANE_TEST_FAULTS").as_deref() == Ok("all");
+async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_left() {
+    let all = all_seeds();
     let minutes = WallClock::default().now().millis() / 60_000;
     let first = usize::try_from(minutes).expect("small") * 5 % 10_000;
-    let written = std::env::var("GRAYLANE_TEST_FAULTS_SEED").ok().and_then(|seed| seed.parse::<usize>().ok());
+    let written = std::env::var("GRAYLANE_TEST_FAULTS_SEED").ok();
+    let written: Option<Vec<usize>> = written.map(|seeds| seeds.split(',').flat_map(str::parse).collect());
     let seeds: Vec<usize> = match written {
-        Some(seed) => vec![seed],
+        Some(seeds) => seeds,
         None if all => (0..100).collect(),
         None => (first..first + 5).collect(),
     };
-    let (mut wrong, rows) = tell_all(&seeds, if all { 4 } else { 3 }, async |_| Stage::rehearsed()).await;
-    let mut real = 0;
-    if let Some(kubeconfig) = std::env::var_os("GRAYLANE_TEST_KUBECONFIG").map(PathBuf::from) {
-        let some: Vec<usize> =
-            if all { (0..KINDS).collect() } else { seeds.iter().copied().take(2).collect() };
-        let stage = async |seed: usize| {
-            Stage::real(&kubeconfig, format!("faults-{}-{seed}", std::process::id())).await
+    let (mut wrong, told) =
+        tell_all(&seeds, if all { 4 } else { 3 }, async |_| Ground::rehearsed().await).await;
+    let (mut real, mut injected) = (0, told.iter().map(|told| told.injected).sum::<usize>());
+    if let Some(kubeconfig) = stage::real() {
+        let some: Vec<usize> = match seeds.as_slice() {
+            _ if all => (0..2 * KINDS).chain([WEBHOOK]).collect(),
+            // The webhook is a real one there alone.
+            [one, two, ..] => vec![*one, *two, WEBHOOK],
+            few => few.to_vec(),
         };
-        let (more, _) = tell_all(&some, 2, stage).await;
+        let ground = async |seed: usize| {
+            Ground::real(&kubeconfig, format!("faults-{}-{seed}", std::process::id())).await
+        };
+        let (more, told) = tell_all(&some, 3, ground).await;
         real = some.len();
         wrong.extend(more);
+        injected += told.iter().map(|told| told.injected).sum::<usize>();
     }
     let words = format!(
-        "faults: {} seeds on the rehearsal (from {}), {real} on a real API server, {} wrong",
+        "faults: {} seeds on the rehearsal (from {}), {real} on a real API server, {injected} injected, {} wrong",
         seeds.len(),
         seeds[0],
         wrong.len()
     );
     say(&words);
     if let Ok(path) = std::env::var("GRAYLANE_TEST_FAULTS_REPORT") {
+        let rows: Vec<&str> = told.iter().map(|told| told.row.as_str()).collect();
         let mut report = String::from("# Faults of an API server\n\n");
         // Writing into a String cannot fail.
         let _ = write!(
             report,
-            "Written by `cargo xtask long`. A release (deploy, verify, promote, offline) under one fault a seed, played by a proxy before the\n\
-             rehearsal. It may succeed only where a plan has nothing left to change; else its reason names the fault, what it tells as left is\n\
-             what a label scan finds, and afterwards the lane can be taken down and the release deployed.\n\n{words}.\n\n\
-             | Seed | Fault | Times | Release |\n|---|---|---|---|\n{}\n",
+            "Written by `cargo xtask long`. One story under one fault a seed: a release (deploy, verify, promote, offline), an update of a\n\
+             lane in place, the undo of one, or a promotion with a lane beside it; the fault is played by a proxy before the rehearsal, or is\n\
+             the API server's own webhook. A story may succeed only where every object of the namespace is as it must be and every\n\
+             Deployment up, nothing went on before what it needs was up, and the fault struck. Else its reason names the fault, and what it\n\
+             tells as left, or as not taken back, is what a label scan finds. Whoever is turned away stays away for as long as it is told.\n\
+             Afterwards the lane can be taken down and production deployed.\n\n{words}.\n\n\
+             | Seed | Story | Fault | Times | Outcome |\n|---|---|---|---|---|\n{}\n",
             rows.join("\n")
         );
         std::fs::write(path, report).expect("written");
@@ -501,24 +364,92 @@ async fn under_every_fault_a_release_succeeds_as_planned_or_says_why_and_what_is
     assert!(wrong.is_empty(), "{words}\n{}", wrong.join("\n\n"));
 }
 
-/// The control: without a fault the same release succeeds, and a fault that nobody notices would be noticed here.
+/// The control of the judge: what it says of a cluster on which something is not as it must be.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn control_a_cluster_that_is_not_as_planned_does_not_pass_for_one_that_is() {
-    let stage = Stage::rehearsed();
-    let proxy = Proxy::before(&stage.upstream, &stage.home.path("kubeconfig"), None).await;
-    let environment = "config/environments/production.yaml";
-    let there = format!("cluster: {{ kubeconfig: {} }}\n", proxy.kubeconfig.display());
-    stage.home.edit(environment, "cluster: rehearsal\n", &there);
-    stage.home.write("workflows/again.yaml", AGAIN);
-    assert!(!stage.is_as_planned(), "nothing was promoted yet");
-    assert_eq!(stage.promoted().await, [false, false]);
-    stage.home.graylane(&["run", "workflows/again.yaml"]).expect(0);
-    assert!(stage.is_as_planned() && proxy.requests() > 0);
-    assert_eq!(stage.promoted().await, [true, true]);
+async fn control_a_cluster_that_is_not_as_it_must_be_does_not_pass_for_one_that_is() {
+    let ground = Ground::rehearsed().await;
+    let (_, baseline) = parted(ground.snapshot().await);
+    let before = Before { baseline, lane: judge::none(), first_lane: judge::none() };
+    let clear = Proxy::before(&ground.upstream, &ground.home.path("clear")).await;
+    ground.ask(&clear);
+    let wrong = judge::after_success(&ground, Story::Release, &before).await;
+    assert_eq!(wrong.len(), 2, "nothing was promoted yet: {wrong:?}");
+    assert!(!ground.is_as_planned());
+    ground.run(AGAIN).expect(0);
+    assert_eq!(judge::after_success(&ground, Story::Release, &before).await, [""; 0]);
+    assert!(ground.is_as_planned() && clear.writes() > 0);
+    let release = judge::waited(Story::Release, &clear.witnessed());
+    // There a goes before c.
     assert_eq!(
-        told_left("  left to look at: Deployment a, Secret b in n; x"),
+        release.len(),
+        3,
+        "written too soon, twice, and two more things to wait for not met: {release:?}"
+    );
+
+    ground.run(LANE).expect(0);
+    let wrong = judge::after_success(&ground, Story::Release, &before).await;
+    assert!(wrong.iter().any(|line| line.starts_with("lane: Ingress spring-cloud-a-mse-gray")), "{wrong:?}");
+    ground.run(DOWN).expect(0);
+    ground.run(&AGAIN.replace("a:0.2", "a:0.2-neverready").replace("timeout: 1m", "timeout: 2s")).expect(1);
+    assert_eq!(judge::after_success(&ground, Story::Release, &before).await, [""; 0], "it was rolled back");
+    ground.break_baseline().await;
+    let wrong = judge::after_success(&ground, Story::Release, &before).await;
+    assert!(wrong.iter().any(|line| line == "spring-cloud-b is not rolled out"), "{wrong:?}");
+    assert!(
+        wrong.iter().any(|line| line.starts_with("production: Deployment spring-cloud-b /spec")),
+        "{wrong:?}"
+    );
+    assert_eq!(
+        judge::told_left("  left to look at: Deployment a, Secret b in n; x"),
         Some(BTreeSet::from(["Deployment a".into(), "Secret b".into()]))
     );
+    ground.over().await;
+}
+
+/// An API server that goes away in mid-rollout, right after a gray pod was seen, and cuts off who listens: the rollout is
+/// waited for, that is told, and so is the end. A minute in the long run.
+async fn away_in_mid_rollout(ground: &Ground) {
+    let lasts = Duration::from_secs(if all_seeds() { 60 } else { 8 });
+    let on = On::default();
+    let fault = Fault::AwayOnceTold("\"zadigx-release-type\":\"mse-gray\",", lasts);
+    let trouble = Trouble { fault, on, from: 0, times: usize::MAX };
+    let (_, baseline) = parted(ground.snapshot().await);
+    let before = Before { baseline, lane: judge::none(), first_lane: judge::none() };
+    let proxy = Proxy::before(&ground.upstream, &ground.home.path("kubeconfig")).await;
+    ground.ask(&proxy);
+    proxy.begin(trouble);
+    let began = Instant::now();
+    let ran = ground.run(RELEASE).expect(0);
+    assert!(proxy.injected() > 0 && began.elapsed() >= lasts, "{ran:?}");
+    assert_eq!(judge::after_success(ground, Story::Release, &before).await, [""; 0]);
+    assert_eq!(judge::waited(Story::Release, &proxy.witnessed()), [""; 0]);
+    let log = ground.home.graylane(&["runs", "logs", "latest"]).expect(0).stdout;
+    let told = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert!(told("; the rollout goes on without us, and is waited for, up to 10m") > 0, "{log}");
+    let back = log
+        .lines()
+        .filter_map(|line| line.split_once("the API server answers again, after ")?.1.split(' ').next());
+    let seconds: Vec<u64> = back.map(|seconds| seconds.parse().expect("a number")).collect();
+    assert!(
+        seconds.iter().any(|seconds| (lasts.as_secs() - 2..lasts.as_secs() + 10).contains(seconds)),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_api_server_that_goes_away_in_mid_rollout_is_waited_for_and_told() {
+    let rehearsed = async {
+        let ground = Ground::rehearsed().await;
+        away_in_mid_rollout(&ground).await;
+        ground.over().await;
+    };
+    let real = async {
+        let Some(kubeconfig) = stage::real() else { return };
+        let ground = Ground::real(&kubeconfig, format!("away-{}", agent::test_run())).await;
+        away_in_mid_rollout(&ground).await;
+        ground.over().await;
+    };
+    tokio::join!(rehearsed, real);
 }
 
 /// A minute without an API server, in mid-rollout: it is waited out, and told.

@@ -1,6 +1,8 @@
 //! The leak test against an oracle that is not itself: the cluster's own endpoints controller.
+//!
+//! The rehearsal's meets selectors by chance; that of a real API server every one of two labels, in one namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use graylane_rehearsal::{Cluster, Delays, Options};
@@ -9,27 +11,37 @@ use graylane_tasks::environment::GatewayKind;
 use graylane_tasks::lane::leak::{Pods, leaks};
 use graylane_tasks::lane::{Copy, render};
 use graylane_tasks::manifest::{kind, name, parse, texts};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Pod};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
+use crate::support::agent::test_run;
+use crate::support::stage::real;
+use crate::support::{client, tally};
+
 const NAMESPACE: &str = "n";
 
-/// Selectors made from what the pods of the example carry, in every mixture.
+/// What the pods of the example carry, and what none does.
+const LABELS: [(&str, &str); 7] = [
+    ("app", "spring-cloud-a"),
+    ("app", "spring-cloud-c"),
+    ("msePilotCreateAppName", "spring-cloud-a"),
+    ("zadigx-release-version", "original"),
+    ("zadigx-release-version", "gray"),
+    ("zadigx-release-type", "mse-gray"),
+    ("team", "nobody"),
+];
+
+fn selector(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
+    labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Selectors made of them, in every mixture.
 fn selectors() -> impl Strategy<Value = BTreeMap<String, String>> {
-    let label = prop_oneof![
-        Just(("app", "spring-cloud-a")),
-        Just(("app", "spring-cloud-c")),
-        Just(("msePilotCreateAppName", "spring-cloud-a")),
-        Just(("zadigx-release-version", "original")),
-        Just(("zadigx-release-version", "gray")),
-        Just(("zadigx-release-type", "mse-gray")),
-        Just(("team", "nobody")),
-    ];
-    prop::collection::vec(label, 1..3).prop_map(|labels| {
-        labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-    })
+    let label = prop::sample::select(&LABELS[..]);
+    prop::collection::vec(label, 1..3).prop_map(|labels| selector(&labels))
 }
 
 fn service(number: usize, selector: &BTreeMap<String, String>) -> Value {
@@ -112,15 +124,23 @@ fn the_plan_complains_exactly_where_the_endpoints_controller_would_leak() {
 
 async fn judge(selectors: &[BTreeMap<String, String>]) -> (Vec<String>, Vec<String>) {
     let cluster = Cluster::start(Options { delays: Delays::none(), ..Options::default() }).expect("started");
-    let client = cluster.client();
-    let told = Told::over(client.clone(), NAMESPACE);
-    let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
-    let mut namespace = Namespace::default();
-    namespace.metadata.name = Some(NAMESPACE.to_owned());
-    namespaces.create(&kube::api::PostParams::default(), &namespace).await.expect("created");
+    let complained = put(&cluster.client(), NAMESPACE, selectors).await;
+    let met = met(&cluster, selectors.len()).await;
+    cluster.shutdown().await;
+    (complained, met)
+}
+
+/// Puts the example, Services with these selectors and a lane's copy of one service into a namespace, whatever the leak test
+/// says; gives the Services that it complains of.
+async fn put(client: &kube::Client, namespace: &str, selectors: &[BTreeMap<String, String>]) -> Vec<String> {
+    let told = Told::over(client.clone(), namespace);
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let mut made = Namespace::default();
+    made.metadata.name = Some(namespace.to_owned());
+    namespaces.create(&PostParams::default(), &made).await.expect("created");
     let folder = format!("{}/config/services", env!("CARGO_MANIFEST_DIR"));
     for service in ["spring-a", "spring-c"] {
-        create_all(&client, NAMESPACE, format!("{folder}/{service}.yaml").as_ref()).await.expect("created");
+        create_all(client, namespace, format!("{folder}/{service}.yaml").as_ref()).await.expect("created");
     }
     let services: Vec<Value> =
         selectors.iter().enumerate().map(|(number, selector)| service(number, selector)).collect();
@@ -146,9 +166,7 @@ async fn judge(selectors: &[BTreeMap<String, String>]) -> (Vec<String>, Vec<Stri
     let rendered = render(&copy).expect("rendered");
     let pods: Vec<Pods> =
         rendered.objects.iter().filter(|object| kind(object) == "Deployment").map(Pods::of).collect();
-    let mut complained: Vec<String> = leaks(&services, &pods).into_iter().map(|leak| leak.service).collect();
-    complained.sort();
-    complained.dedup();
+    let complained: BTreeSet<String> = leaks(&services, &pods).into_iter().map(|leak| leak.service).collect();
     // The guard off: applied all the same.
     for object in &rendered.objects {
         let mut object = object.clone();
@@ -157,7 +175,66 @@ async fn judge(selectors: &[BTreeMap<String, String>]) -> (Vec<String>, Vec<Stri
         }
         told.apply(&object, false, true).await.expect("applied");
     }
-    let met = met(&cluster, services.len()).await;
-    cluster.shutdown().await;
-    (complained, met)
+    complained.into_iter().collect()
+}
+
+/// The Services that list a lane's pod on a real API server, once all pods are up and nothing has changed for two seconds.
+async fn really_met(client: &kube::Client, namespace: &str, services: usize) -> BTreeSet<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let endpoints: Api<Endpoints> = Api::namespaced(client.clone(), namespace);
+    let is_ready = |pod: &&Pod| {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.into_iter().flatten().any(|found| found.type_ == "Ready" && found.status == "True")
+    };
+    let (mut before, mut same) = (BTreeSet::new(), 0);
+    for _ in 0..600 {
+        let pods = pods.list(&ListParams::default()).await.expect("listed").items;
+        let gray: BTreeSet<&str> = pods
+            .iter()
+            .filter(|pod| pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key("zadigx-release-type")))
+            .filter_map(|pod| pod.metadata.name.as_deref())
+            .collect();
+        let all = endpoints.list(&ListParams::default()).await.expect("listed").items;
+        let named = |found: &Endpoints| found.metadata.name.clone().unwrap_or_default();
+        let ours: Vec<&Endpoints> = all
+            .iter()
+            .filter(|found| named(found).strip_prefix('s').is_some_and(|n| n.parse::<usize>().is_ok()))
+            .collect();
+        let meets = |found: &&&Endpoints| {
+            let subsets = found.subsets.iter().flatten();
+            let addresses = subsets.flat_map(|subset| subset.addresses.iter().flatten());
+            let mut pods = addresses.filter_map(|address| address.target_ref.as_ref()?.name.as_deref());
+            pods.any(|pod| gray.contains(pod))
+        };
+        let met: BTreeSet<String> = ours.iter().filter(meets).map(|found| named(found)).collect();
+        let up = pods.iter().filter(is_ready).count() == 3 && pods.len() == 3 && ours.len() == services;
+        same = if up && met == before { same + 1 } else { 0 };
+        if same == 10 {
+            return met;
+        }
+        before = met;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("{namespace} never settled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plan_complains_exactly_where_a_real_endpoints_controller_leaks() {
+    let Some(kubeconfig) = real() else { return };
+    let pairs = LABELS.iter().flat_map(|one| LABELS.iter().map(move |two| selector(&[*one, *two])));
+    let selectors: Vec<_> = pairs.collect::<BTreeSet<_>>().into_iter().collect();
+    let client = client(&kubeconfig).await;
+    let namespace = format!("leaks-{}", test_run());
+    let complained = put(&client, &namespace, &selectors).await;
+    let met = really_met(&client, &namespace, selectors.len()).await;
+    let of = |name: &String| {
+        let number: usize = name.trim_start_matches('s').parse().expect("a number");
+        format!("{:?}", selectors[number])
+    };
+    let told: BTreeSet<String> = complained.iter().map(of).collect();
+    assert_eq!(told, met.iter().map(of).collect(), "complaints, and what the controller does");
+    assert!(met.len() > 5 && met.len() < selectors.len(), "both kinds are among them: {met:?}");
+    tally::told("selectors of the leak test", 0, selectors.len());
+    let namespaces: Api<Namespace> = Api::all(client);
+    namespaces.delete(&namespace, &DeleteParams::background()).await.expect("deleted");
 }

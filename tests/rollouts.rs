@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use graylane_engine::clock::{Clock as _, Timestamp, WallClock};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
@@ -18,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::support::agent::test_run;
 use crate::support::stage::{make_namespace, real};
-use crate::support::{Home, client, say, until};
+use crate::support::{Home, client, say, tally, until};
 
 const WORKFLOW: &str = r#"name: lane
 inputs:
@@ -53,6 +54,67 @@ async fn tell(kubeconfig: &Path, prefix: String, real: bool) -> usize {
     good
 }
 
+const RELEASE: &str = r#"name: promote
+tasks:
+  promote:
+    type: prod-deploy
+    timeout: 1m
+    with: { environment: real, images: { spring-b: "spring-cloud-b:neverready" } }
+"#;
+
+/// Production that misses its own deadline is rolled back, and is up: the controller still says then that a deadline was
+/// missed, of the release that is gone.
+async fn missed(kubeconfig: &Path, namespace: &str) {
+    let kube = client(kubeconfig).await;
+    make_namespace(&kube, namespace).await;
+    let home = home(kubeconfig, namespace);
+    home.edit("config/environments/real.yaml", "[lane, down]", "[promote]");
+    home.write("workflows/promote.yaml", RELEASE);
+    let file = "config/services/spring-b.yaml";
+    home.edit(file, "  strategy:\n", "  progressDeadlineSeconds: 2\n  strategy:\n");
+    graylane_tasks::cluster::create_all(&kube, namespace, &home.path(file)).await.expect("created");
+    let deployments: Api<Deployment> = Api::namespaced(kube.clone(), namespace);
+    let up = |found: &Deployment| {
+        found
+            .status
+            .as_ref()
+            .is_some_and(|status| status.available_replicas == Some(1) && status.replicas == Some(1))
+    };
+    let mut before = None;
+    for _ in 0..400 {
+        before = Some(deployments.get("spring-cloud-b").await.expect("there")).filter(up);
+        if before.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let image = |found: &Deployment| {
+        let spec = found.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        spec.and_then(|spec| spec.containers.first()).and_then(|container| container.image.clone())
+    };
+    let before = before.expect("production is up");
+    let ran = home.graylane(&["run", "workflows/promote.yaml"]).expect(1);
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(said.contains("has timed out progressing"), "{said}");
+    assert!(said.contains("Deployment spring-cloud-b was rolled back to "), "{said}");
+    assert!(!said.contains("is not up"), "{said}");
+    let after = deployments.get("spring-cloud-b").await.expect("there");
+    assert!(up(&after) && image(&after) == image(&before), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn production_that_missed_its_deadline_is_rolled_back_and_up_on_both_clusters() {
+    let stage = Home::new();
+    let rehearsal = stage.rehearsal("fast");
+    missed(&rehearsal.kubeconfig, "missed").await;
+    let Some(kubeconfig) = real() else {
+        tally::told("stories", 1, 0);
+        return;
+    };
+    missed(&kubeconfig, &format!("missed-{}", test_run())).await;
+    tally::told("stories", 1, 1);
+}
+
 fn home(kubeconfig: &Path, namespace: &str) -> Home {
     let home = Home::new();
     home.write("workflows/lane.yaml", WORKFLOW);
@@ -69,13 +131,12 @@ async fn every_signal_of_a_rollout_is_told_on_the_rehearsal_and_on_a_real_api_se
     let (rehearsal, kubeconfig) = signals::rehearsed(&stage, "kubeconfig").await;
     let here = tell(&kubeconfig, "rollouts".into(), false);
     let there = async {
-        let Some(kubeconfig) = real() else { return "0 on a real API server (skipped)".to_owned() };
-        let told = tell(&kubeconfig, format!("rollouts-{}", test_run()), true).await;
-        format!("{told} on a real API server")
+        let Some(kubeconfig) = real() else { return 0 };
+        tell(&kubeconfig, format!("rollouts-{}", test_run()), true).await
     };
     let (here, there) = tokio::join!(here, there);
     rehearsal.shutdown().await;
-    say(&format!("rollout signals: {here} on the rehearsal, {there}"));
+    tally::told("rollout signals", here, there);
 }
 
 /// From the moment in which a pod's status says that it cannot start, to the end of the task on disk: milliseconds. The test

@@ -198,6 +198,12 @@ impl Cluster {
         self.poke();
     }
 
+    /// Lets a mutating webhook merge this into every Deployment that is written, dry runs too (RFC 7396); `None` takes it
+    /// away. As on a real API server, nobody owns what it adds.
+    pub fn set_webhook(&self, merges: Option<Value>) {
+        self.with(|state| state.webhook = merges);
+    }
+
     /// Switches the agent's webhook on or off; pods that exist stay as they are.
     pub fn set_agent(&self, on: bool) {
         self.with(|state| state.agent = on);

@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) agent: bool,
     /// Why no pod may be created, where a test wants that.
     pub(crate) deny_pods: Option<String>,
+    /// What a mutating webhook merges into Deployments, where a test wants one.
+    pub(crate) webhook: Option<Value>,
     kin: Kin,
     history: VecDeque<Change>,
     history_limit: usize,
@@ -133,6 +135,7 @@ impl State {
             clock: Clock::start(),
             agent: true,
             deny_pods: None,
+            webhook: None,
             kin: Kin::default(),
             history: VecDeque::new(),
             history_limit,

@@ -668,12 +668,7 @@ impl Deploy<'_> {
         if self.cx.cancel.is_cancelled() {
             return Err(TaskError::transient("stopped between two objects"));
         }
-        let service = texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
-        let origin = texts(object, "/metadata/annotations").remove(ANNOTATION_ORIGIN).unwrap_or_default();
-        let object = match self.site.source(&service) {
-            Some(source) => restore(object, &origin, source, self.key).map_err(TaskError::permanent)?,
-            None => object.clone(),
-        };
+        let object = self.with_values(object)?;
         let at = ObjectRef::of(&object);
         if self.body.mended.contains(&at) {
             self.mend(&at).await?;
@@ -681,6 +676,16 @@ impl Deploy<'_> {
         self.cx.log(format!("apply {}", full_name(&self.cluster.namespace, &object)));
         // The plan has looked at foreign owners; what a person changed by hand since is taken back.
         Ok(self.cluster.apply(&object, false, true).await?)
+    }
+
+    /// An object as it is written: a Secret with the values of its file, where they are those that were planned.
+    fn with_values(&self, object: &Value) -> Result<Value, TaskError> {
+        let service = texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
+        let origin = texts(object, "/metadata/annotations").remove(ANNOTATION_ORIGIN).unwrap_or_default();
+        match self.site.source(&service) {
+            Some(source) => restore(object, &origin, source, self.key).map_err(TaskError::permanent),
+            None => Ok(object.clone()),
+        }
     }
 
     async fn follow(&self, applied: &Value) -> Result<crate::rollout::Seen, TaskError> {
@@ -882,10 +887,9 @@ impl Deploy<'_> {
 }
 
 impl Deploy<'_> {
-    /// What this deploy has made and is still there, as the cluster has it.
+    /// The lane as the cluster has it: what this deploy has made, what it meant to remove, and what it found.
     async fn left(&self) -> String {
         let (namespace, tag) = (&self.cluster.namespace, &self.body.tag);
-        let planned: BTreeSet<ObjectRef> = self.body.objects.iter().map(ObjectRef::of).collect();
         let found = match inventory::objects(self.cluster, &selector(tag)).await {
             Ok(found) => found,
             Err(why) => {
@@ -895,8 +899,7 @@ impl Deploy<'_> {
                 );
             }
         };
-        let mut left: Vec<ObjectRef> =
-            found.iter().map(ObjectRef::of).filter(|at| planned.contains(at)).collect();
+        let mut left: Vec<ObjectRef> = found.iter().map(ObjectRef::of).collect();
         // What people look at first.
         left.sort_by_key(|at| at.kind != "Deployment");
         let left: Vec<String> = left.iter().map(ToString::to_string).collect();

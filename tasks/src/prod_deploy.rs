@@ -896,9 +896,15 @@ impl Deploy<'_> {
 
     /// Lanes that are still up: a release that ends here must not leave one behind untold.
     async fn lanes_left(&self) -> Option<String> {
-        let lanes = inventory::lanes(self.cluster, self.site, self.cx.clock.now()).await.ok()?;
-        let tags: Vec<String> = lanes.into_iter().map(|lane| lane.tag).collect();
         let environment = &self.body.environment;
+        let lanes = match inventory::lanes(self.cluster, self.site, self.cx.clock.now()).await {
+            Ok(lanes) => lanes,
+            Err(why) => {
+                let shows = format!("`graylane lanes {environment}` shows it");
+                return Some(format!("whether a lane is still up could not be seen ({why}); {shows}"));
+            }
+        };
+        let tags: Vec<String> = lanes.into_iter().map(|lane| lane.tag).collect();
         (!tags.is_empty()).then(|| {
             let tags = graylane_engine::schema::list(&tags);
             format!("still up: lane {tags}; `graylane lanes {environment}` shows it, mse-gray-offline takes it down")

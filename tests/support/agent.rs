@@ -1,4 +1,5 @@
-//! The agent's webhook before a real API server: what ack-onepilot does there, done by the code that the rehearsal uses.
+//! The agent's webhook before a real API server: what ack-onepilot does there, done by the code that the rehearsal uses. Beside
+//! it a policy that changes Deployments, where a namespace asks for one.
 //!
 //! It answers for the namespaces of this test run alone, from a thread of its own, because every test has another runtime.
 
@@ -22,7 +23,17 @@ use tokio::sync::OnceCell;
 /// The label by which namespaces of this run are known to the webhook.
 pub(crate) const LABEL: &str = "graylane.dev/test-run";
 
-/// The value of the label, and what makes names of this run its own.
+/// The label of namespaces in which the policy changes Deployments.
+pub(crate) const POLICY_LABEL: &str = "graylane.dev/test-policy";
+/// The annotation that the policy leaves in every pod template.
+pub(crate) const POLICY_MARK: &str = "policy.example.com/seen";
+
+/// What the policy merges into every Deployment: a field that nobody has, and one that the server would have defaulted.
+pub(crate) fn policy() -> Value {
+    json!({ "spec": { "revisionHistoryLimit": 3, "template": { "metadata": { "annotations": { POLICY_MARK: "yes" } } } } })
+}
+
+/// The value of the labels, and what makes names of this run its own.
 pub(crate) fn test_run() -> String {
     format!("r{}", std::process::id())
 }
@@ -45,17 +56,31 @@ async fn begin(kubeconfig: &Path) {
     });
     let authority = std::fs::read(tls("authority.pem")).expect("there");
     let name = format!("graylane-test-{}", test_run());
+    let webhook = |name: &str, label: &str, rule: Value| {
+        json!({
+            "name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None", "timeoutSeconds": 10,
+            // A run that was killed leaves it behind: nobody else's objects must wait for it.
+            "failurePolicy": "Ignore",
+            "namespaceSelector": { "matchLabels": { label: test_run() } },
+            "rules": [rule],
+            "clientConfig": { "url": format!("https://{address}/"), "caBundle": base64::prelude::BASE64_STANDARD.encode(&authority) },
+        })
+    };
     let configuration = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
         "metadata": { "name": name },
-        "webhooks": [{
-            "name": "agent.graylane.dev", "admissionReviewVersions": ["v1"], "sideEffects": "None", "timeoutSeconds": 10,
-            // A run that was killed leaves it behind: nobody else's pods must wait for it.
-            "failurePolicy": "Ignore",
-            "namespaceSelector": { "matchLabels": { LABEL: test_run() } },
-            "rules": [{ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"] }],
-            "clientConfig": { "url": format!("https://{address}/"), "caBundle": base64::prelude::BASE64_STANDARD.encode(authority) },
-        }],
+        "webhooks": [
+            webhook(
+                "agent.graylane.dev",
+                LABEL,
+                json!({ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"] }),
+            ),
+            webhook(
+                "policy.graylane.dev",
+                POLICY_LABEL,
+                json!({ "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["deployments"] }),
+            ),
+        ],
     });
     let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration");
     let api: Api<DynamicObject> =
@@ -100,15 +125,20 @@ async fn answer(
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let review: Value = serde_json::from_slice(&body).unwrap_or_default();
     let asked = &review["request"];
-    let mut pod = asked["object"].clone();
-    let namespace = asked["namespace"].as_str().unwrap_or_default();
-    let labels = namespaces.get_opt(namespace).await.ok().flatten().and_then(|found| found.metadata.labels);
-    let enrolled =
-        labels.is_some_and(|labels| labels.get("mse-enable").is_some_and(|value| value == "enabled"));
-    graylane_rehearsal::give_agent(&mut pod, enrolled);
+    let mut object = asked["object"].clone();
+    if asked["resource"]["resource"] == "deployments" {
+        merge(&mut object, &policy());
+    } else {
+        let namespace = asked["namespace"].as_str().unwrap_or_default();
+        let labels =
+            namespaces.get_opt(namespace).await.ok().flatten().and_then(|found| found.metadata.labels);
+        let enrolled =
+            labels.is_some_and(|labels| labels.get("mse-enable").is_some_and(|value| value == "enabled"));
+        graylane_rehearsal::give_agent(&mut object, enrolled);
+    }
     let mut response = json!({ "uid": asked["uid"], "allowed": true });
-    if pod["spec"] != asked["object"]["spec"] {
-        let patch = json!([{ "op": "replace", "path": "/spec", "value": pod["spec"] }]);
+    if object["spec"] != asked["object"]["spec"] {
+        let patch = json!([{ "op": "replace", "path": "/spec", "value": object["spec"] }]);
         response["patchType"] = "JSONPatch".into();
         response["patch"] = base64::prelude::BASE64_STANDARD.encode(patch.to_string()).into();
     }
@@ -119,4 +149,16 @@ async fn answer(
         .headers_mut()
         .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
     Ok(answer)
+}
+
+/// Lays objects over objects.
+fn merge(into: &mut Value, over: &Value) {
+    match (into, over) {
+        (Value::Object(into), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(into.entry(key).or_insert_with(|| json!({})), value);
+            }
+        }
+        (into, over) => *into = over.clone(),
+    }
 }

@@ -245,9 +245,17 @@ fn complete(state: &mut State, kind: &Kind, object: &mut Value) -> Result<(), Fa
             object::set_default(object, &["status", "phase"], "Pending");
         }
         kinds::SERVICES => assign_service(state, object),
+        kinds::DEPLOYMENTS => mutate(state, object),
         _ => {}
     }
     Ok(())
+}
+
+/// A webhook comes after whoever writes has been noted: what it changes is nobody's.
+fn mutate(state: &State, object: &mut Value) {
+    if let Some(merges) = &state.webhook {
+        patch::merge(object, merges);
+    }
 }
 
 fn assign_service(state: &mut State, service: &mut Value) {
@@ -307,15 +315,18 @@ pub(crate) fn update(
             assign_service(state, &mut object);
         }
     }
+    if !applied {
+        apply::note_update(kind, Some(live), &mut object, &how.writer);
+    }
+    if kind.resource == kinds::DEPLOYMENTS && target.subresource.is_empty() {
+        mutate(state, &mut object);
+    }
     validation::check(kind, &object, Some(live))?;
     let annotated = object.pointer("/metadata/annotations") != live.pointer("/metadata/annotations");
     let counts = object.get("spec") != live.get("spec") || annotated && kind.resource == kinds::DEPLOYMENTS;
     if counts_generations(kind) && counts {
         let generation = object::int(live, "/metadata/generation").unwrap_or_default() + 1;
         object::set(&mut object, &["metadata", "generation"], generation);
-    }
-    if !applied {
-        apply::note_update(kind, Some(live), &mut object, &how.writer);
     }
     let key = Key::of(kind.resource, &object);
     if object == **live {

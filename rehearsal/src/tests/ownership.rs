@@ -181,3 +181,31 @@ async fn an_apply_says_the_whole_truth_about_its_mistakes() {
     let (code, said) = message(ssa(&cluster, "graylane", false, twice).await.unwrap_err());
     assert!(code >= 400 && said.contains("duplicate entries for key"), "{said}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_webhook_changes_is_nobodys_and_stays_when_a_manager_applies_again() {
+    let cluster = cluster(Delays::none()).await;
+    let mark = json!({ "spec": { "template": { "metadata": { "annotations": { "policy.example.com/seen": "yes" } } } } });
+    cluster.set_webhook(Some(mark));
+    for image in ["v1", "v2"] {
+        let made = ssa(&cluster, "one", true, deployment("a", "", image)).await.unwrap();
+        assert_eq!(
+            made["spec"]["template"]["metadata"]["annotations"],
+            json!({"policy.example.com/seen": "yes"})
+        );
+        let owners = made["metadata"]["managedFields"].to_string();
+        assert!(owners.contains("f:image") && !owners.contains("policy.example.com"), "{owners}");
+    }
+    // A write of the status does not come to it.
+    cluster.set_webhook(Some(json!({ "spec": { "replicas": 7 } })));
+    let live = ssa(
+        &cluster,
+        "two",
+        false,
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "spring-cloud-a"}}),
+    );
+    assert_eq!(live.await.unwrap()["spec"]["replicas"], 7);
+    cluster.set_webhook(None);
+    let back = ssa(&cluster, "one", true, deployment("a", "", "v2")).await.unwrap();
+    assert_eq!(back["spec"]["replicas"], 1, "an applier who has the field wins it back");
+}

@@ -135,7 +135,7 @@ pub(super) async fn noting<T>(call: impl Future<Output = T>) -> (T, Duration) {
 pub(super) fn note_retry_after(headers: &http::HeaderMap) {
     let seconds = headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     if let Some(seconds) = seconds {
-        // Watches come in elsewhere, and are paused there.
+        // What nobody makes again, such as a log, has no pause.
         let _ = RETRY_AFTER.try_with(|cell| cell.set(seconds));
     }
 }

@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::explain::explain;
-use super::{Cluster, known_resource};
+use super::{Cluster, LONGEST_PAUSE, attempt, known_resource};
 use crate::manifest::uid;
 
 /// Changes that a follower may lag behind before it looks at everything anew.
@@ -152,13 +152,15 @@ impl Watched {
         let worker = tokio::spawn(async move {
             let mut events = std::pin::pin!(events);
             let mut pause = PAUSES.0;
-            while let Some(event) = events.next().await {
+            loop {
+                let (event, asked) = attempt::noting(events.next()).await;
+                let Some(event) = event else { return };
                 let Some(watched) = weak.upgrade() else { return };
                 let failed = event.is_err();
                 watched.state().take(&what, event);
                 drop(watched);
                 if failed {
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(pause.max(asked.min(LONGEST_PAUSE))).await;
                     pause = (pause * 2).min(PAUSES.1);
                 } else {
                     pause = PAUSES.0;

@@ -44,7 +44,13 @@ pub(super) async fn take_back(deploy: &Deploy<'_>) -> Result<Outputs, TaskError>
         Ok(report) => Ok(Outputs { report, ..Outputs::default() }),
         Err(error) => {
             // Whoever stops it, or the cluster, leaves the rest: it is listed.
-            let left = look(deploy).await.map(|work| work.left()).unwrap_or_default();
+            let left = match look(deploy).await {
+                Ok(work) => work.left(),
+                Err(why) => {
+                    let shows = format!("`graylane lanes {}` shows it", deploy.body.environment);
+                    vec![format!("what is left could not be seen ({why}); {shows}")]
+                }
+            };
             Err(error.details(left))
         }
     }
@@ -94,6 +100,11 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
         close_routes(deploy, &changed).await?;
         for object in &changed {
             let at = ObjectRef::of(object);
+            // A file with other values by now; what the API server says of a Secret is an error as of any object.
+            if kind(object) == "Secret" && deploy.with_values(object).is_err() {
+                report.push(format!("{at} is not brought back: the values of Secrets are not kept"));
+                continue;
+            }
             // A selector cannot be changed back: what was made anew is made anew again, with the route closed.
             if let Some(live) = deploy.cluster.get(&at).await?
                 && selector_changes(&live, object)
@@ -107,9 +118,6 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
                     deploy.follow(&applied).await?;
                 }
                 Ok(_) => {}
-                Err(_) if kind(object) == "Secret" && !deploy.cx.cancel.is_cancelled() => {
-                    report.push(format!("{at} is not brought back: the values of Secrets are not kept"));
-                }
                 Err(error) => return Err(error),
             }
         }
