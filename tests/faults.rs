@@ -25,7 +25,7 @@ use self::ground::{ENVIRONMENT, Ground};
 use self::judge::{Before, Failed, parted};
 use crate::support::desk::{Desk, NAMESPACE, shown};
 use crate::support::proxy::{Again, Fault, On, Proxy, Trouble};
-use crate::support::{Ran, agent, say, stage};
+use crate::support::{Ran, agent, say, stage, tally};
 
 const LANE: &str = r#"name: release
 tasks:
@@ -322,6 +322,8 @@ async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_l
     let (mut wrong, told) =
         tell_all(&seeds, if all { 4 } else { 3 }, async |_| Ground::rehearsed().await).await;
     let (mut real, mut injected) = (0, told.iter().map(|told| told.injected).sum::<usize>());
+    tally::told("stories under faults", seeds.len(), 0);
+    tally::told("faults injected", injected, 0);
     if let Some(kubeconfig) = stage::real() {
         let some: Vec<usize> = match seeds.as_slice() {
             _ if all => (0..2 * KINDS).chain([WEBHOOK]).collect(),
@@ -335,7 +337,10 @@ async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_l
         let (more, told) = tell_all(&some, 3, ground).await;
         real = some.len();
         wrong.extend(more);
-        injected += told.iter().map(|told| told.injected).sum::<usize>();
+        let there = told.iter().map(|told| told.injected).sum::<usize>();
+        tally::told("stories under faults", 0, real);
+        tally::told("faults injected", 0, there);
+        injected += there;
     }
     let words = format!(
         "faults: {} seeds on the rehearsal (from {}), {real} on a real API server, {injected} injected, {} wrong",
