@@ -41,6 +41,7 @@ use axum::response::{IntoResponse as _, Response};
 use graylane_engine::journal::DiskJournal;
 use graylane_engine::scheduler::{Engine, Parts};
 use graylane_engine::trigger::Catalogue;
+use graylane_tasks::Leases;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::secret::DigestKey;
 use tokio::sync::watch;
@@ -59,6 +60,8 @@ pub(crate) struct State {
     pub(crate) parts: Parts,
     pub(crate) journal: Arc<DiskJournal>,
     pub(crate) clusters: Arc<Clusters>,
+    /// The leases of the tasks, for what is written outside of runs.
+    pub(crate) leases: Leases,
     pub(crate) settings: Arc<Settings>,
     /// The key of the data folder's digests.
     pub(crate) digests: DigestKey,

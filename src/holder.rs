@@ -13,6 +13,7 @@ use graylane_engine::logs::Logs;
 use graylane_engine::scheduler::{Engine, Mode, Parts, StartError};
 use graylane_engine::task::Registry;
 use graylane_engine::trigger::Catalogue;
+use graylane_tasks::Leases;
 use graylane_tasks::cluster::Clusters;
 use graylane_tasks::secret::DigestKey;
 use tokio::sync::watch;
@@ -145,11 +146,11 @@ impl Drop for Room {
 }
 
 /// The task types over the clusters that settings and rehearsal name.
-fn tasks(stage: &Stage, key: &DigestKey) -> (Registry, Arc<Clusters>) {
+fn tasks(stage: &Stage, key: &DigestKey) -> (Registry, Arc<Clusters>, Leases) {
     let clusters = Clusters::new(stage.clone());
     let mut registry = Registry::default();
-    graylane_tasks::register(&mut registry, &clusters, key);
-    (registry, clusters)
+    let leases = graylane_tasks::register(&mut registry, &clusters, key);
+    (registry, clusters, leases)
 }
 
 impl Holder {
@@ -172,7 +173,7 @@ impl Holder {
         let key = key.map_err(HoldError::Surroundings)?;
         let threads = Threads::new()
             .map_err(|error| HoldError::Surroundings(format!("no threads for tasks: {error}")))?;
-        let (registry, clusters) = tasks(&stage, &key);
+        let (registry, clusters, leases) = tasks(&stage, &key);
         let metrics = Arc::new(Metrics::default());
         let (publish, catalogue) = watch::channel(Arc::new(Catalogue::default()));
         let parts = Parts {
@@ -210,6 +211,7 @@ impl Holder {
             parts,
             journal: journal.clone(),
             clusters,
+            leases,
             settings: Arc::new(settings.clone()),
             digests: key,
             working: matches!(mode, Mode::Work | Mode::Begin),

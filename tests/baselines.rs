@@ -1,5 +1,6 @@
 //! Baselines as they are found: made by `kubectl apply`, by `kubectl create`, as Helm and Argo CD make them, without any record
-//! of who owns what, and by `prod-deploy` itself; with an autoscaler. Told on both clusters.
+//! of who owns what, and by `prod-deploy` itself; with a number of pods that was changed by `scale`, and with a real autoscaler
+//! that goes on changing it. Told on both clusters.
 //!
 //! A row is how production came to be; what `prod-deploy` takes over, respects or refuses is said beside it. Every baseline
 //! has an environment variable, an annotation, the port of a Service and the key of a ConfigMap that the manifest no longer has,
@@ -7,12 +8,13 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Map, Value, json};
 
 use crate::support::stage::{CONFIG_MAPS, DEPLOYMENTS, Kind, PLAIN, SERVICES, Stage, Wants, on_both};
-use crate::support::{Ran, ran};
+use crate::support::{PATIENCE, Ran, ran};
 
 const ENVIRONMENT: &str = "config/environments/production.yaml";
 
@@ -339,6 +341,92 @@ async fn control_a_number_that_the_task_gives_is_written() {
         assert_eq!(replicas().await, 3, "a number that the task gives is written");
         deploy(stage, "run", "ours", "ours:4", "").expect(0);
         assert_eq!(replicas().await, 3, "and kept by a task that gives none");
+    })
+    .await;
+}
+
+/// A service whose manifest brings an autoscaler along. A real one looks every 15 s, and without metrics it keeps to its bounds.
+fn autoscaled(stage: &Stage) -> Kind {
+    // The oldest server that is supported has no v2 yet.
+    let version = if stage.real { "autoscaling/v1" } else { "autoscaling/v2" };
+    let scaler = json!({
+        "apiVersion": version, "kind": "HorizontalPodAutoscaler", "metadata": { "name": "web" },
+        "spec": { "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "web" }, "minReplicas": 3, "maxReplicas": 5 },
+    });
+    let text =
+        [manifest("web", &["ONE"]).remove(0), scaler].map(|object| graylane_tasks::manifest::yaml(&object));
+    stage.home.write("config/services/web.yaml", &text.join("---\n"));
+    (version, "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+}
+
+/// Waits until the autoscaler has brought the number of pods to this.
+async fn brought_to(stage: &Stage, number: i64) {
+    for _ in 0..PATIENCE.as_millis() / 100 {
+        if live(stage, "web").await.1 == number {
+            stage.settle().await;
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the autoscaler does not bring the number of pods to {number}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_keeps_its_number_through_deploys_rollbacks_and_lanes() {
+    let prepare = |home: &crate::support::Home| {
+        home.edit(ENVIRONMENT, "allow:", "rollout: { crash: 1s, restarts: 1 }\nallow:");
+    };
+    on_both(Wants { baseline: false, prepare: &prepare, ..PLAIN }, async |stage| {
+        let kind = autoscaled(stage);
+        let what = "HorizontalPodAutoscaler web scales Deployment web between 3 and 5: ";
+        let first = deploy(stage, "plan", "web", "web:1", "").expect(0).stdout;
+        let will = "HorizontalPodAutoscaler web will scale Deployment web between 3 and 5";
+        assert!(first.contains(will), "{first}");
+        deploy(stage, "run", "web", "web:1", "").expect(0);
+        brought_to(stage, 3).await;
+
+        let plan = deploy(stage, "plan", "web", "web:2", "").expect(0).stdout;
+        let stays = format!("{what}its number of pods stays at 3; the manifest's 2 counts for a new one alone");
+        assert!(plan.contains(&stays), "{plan}");
+        assert!(!plan.contains("replicas: "), "the number of pods is left: {plan}");
+        deploy(stage, "run", "web", "web:2", "").expect(0);
+        let (image, number, _) = live(stage, "web").await;
+        assert_eq!((image.as_str(), number), ("web:2", 3), "a new image, and as many pods as before");
+
+        // A number in the task would be a fight: neither a plan nor a run begins it.
+        let given = "name: prod-workflow\ntasks:\n  promote:\n    type: prod-deploy\n    timeout: 1m\n    with: { environment: production, services: { web: { images: { app: \"web:3\" }, replicas: 7 } } }\n";
+        stage.home.write("workflows/prod.yaml", given);
+        for command in ["plan", "run"] {
+            let refused = stage.home.graylane(&[command, "workflows/prod.yaml"]);
+            assert_ne!(refused.code, 0, "{refused:?}");
+            let fight = format!("refused: service `web`: {what}it and this deploy would each set the number of pods; leave `replicas` out");
+            assert!(refused.stdout.contains(&fight), "{refused:?}");
+        }
+        assert_eq!(live(stage, "web").await.1, 3);
+
+        // Somebody asks for more than the autoscaler allows.
+        let more = Patch::Merge(json!({ "spec": { "replicas": 9 } }));
+        stage.api(DEPLOYMENTS).patch_scale("web", &by("somebody"), &more).await.expect("scaled");
+        brought_to(stage, 5).await;
+        let scaler = stage.get(kind, "web").await.expect("there");
+        assert_eq!(scaler["status"]["desiredReplicas"], 5, "{scaler}");
+
+        // What fails is taken back, and the number is not part of it.
+        let failed = deploy(stage, "run", "web", "web:crash", "").expect(1);
+        assert!(failed.stdout.contains("Deployment web was rolled back to web:2"), "{failed:?}");
+        let (image, number, _) = live(stage, "web").await;
+        assert_eq!((image.as_str(), number), ("web:2", 5), "the image of before, and the autoscaler's number");
+
+        // A copy has its own number: the autoscaler is not copied, and does not mean it.
+        let lane = "name: release\ntasks:\n  up:\n    type: mse-gray-deploy\n    timeout: 1m\n    with: { environment: production, tag: gray, images: { web: \"web:4\" } }\n";
+        stage.home.write("workflows/lane.yaml", lane);
+        let plan = stage.home.graylane(&["plan", "workflows/lane.yaml"]).expect(0).stdout;
+        let fixed = "HorizontalPodAutoscaler web scales the baseline only: Deployment web-mse-gray keeps its number of pods";
+        assert!(plan.contains(fixed), "{plan}");
+        stage.home.graylane(&["run", "workflows/lane.yaml"]).expect(0);
+        let copy = stage.get(DEPLOYMENTS, "web-mse-gray").await.expect("there");
+        assert_eq!(copy["spec"]["replicas"], 1, "{copy}");
+        assert_eq!(stage.list(kind, "").await.len(), 1, "the autoscaler has no copy");
     })
     .await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use graylane_tasks::adoption::{DRAIN, Stepped, look, step};
+use graylane_tasks::adoption::{DRAIN, Stepped, look};
 use graylane_tasks::readiness::{Level, check};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -50,8 +50,7 @@ async fn steps(desk: &Desk) -> Vec<String> {
 }
 
 async fn one_step(desk: &Desk) -> Stepped {
-    let told = desk.told().await;
-    step(&told, &desk.site(), "spring-a", desk.now()).await.expect("done")
+    desk.adopt("spring-a").await.expect("done")
 }
 
 /// Every step is a call of its own that knows nothing of the one before: a crash between any two of them is this test.
@@ -121,10 +120,9 @@ async fn an_adoption_whose_pods_do_not_come_up_leaves_the_old_ones_in_place() {
     let broken =
         json!([{ "op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "a:missing" }]);
     desk.edit("Deployment", "spring-cloud-a", broken).await;
-    let told = desk.told().await;
     let mut last = String::new();
     for _ in 0..400 {
-        match step(&told, &desk.site(), "spring-a", desk.now()).await {
+        match desk.adopt("spring-a").await {
             Ok(stepped) => last = stepped.did,
             Err(error) => {
                 last = shown(&error);
@@ -235,7 +233,7 @@ async fn refused(desk: &Desk, what: &str, words: &str) {
     let told = desk.told().await;
     let looked = look(&told, &desk.site(), "spring-a", desk.now()).await.expect_err(what);
     assert!(shown(&looked).contains(words), "{what}: {}", shown(&looked));
-    let stepped = step(&told, &desk.site(), "spring-a", desk.now()).await.expect_err(what);
+    let stepped = desk.adopt("spring-a").await.expect_err(what);
     assert_eq!(stepped, looked, "{what}");
     assert_eq!(desk.wrote(), Vec::<String>::new(), "{what}: refused before the first write");
 }
@@ -426,7 +424,7 @@ async fn a_check_finds_each_thing_says_what_to_do_and_mends_what_it_says() {
         }
         desk.cluster.clear_requests();
         let told = desk.told().await;
-        let found = check(&told, &desk.site(), false).await.expect("checked");
+        let found = check(&told, &desk.site()).await.expect("checked");
         let of = |findings: &[graylane_tasks::readiness::Finding]| {
             findings
                 .iter()
@@ -441,10 +439,10 @@ async fn a_check_finds_each_thing_says_what_to_do_and_mends_what_it_says() {
             row.what
         );
         assert_eq!(desk.wrote(), Vec::<String>::new(), "{}: a check writes nothing", row.what);
-        let mended = check(&told, &desk.site(), true).await.expect("checked");
+        let mended = desk.fix().await.expect("checked");
         let mended = of(&mended.findings).expect("still told");
         assert_eq!(mended.fixed, row.fixed, "{}: {mended:?}", row.what);
-        let after = check(&told, &desk.site(), false).await.expect("checked");
+        let after = check(&told, &desk.site()).await.expect("checked");
         assert_eq!(of(&after.findings).is_none(), row.fixed, "{}: {:?}", row.what, after.findings);
         // Everything but this one thing is as the example always was.
         if row.check != "gateway" && row.level == Level::Warning {
@@ -471,7 +469,7 @@ async fn a_namespace_that_is_not_enrolled_its_pods_and_missing_rights_are_found(
     desk.cluster.forbid("patch", "deployments.apps");
     desk.cluster.forbid("get", "pods/log");
     let told = desk.told().await;
-    let found = check(&told, &desk.site(), true).await.expect("checked");
+    let found = desk.fix().await.expect("checked");
     let messages: Vec<String> = found
         .findings
         .iter()

@@ -303,6 +303,13 @@ async fn tell_all(
     (wrong, all)
 }
 
+/// How many seeds the long run takes. Others take some of these.
+const ALL: usize = 100;
+
+fn injected_by(told: &[Told]) -> usize {
+    told.iter().map(|told| told.injected).sum()
+}
+
 fn all_seeds() -> bool {
     std::env::var("GRAYLANE_TEST_FAULTS").as_deref() == Ok("all")
 }
@@ -311,17 +318,17 @@ fn all_seeds() -> bool {
 async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_left() {
     let all = all_seeds();
     let minutes = WallClock::default().now().millis() / 60_000;
-    let first = usize::try_from(minutes).expect("small") * 5 % 10_000;
+    let first = usize::try_from(minutes).expect("small") * 5 % ALL;
     let written = std::env::var("GRAYLANE_TEST_FAULTS_SEED").ok();
     let written: Option<Vec<usize>> = written.map(|seeds| seeds.split(',').flat_map(str::parse).collect());
     let seeds: Vec<usize> = match written {
         Some(seeds) => seeds,
-        None if all => (0..100).collect(),
+        None if all => (0..ALL).collect(),
         None => (first..first + 5).collect(),
     };
     let (mut wrong, told) =
         tell_all(&seeds, if all { 4 } else { 3 }, async |_| Ground::rehearsed().await).await;
-    let (mut real, mut injected) = (0, told.iter().map(|told| told.injected).sum::<usize>());
+    let (mut real, mut injected) = (0, injected_by(&told));
     tally::told("stories under faults", seeds.len(), 0);
     tally::told("faults injected", injected, 0);
     if let Some(kubeconfig) = stage::real() {
@@ -337,10 +344,9 @@ async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_l
         let (more, told) = tell_all(&some, 3, ground).await;
         real = some.len();
         wrong.extend(more);
-        let there = told.iter().map(|told| told.injected).sum::<usize>();
         tally::told("stories under faults", 0, real);
-        tally::told("faults injected", 0, there);
-        injected += there;
+        tally::told("faults injected", 0, injected_by(&told));
+        injected += injected_by(&told);
     }
     let words = format!(
         "faults: {} seeds on the rehearsal (from {}), {real} on a real API server, {injected} injected, {} wrong",
@@ -349,6 +355,8 @@ async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_l
         wrong.len()
     );
     say(&words);
+    // In the same run, so that its report tells of both.
+    let (clusters, unanswered) = if all { away_on_both().await } else { (0, 0) };
     if let Ok(path) = std::env::var("GRAYLANE_TEST_FAULTS_REPORT") {
         let rows: Vec<&str> = told.iter().map(|told| told.row.as_str()).collect();
         let mut report = String::from("# Faults of an API server\n\n");
@@ -361,6 +369,8 @@ async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_l
              Deployment up, nothing went on before what it needs was up, and the fault struck. Else its reason names the fault, and what it\n\
              tells as left, or as not taken back, is what a label scan finds. Whoever is turned away stays away for as long as it is told.\n\
              Afterwards the lane can be taken down and production deployed.\n\n{words}.\n\n\
+             away for 60 s in mid-rollout, right after a gray pod was seen, with open watches cut off: waited for, told with its end, and the\n\
+             release succeeds as planned, on {clusters} clusters, {unanswered} requests unanswered.\n\n\
              | Seed | Story | Fault | Times | Outcome |\n|---|---|---|---|---|\n{}\n",
             rows.join("\n")
         );
@@ -413,7 +423,7 @@ async fn control_a_cluster_that_is_not_as_it_must_be_does_not_pass_for_one_that_
 
 /// An API server that goes away in mid-rollout, right after a gray pod was seen, and cuts off who listens: the rollout is
 /// waited for, that is told, and so is the end. A minute in the long run.
-async fn away_in_mid_rollout(ground: &Ground) {
+async fn away_in_mid_rollout(ground: &Ground) -> usize {
     let lasts = Duration::from_secs(if all_seeds() { 60 } else { 8 });
     let on = On::default();
     let fault = Fault::AwayOnceTold("\"zadigx-release-type\":\"mse-gray\",", lasts);
@@ -439,22 +449,38 @@ async fn away_in_mid_rollout(ground: &Ground) {
         seconds.iter().any(|seconds| (lasts.as_secs() - 2..lasts.as_secs() + 10).contains(seconds)),
         "{log}"
     );
+    proxy.injected()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_api_server_that_goes_away_in_mid_rollout_is_waited_for_and_told() {
+    // The long run tells of it with its seeds.
+    if !all_seeds() {
+        away_on_both().await;
+    }
+}
+
+/// Gives on how many clusters it was told, and how many requests found nobody.
+async fn away_on_both() -> (usize, usize) {
     let rehearsed = async {
         let ground = Ground::rehearsed().await;
-        away_in_mid_rollout(&ground).await;
+        let injected = away_in_mid_rollout(&ground).await;
+        tally::told("stories under faults", 1, 0);
+        tally::told("faults injected", injected, 0);
         ground.over().await;
+        injected
     };
     let real = async {
-        let Some(kubeconfig) = stage::real() else { return };
+        let kubeconfig = stage::real()?;
         let ground = Ground::real(&kubeconfig, format!("away-{}", agent::test_run())).await;
-        away_in_mid_rollout(&ground).await;
+        let injected = away_in_mid_rollout(&ground).await;
+        tally::told("stories under faults", 0, 1);
+        tally::told("faults injected", 0, injected);
         ground.over().await;
+        Some(injected)
     };
-    tokio::join!(rehearsed, real);
+    let (rehearsed, real) = tokio::join!(rehearsed, real);
+    (1 + usize::from(real.is_some()), rehearsed + real.unwrap_or(0))
 }
 
 /// A minute without an API server, in mid-rollout: it is waited out, and told.
@@ -535,6 +561,7 @@ async fn tasks_of_three_services_ask_the_api_server_for_little() {
     let images = json!({ "spring-a": "a:2", "spring-b": "b:2", "spring-c": "c:2" });
     let tasks = [
         ("mse-gray-deploy", json!({ "tag": "gray", "images": images })),
+        ("generic-verify", json!({ "tag": "gray", "checks": [{ "name": "up", "rollout": {} }] })),
         ("prod-deploy", json!({ "images": images })),
         ("mse-gray-offline", json!({ "tag": "gray", "drain": "1s" })),
     ];
@@ -556,7 +583,20 @@ async fn tasks_of_three_services_ask_the_api_server_for_little() {
             assert_eq!(of("list"), [1, 1, 2], "no list where nothing is looked for");
             assert_eq!((count("list", "services"), count("list", "secrets")), (1, 0));
         }
-        let row = format!("| `{kind}` | {planned} | {done} |");
+        if kind == "mse-gray-offline" {
+            let count = |verb: &str, kind: &str| desk.cluster.count(verb, kind);
+            let read =
+                ["deployments.apps", "services", "configmaps", "secrets", "ingresses.networking.k8s.io"];
+            assert_eq!(
+                read.map(|kind| count("get", kind)),
+                [0; 5],
+                "the answer to a delete says that it is gone"
+            );
+            // The watch's own, and the last word.
+            assert_eq!((count("watch", "pods"), count("list", "pods")), (1, 2));
+        }
+        let what = if kind == "generic-verify" { " (`rollout`)" } else { "" };
+        let row = format!("| `{kind}`{what} | {planned} | {done} |");
         if !text.contains(&row) {
             other.push(row);
         }

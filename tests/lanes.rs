@@ -3,17 +3,10 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use graylane_engine::task::TaskError;
-use graylane_tasks::renewal::{Renewed, prepare};
 use serde_json::{Value, json};
 
 use crate::support::desk::{Desk, NAMESPACE, changes, service_file, shown};
 use crate::support::{Home, until};
-
-async fn renew(desk: &Desk, tag: &str, length: &str) -> Result<Renewed, TaskError> {
-    let told = desk.told().await;
-    prepare(&told, &desk.site(), tag, length, desk.now()).await?.carry_out(&told).await
-}
 
 const DEPLOY: &str = "mse-gray-deploy";
 const OFFLINE: &str = "mse-gray-offline";
@@ -544,7 +537,7 @@ async fn expired_lanes_go_together_and_those_that_were_renewed_stay() {
     assert_eq!(nothing.warnings, ["no lane of production has expired"]);
     assert_eq!(outputs.report, ["no lane had expired"]);
     tokio::time::advance(Duration::from_secs(7 * 3600)).await;
-    let told = renew(&desk, "blue", "8h").await.expect("renewed");
+    let told = desk.renew("blue", "8h").await.expect("renewed");
     assert_eq!(told.objects.len(), 2);
     tokio::time::advance(Duration::from_secs(2 * 3600)).await;
     let notes: Vec<Vec<String>> = desk.lanes().await.into_iter().map(|lane| lane.notes).collect();
@@ -559,7 +552,7 @@ async fn expired_lanes_go_together_and_those_that_were_renewed_stay() {
         "{named:?}"
     );
     // One of them is renewed between the plan and its carrying out.
-    renew(&desk, "green", "1h").await.expect("renewed");
+    desk.renew("green", "1h").await.expect("renewed");
     let outputs = desk.carry_out(OFFLINE, &sweep, &plan).await.expect("done");
     assert_eq!(outputs.values["lanes"], json!(["gray"]));
     assert!(outputs.report[1].starts_with("lane green was renewed meanwhile"), "{:?}", outputs.report);
@@ -585,7 +578,7 @@ async fn without_a_ttl_an_old_lane_is_named_and_never_taken_down() {
         "refused: lanes of environment `production` never expire\nhint: write `ttl` in its file: without it nothing is taken down for its age"
     );
     desk.cluster.clear_requests();
-    let refused = renew(&desk, "gray", "8h").await.expect_err("refused");
+    let refused = desk.renew("gray", "8h").await.expect_err("refused");
     assert_eq!(refused.message, "refused: lanes of environment `production` never expire");
     // A lane from before the setting has no end, and the sweep leaves it.
     desk.home.edit(
@@ -604,7 +597,7 @@ async fn without_a_ttl_an_old_lane_is_named_and_never_taken_down() {
         ("gray", "soon", "`soon` is no time to live"),
         ("gray", "0s", "`0s` is no time to live"),
     ] {
-        let refused = renew(&desk, tag, length).await.expect_err(tag);
+        let refused = desk.renew(tag, length).await.expect_err(tag);
         assert_eq!(refused.message, words);
     }
     assert_eq!(desk.wrote(), [] as [String; 0], "refused before the first write");

@@ -196,6 +196,9 @@ fn plain(object: &mut Value) {
 /// A story: how the example release is changed, and what is said when it waits.
 struct Story {
     name: &'static str,
+    workflow: &'static str,
+    /// What is changed in manifests once the baseline is on the cluster.
+    manifests: &'static [(&'static str, &'static str, &'static str)],
     edits: &'static [(&'static str, &'static str)],
     /// What somebody says when the run waits for people.
     says: &'static [&'static str],
@@ -205,10 +208,12 @@ const FAILS: (&str, &str) = ("-> C${{ inputs.tag }}\\[", "-> Cnever\\[");
 const KEEPS: (&str, &str) = ("undo: on-failure", "undo: never");
 
 const STORIES: &[Story] = &[
-    Story { name: "the seed's story", edits: &[], says: &[] },
-    Story { name: "a failing verify", edits: &[FAILS, KEEPS], says: &[] },
+    Story { name: "the seed's story", workflow: RELEASE, manifests: &[], edits: &[], says: &[] },
+    Story { name: "a failing verify", workflow: RELEASE, manifests: &[], edits: &[FAILS, KEEPS], says: &[] },
     Story {
         name: "a rollback",
+        workflow: RELEASE,
+        manifests: &[],
         edits: &[
             KEEPS,
             (
@@ -218,9 +223,11 @@ const STORIES: &[Story] = &[
         ],
         says: &[],
     },
-    Story { name: "an undo", edits: &[FAILS], says: &[] },
+    Story { name: "an undo", workflow: RELEASE, manifests: &[], edits: &[FAILS], says: &[] },
     Story {
         name: "an approval",
+        workflow: RELEASE,
+        manifests: &[],
         edits: &[(
             "  promote:\n    type: prod-deploy\n    needs: [verify]\n",
             "  approve:\n    type: approval\n    needs: [verify]\n  promote:\n    type: prod-deploy\n    needs: [approve]\n",
@@ -229,6 +236,8 @@ const STORIES: &[Story] = &[
     },
     Story {
         name: "a hold",
+        workflow: RELEASE,
+        manifests: &[],
         edits: &[
             FAILS,
             KEEPS,
@@ -236,7 +245,31 @@ const STORIES: &[Story] = &[
         ],
         says: &["answer", "latest", "skip"],
     },
+    TAKES_OVER,
 ];
+
+const RELEASE: &str = "workflows/release.yaml";
+
+/// What `kubectl apply` wrote becomes ours, and what the manifest no longer has goes: the apply makes something else of the
+/// object than the plan's dry run, which came before. And an object is new.
+const TAKES_OVER: Story = Story {
+    name: "a take-over",
+    workflow: "workflows/prod-workflow.yaml",
+    manifests: &[
+        (
+            "config/services/spring-c.yaml",
+            "      - env:\n        - name: JAVA_HOME\n          value: /usr/lib/jvm/java-1.8-openjdk/jre\n        image:",
+            "      - image:",
+        ),
+        (
+            "config/services/spring-c.yaml",
+            "apiVersion: apps/v1\nkind: Deployment\n",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: c-settings }\ndata: { a: b }\n---\napiVersion: apps/v1\nkind: Deployment\n",
+        ),
+    ],
+    edits: &[("required: true", "default: { spring-c: \"spring-cloud-c:0.2\" }")],
+    says: &[],
+};
 
 /// What a story left.
 #[derive(Debug, PartialEq)]
@@ -294,13 +327,17 @@ fn prepare(story: &Story) -> (Home, Rehearsal) {
     std::fs::create_dir_all(home.data()).expect("made");
     std::fs::write(home.data().join("digest.key"), [7; 32]).expect("written");
     let rehearsal = home.rehearsal("fast");
-    let workflow = "workflows/release.yaml";
-    for (from, to) in
-        [("drain: 3500ms", "drain: 50ms"), ("samples: 20", "samples: 2")].iter().chain(story.edits)
-    {
-        home.edit(workflow, from, to);
+    for (file, from, to) in story.manifests {
+        home.edit(file, from, to);
     }
-    home.edit(workflow, "          http: {", "          settle: 1s\n          http: {");
+    for (from, to) in story.edits {
+        home.edit(story.workflow, from, to);
+    }
+    if story.workflow == RELEASE {
+        home.edit(RELEASE, "drain: 3500ms", "drain: 50ms");
+        home.edit(RELEASE, "samples: 20", "samples: 2");
+        home.edit(RELEASE, "          http: {", "          settle: 1s\n          http: {");
+    }
     (home, rehearsal)
 }
 
@@ -327,7 +364,7 @@ async fn tell(story: &Story, point: Point, forget: bool) -> Told {
     );
     home.edit(environment, "127.0.0.1:8080", &rehearsal.gateway);
 
-    let arguments = vec!["run", "workflows/release.yaml"];
+    let arguments = vec!["run", story.workflow];
     let mut next: Vec<&str> = arguments.clone();
     let mut said = false;
     for _ in 0..8 {
@@ -344,6 +381,7 @@ async fn tell(story: &Story, point: Point, forget: bool) -> Told {
         match newest.as_str() {
             // It was killed before anything was recorded: whoever wanted it asks again.
             "none" => next.clone_from(&arguments),
+            "waiting" if story.says.is_empty() => break,
             "waiting" if !said => {
                 said = true;
                 let words: Vec<&str> = story.says.to_vec();
@@ -571,6 +609,23 @@ async fn killed_anywhere_everything_ends_as_if_it_had_not_been() {
         std::fs::write(path, format!("# Crash matrix\n\n{about}\n\n{words}.\n\n{report}")).expect("written");
     }
     assert!(wrong.is_empty(), "{words}\n{}", wrong.join("\n"));
+}
+
+/// Between an apply and its record nobody has written down what the apply made: what goes on must know it all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn killed_between_an_apply_and_its_record_a_take_over_goes_on() {
+    let undisturbed = tell(&TAKES_OVER, Point::Never, false).await;
+    assert_eq!(undisturbed.end.runs[0]["status"], "succeeded");
+    let taken_over = &undisturbed.end.objects["Deployment spring-cloud-c"];
+    assert!(!taken_over.to_string().contains("JAVA_HOME"), "the take-over removes something: {taken_over}");
+    let mut wrong = Vec::new();
+    for number in 1..=undisturbed.mutating {
+        let told = within(&TAKES_OVER, Point::Before(number)).await;
+        assert!(told.killed);
+        let found = differences(&undisturbed.end, &told.end);
+        wrong.extend(found.into_iter().map(|words| format!("request {number}: {words}")));
+    }
+    assert_eq!(wrong, Vec::<String>::new());
 }
 
 /// The control: without its checkpoints a rollback that was cut off goes forward again, and the matrix must see it.

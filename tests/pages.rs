@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::support::{Home, Ran, ran};
 
-fn page(name: &str) -> String {
+pub(crate) fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect(name)
 }
 
@@ -90,7 +90,7 @@ fn sarif(home: &Home) -> serde_json::Value {
 }
 
 /// The code spans of a table's cell, those in parentheses left out.
-fn spans(cell: &str) -> Vec<String> {
+pub(crate) fn spans(cell: &str) -> Vec<String> {
     let mut spans = Vec::new();
     let mut rest = cell;
     let mut depth = 0;
@@ -115,7 +115,7 @@ fn spans(cell: &str) -> Vec<String> {
 }
 
 /// The words of a sentence between its placeholders: `NAME`, `N`, `HOST/PATH`, `...`.
-fn fragments(sentence: &str) -> Vec<String> {
+pub(crate) fn fragments(sentence: &str) -> Vec<String> {
     let mut all = vec![String::new()];
     let mut word = String::new();
     // A space at the end closes the last word.
@@ -174,6 +174,36 @@ fn is_named(sentence: &str, lines: &[String]) -> bool {
                 None => false,
             })
         })
+}
+
+/// A blank line within a table makes text of the rows below it.
+#[test]
+fn every_row_of_a_table_stands_below_its_heading() {
+    let without_heading = |text: &str| {
+        let lines: Vec<&str> = text.lines().collect();
+        let mut in_code = false;
+        let mut found = Vec::new();
+        for (index, line) in lines.iter().enumerate() {
+            in_code ^= line.trim_start().starts_with("```");
+            let first =
+                line.starts_with('|') && !index.checked_sub(1).is_some_and(|at| lines[at].starts_with('|'));
+            if first && !in_code && !lines.get(index + 1).is_some_and(|next| next.starts_with("|--")) {
+                found.push((*line).to_owned());
+            }
+        }
+        found
+    };
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec!["README.md".into(), "README.zh-CN.md".into(), "CONTRIBUTING.md".into()];
+    pages.extend(crate::support::files_below(&repository.join("docs")));
+    let mut looked = 0;
+    for page in pages.iter().filter(|page: &&PathBuf| page.extension().is_some_and(|end| end == "md")) {
+        let text = fs::read_to_string(repository.join(page)).expect("readable");
+        looked += text.matches("\n|--").count();
+        assert_eq!(without_heading(&text), Vec::<String>::new(), "{}", page.display());
+    }
+    assert!(looked > 30, "tables were seen: {looked}");
+    assert_eq!(without_heading("| a |\n|---|\n| b |\n\n| c |\n"), ["| c |"]);
 }
 
 #[test]

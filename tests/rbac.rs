@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::{Clock as _, WallClock};
 use graylane_engine::id::RunId;
@@ -17,7 +18,6 @@ use graylane_tasks::cluster::{Clusters, create_all};
 use graylane_tasks::environment::{Site, gather};
 use graylane_tasks::manifest::parse;
 use graylane_tasks::readiness::{Level, check};
-use graylane_tasks::renewal;
 use graylane_tasks::rights::{Extra, Rule, Weight, missing, rules};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -100,7 +100,7 @@ async fn a_right_that_is_left_out_is_named_by_the_plan() {
                 assert!(names(&told), "{verb} {}: {told}", rule.resource);
                 assert_eq!(desk.wrote(), Vec::<String>::new());
             }
-            let found = check(&desk.told().await, &desk.site(), false).await.expect("checked");
+            let found = check(&desk.told().await, &desk.site()).await.expect("checked");
             let level = if rule.weight == Weight::Must { Level::Problem } else { Level::Warning };
             let mut findings = found.findings.iter().filter(|finding| finding.check == "rights");
             let finding = findings
@@ -223,12 +223,12 @@ async fn everything(desk: &Desk, shape: &Shape) {
     .await;
     desk.settle(NAMESPACE).await;
     for _ in 0..500 {
-        if adoption::step(&told, &site, "spring-a", desk.now()).await.expect("adopted").done {
+        if desk.adopt("spring-a").await.expect("adopted").done {
             break;
         }
     }
     desk.settle(NAMESPACE).await;
-    let mended = check(&told, &site, true).await.expect("checked");
+    let mended = desk.fix().await.expect("checked");
     assert!(
         mended.findings.iter().any(|finding| finding.check == "namespace-label" && finding.fixed),
         "{mended:#?}"
@@ -244,12 +244,7 @@ async fn everything(desk: &Desk, shape: &Shape) {
     let (update, _) = desk.run(DEPLOY, &lane("a:3")).await;
     desk.run(VERIFY, &json!({ "tag": "gray", "checks": [{ "name": "up", "rollout": {} }] })).await;
     desk.run(VERIFY, &smoke()).await;
-    renewal::prepare(&told, &site, "gray", "9h", desk.now())
-        .await
-        .expect("may be")
-        .carry_out(&told)
-        .await
-        .expect("renewed");
+    desk.renew("gray", "9h").await.expect("renewed");
     assert_eq!(desk.lanes().await.len(), 1);
 
     let promote = json!({ "images": { "spring-c": "c:2" } });
@@ -270,8 +265,49 @@ async fn everything(desk: &Desk, shape: &Shape) {
     let text = std::fs::read_to_string(desk.home.path("config/services/spring-c.yaml")).expect("readable");
     desk.home.write("config/services/spring-d.yaml", &text.replace("spring-cloud-c", "spring-cloud-d"));
     desk.run(PRODUCTION, &json!({ "images": { "spring-d": "d:2" } })).await;
-    desk.run(OFFLINE, &json!({ "tag": "gray" })).await;
+    kept_for_a_while(desk).await;
     assert_eq!(desk.lanes().await, []);
+}
+
+/// A lane goes whose objects others keep for a while: their end is waited for.
+fn kept_for_a_while(desk: &Desk) -> BoxFuture<'_, ()> {
+    // As the desk's deeds are: on the heap, because so many of them are made in one test.
+    Box::pin(kept(desk))
+}
+
+async fn kept(desk: &Desk) {
+    const KINDS: [&str; 5] = [
+        "services",
+        "configmaps",
+        "secrets",
+        "ingresses.networking.k8s.io",
+        "httproutes.gateway.networking.k8s.io",
+    ];
+    let gray = || {
+        KINDS.into_iter().flat_map(|kind| {
+            let of = desk.cluster.objects(kind, NAMESPACE);
+            of.into_iter().filter(|object| object["metadata"]["labels"]["zadigx-release-type"] == "mse-gray")
+        })
+    };
+    let change = async |object: &Value, patch: Value| {
+        let (kind, name) = (object["kind"].as_str().expect("a kind"), object["metadata"]["name"].as_str());
+        desk.edit(kind, name.expect("a name"), patch).await;
+    };
+    for object in gray() {
+        let kept =
+            json!([{ "op": "add", "path": "/metadata/finalizers", "value": ["example.com/cleans-up"] }]);
+        change(&object, kept).await;
+    }
+    let spec = json!({ "tag": "gray" });
+    let plan = desk.plan(OFFLINE, &spec).await.expect("planned");
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        for object in gray() {
+            change(&object, json!([{ "op": "remove", "path": "/metadata/finalizers" }])).await;
+        }
+    };
+    let (done, ()) = tokio::join!(desk.carry_out(OFFLINE, &spec, &plan), later);
+    done.unwrap_or_else(|error| panic!("{}", shown(&error)));
 }
 
 #[test]
@@ -482,7 +518,7 @@ impl Inside {
             );
         }
         if rule.weight == Weight::Part && rule.why.contains("fix") {
-            let found = check(&told, &self.site, false).await.expect("checked");
+            let found = check(&told, &self.site).await.expect("checked");
             let lines = found.findings.into_iter().filter_map(|finding| finding.hint);
             return lines.collect::<Vec<_>>().join("\n");
         }

@@ -4,11 +4,12 @@
 
 use std::path::Path;
 
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
 use crate::environment::label;
+use crate::leases::lease_of_another;
 use crate::support::stage::real;
 use crate::support::{Home, client, tally, until};
 
@@ -73,6 +74,7 @@ const PODS: (&str, &str, &str, &str) = ("", "v1", "Pod", "pods");
 const DEPLOYMENTS: (&str, &str, &str, &str) = ("apps", "v1", "Deployment", "deployments");
 const REPLICA_SETS: (&str, &str, &str, &str) = ("apps", "v1", "ReplicaSet", "replicasets");
 const SERVICES: (&str, &str, &str, &str) = ("", "v1", "Service", "services");
+const LEASES: (&str, &str, &str, &str) = ("coordination.k8s.io", "v1", "Lease", "leases");
 const ENDPOINTS: (&str, &str, &str, &str) = ("", "v1", "Endpoints", "endpoints");
 
 /// Tells a story on the rehearsal, and on a real API server where one is named.
@@ -209,8 +211,18 @@ async fn a_baseline_is_adopted() {
         label(&there.home, true);
         let adopt = || there.home.graylane(&["environment", "adopt", "spring-a", "-e", "real", "--yes"]);
         let before = there.get(DEPLOYMENTS, "spring-cloud-a").await;
+        // Another Graylane writes that service: nothing begins.
+        let held = lease_of_another("graylane-production-spring-cloud-a");
+        there.api(LEASES).create(&PostParams::default(), &held).await.expect("created");
+        let refused = adopt();
+        let words = "production `spring-a` is held by graylane-elsewhere, since ";
+        assert!(refused.code != 0 && refused.stderr.contains(words), "{refused:?}");
+        assert_eq!(there.get(DEPLOYMENTS, "spring-cloud-a").await["spec"], before["spec"]);
+        let held = "graylane-production-spring-cloud-a";
+        there.api(LEASES).delete(held, &DeleteParams::default()).await.expect("deleted");
         let adopted = adopt().expect(0).stdout;
         assert!(adopted.contains("nothing is left to be done"), "{adopted}");
+        assert_eq!(there.all(LEASES, "").await, Vec::<Value>::new(), "its lease is given back");
         let after = there.get(DEPLOYMENTS, "spring-cloud-a").await;
         assert_ne!(before["metadata"]["uid"], after["metadata"]["uid"], "made anew");
         assert_eq!(after["spec"]["selector"]["matchLabels"]["zadigx-release-version"], "original");

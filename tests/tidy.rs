@@ -69,6 +69,65 @@ fn only_the_journal_on_disk_names_sled() {
     }
 }
 
+/// What changes a cluster by the client library's names.
+const WRITES: [&str; 8] = [
+    "PatchParams",
+    "PostParams",
+    "DeleteParams",
+    "Patch::",
+    ".delete_collection(",
+    ".replace_status(",
+    ".patch_status(",
+    "Preconditions",
+];
+
+/// The functions of a file, each with its lines: a new one begins with a line that holds ` fn `.
+fn functions(lines: &[String]) -> Vec<(String, Vec<&String>)> {
+    let mut all: Vec<(String, Vec<&String>)> = Vec::new();
+    for line in lines {
+        if let Some((_, rest)) = format!(" {}", line.trim_start()).split_once(" fn ") {
+            let name = rest.split(['(', '<']).next().unwrap_or_default().to_owned();
+            all.push((name, Vec::new()));
+        }
+        if let Some((_, body)) = all.last_mut() {
+            body.push(line);
+        }
+    }
+    all
+}
+
+/// Leases are asked for by the calls themselves, so there may be no call beside these.
+#[test]
+fn whatever_changes_a_cluster_asks_for_its_lease_first() {
+    // Lease objects themselves, reviews that change nothing, and the baseline that a rehearsal, or a test, begins with.
+    let files = ["tasks/src/cluster/leases.rs", "tasks/src/cluster/reviews.rs"];
+    let functions_aside = ["create_all"];
+    let (mut wrong, mut right) = (Vec::new(), 0);
+    for (file, lines) in sources("tasks/src") {
+        if files.contains(&file.as_str()) {
+            continue;
+        }
+        let code: Vec<String> = lines.into_iter().take_while(|line| !line.contains("#[cfg(test)]")).collect();
+        for (name, body) in functions(&code) {
+            let writes = body.iter().any(|line| WRITES.iter().any(|word| line.contains(word)));
+            if !writes || functions_aside.contains(&name.as_str()) {
+                continue;
+            }
+            let asks = ["self.write_call(", "Purpose::Write("];
+            if body.iter().any(|line| asks.iter().any(|word| line.contains(word))) {
+                right += 1
+            } else {
+                wrong.push(format!("{file}: {name}"))
+            }
+        }
+    }
+    assert_eq!(wrong, NONE);
+    assert_eq!(right, 4, "apply, patch, delete and the label of a namespace; a new one is a new line here");
+    // Nobody else enters the scope in which writes go through.
+    let scopes = naming("tasks/src", &["Attempt"], &["tasks/src/lease.rs", "tasks/src/cluster/attempt.rs"]);
+    assert_eq!(scopes, NONE);
+}
+
 #[test]
 fn crates_point_down_only() {
     let ours = ["graylane_engine", "graylane_tasks", "graylane_rehearsal"];

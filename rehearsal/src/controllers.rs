@@ -1,11 +1,13 @@
 //! The controllers: functions over the store, driven by one loop that wakes on changes and on the next due moment.
 //!
 //! ```text
-//! change or timer ──> what that touches ──> workloads (Deployment, ReplicaSet, Job) ──> pods ──> endpoints ──> garbage ──> again until quiet
+//! change or timer ──> what that touches ──> autoscalers ──> workloads (Deployment, ReplicaSet, Job) ──> pods ──> endpoints ──> garbage
+//!        ^────────────────────────────────────── until quiet ──────────────────────────────────────'
 //! ```
 //! What they remember between passes is only timing; everything else is read from the objects, so a restart goes on
 //! from what the file holds.
 
+mod autoscaler;
 mod deployment;
 mod endpoints;
 mod events;
@@ -131,6 +133,7 @@ fn pass(state: &mut State, memory: &mut Memory) {
     }
     let touched = Touched::since(state, memory.seen, due, all);
     memory.seen = state.revision;
+    autoscaler::reconcile(state, memory, &touched);
     deployment::reconcile(state, memory, &touched);
     job::reconcile(state, memory, &touched);
     replicaset::reconcile(state, memory, &touched);

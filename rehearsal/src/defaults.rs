@@ -11,13 +11,14 @@ pub(crate) fn apply(kind: &Kind, object: &mut Value) {
     match kind.resource {
         kinds::PODS => pod_spec(&mut object["spec"]),
         kinds::DEPLOYMENTS => deployment(object),
-        kinds::REPLICA_SETS | "statefulsets.apps" => {
+        kinds::REPLICA_SETS | kinds::STATEFUL_SETS => {
             set_default(object, &["spec", "replicas"], 1);
             template(object);
         }
         "daemonsets.apps" => template(object),
         kinds::JOBS => job(object),
         kinds::SERVICES => service(object),
+        kinds::AUTOSCALERS => autoscaler(object),
         kinds::SECRETS => secret(object),
         kinds::NAMESPACES => {
             let name = object::name(object).to_owned();
@@ -57,6 +58,15 @@ fn deployment(object: &mut Value) {
         set_default(object, &["spec", "strategy", "rollingUpdate", "maxSurge"], "25%");
     }
     template(object);
+}
+
+fn autoscaler(object: &mut Value) {
+    set_default(object, &["spec", "minReplicas"], 1);
+    if object::list(object, "/spec/metrics").is_empty() {
+        let target = json!({ "type": "Utilization", "averageUtilization": 80 });
+        let cpu = json!([{ "type": "Resource", "resource": { "name": "cpu", "target": target } }]);
+        object::set(object, &["spec", "metrics"], cpu);
+    }
 }
 
 fn job(object: &mut Value) {

@@ -50,6 +50,8 @@ pub(crate) const NODES: &str = "nodes";
 pub(crate) const RESOURCE_QUOTAS: &str = "resourcequotas";
 pub(crate) const DEPLOYMENTS: &str = "deployments.apps";
 pub(crate) const REPLICA_SETS: &str = "replicasets.apps";
+pub(crate) const STATEFUL_SETS: &str = "statefulsets.apps";
+pub(crate) const AUTOSCALERS: &str = "horizontalpodautoscalers.autoscaling";
 pub(crate) const JOBS: &str = "jobs.batch";
 pub(crate) const INGRESSES: &str = "ingresses.networking.k8s.io";
 pub(crate) const INGRESS_CLASSES: &str = "ingressclasses.networking.k8s.io";
@@ -93,7 +95,7 @@ pub(crate) static TABLE: &[Kind] = &[
     kind!(RESOURCE_QUOTAS, ""/"v1", "ResourceQuota", "resourcequotas", &["quota"], true, STATUS, "core.v1.ResourceQuota"),
     kind!(DEPLOYMENTS, "apps"/"v1", "Deployment", "deployments", &["deploy"], true, SCALED, "apps.v1.Deployment"),
     kind!(REPLICA_SETS, "apps"/"v1", "ReplicaSet", "replicasets", &["rs"], true, SCALED, "apps.v1.ReplicaSet"),
-    kind!("statefulsets.apps", "apps"/"v1", "StatefulSet", "statefulsets", &["sts"], true, SCALED, "apps.v1.StatefulSet"),
+    kind!(STATEFUL_SETS, "apps"/"v1", "StatefulSet", "statefulsets", &["sts"], true, SCALED, "apps.v1.StatefulSet"),
     kind!("daemonsets.apps", "apps"/"v1", "DaemonSet", "daemonsets", &["ds"], true, STATUS, "apps.v1.DaemonSet"),
     kind!(JOBS, "batch"/"v1", "Job", "jobs", NONE, true, STATUS, "batch.v1.Job"),
     kind!(INGRESSES, "networking.k8s.io"/"v1", "Ingress", "ingresses", &["ing"], true, STATUS, "networking.v1.Ingress"),
@@ -102,7 +104,7 @@ pub(crate) static TABLE: &[Kind] = &[
     kind!("networkpolicies.networking.k8s.io", "networking.k8s.io"/"v1", "NetworkPolicy", "networkpolicies", &["netpol"], true, NONE, "networking.v1.NetworkPolicy"),
     kind!(ENDPOINT_SLICES, "discovery.k8s.io"/"v1", "EndpointSlice", "endpointslices", NONE, true, NONE, "discovery.v1.EndpointSlice"),
     kind!("poddisruptionbudgets.policy", "policy"/"v1", "PodDisruptionBudget", "poddisruptionbudgets", &["pdb"], true, STATUS, "policy.v1.PodDisruptionBudget"),
-    kind!("horizontalpodautoscalers.autoscaling", "autoscaling"/"v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", &["hpa"], true, STATUS, "autoscaling.v2.HorizontalPodAutoscaler"),
+    kind!(AUTOSCALERS, "autoscaling"/"v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", &["hpa"], true, STATUS, "autoscaling.v2.HorizontalPodAutoscaler"),
     kind!("leases.coordination.k8s.io", "coordination.k8s.io"/"v1", "Lease", "leases", NONE, true, NONE, "coordination.v1.Lease"),
     kind!("roles.rbac.authorization.k8s.io", "rbac.authorization.k8s.io"/"v1", "Role", "roles", NONE, true, NONE, "rbac.v1.Role"),
     kind!("rolebindings.rbac.authorization.k8s.io", "rbac.authorization.k8s.io"/"v1", "RoleBinding", "rolebindings", NONE, true, NONE, "rbac.v1.RoleBinding"),

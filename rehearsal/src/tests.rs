@@ -3,6 +3,7 @@
 mod support;
 
 mod api;
+mod autoscaling;
 mod endings;
 mod faults;
 mod kubectl;

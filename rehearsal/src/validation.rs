@@ -21,7 +21,7 @@ pub(crate) fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<
     let mut causes = Vec::new();
     metadata(kind, object, &mut causes);
     match kind.resource {
-        kinds::DEPLOYMENTS | kinds::REPLICA_SETS | "statefulsets.apps" | "daemonsets.apps" => {
+        kinds::DEPLOYMENTS | kinds::REPLICA_SETS | kinds::STATEFUL_SETS | "daemonsets.apps" => {
             workload(object, &mut causes);
         }
         kinds::JOBS => job(object, &mut causes),
@@ -30,6 +30,7 @@ pub(crate) fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Result<
         kinds::INGRESSES => ingress(object, &mut causes),
         kinds::HTTP_ROUTES => http_route(object, &mut causes),
         kinds::CONFIG_MAPS | kinds::SECRETS => config_keys(object, &mut causes),
+        kinds::AUTOSCALERS => autoscaler(object, &mut causes),
         _ => {}
     }
     if let Some(old) = old {
@@ -57,7 +58,7 @@ pub(crate) fn decodes(kind: &Kind, object: &Value) -> Result<(), Failure> {
     let answer = match kind.resource {
         kinds::DEPLOYMENTS => apps::Deployment::deserialize(object).map(drop),
         kinds::REPLICA_SETS => apps::ReplicaSet::deserialize(object).map(drop),
-        "statefulsets.apps" => apps::StatefulSet::deserialize(object).map(drop),
+        kinds::STATEFUL_SETS => apps::StatefulSet::deserialize(object).map(drop),
         "daemonsets.apps" => apps::DaemonSet::deserialize(object).map(drop),
         kinds::PODS => core::Pod::deserialize(object).map(drop),
         kinds::SERVICES => core::Service::deserialize(object).map(drop),
@@ -294,6 +295,26 @@ fn defaults_labels(object: &Value) -> Map<String, Value> {
     crate::defaults::labels_of(object, "/spec/template/metadata/labels")
 }
 
+fn autoscaler(object: &Value, causes: &mut Vec<Cause>) {
+    let spec = &object["spec"];
+    let (least, most) = (int(spec, "/minReplicas").unwrap_or(1), int(spec, "/maxReplicas").unwrap_or(0));
+    if least < 1 {
+        let why = "must be greater than or equal to 1";
+        causes.push(Cause::invalid("spec.minReplicas", &spec["minReplicas"], why));
+    }
+    if most < 1 {
+        causes.push(Cause::invalid("spec.maxReplicas", &most.into(), "must be greater than 0"));
+    } else if most < least {
+        let why = "must be greater than or equal to `minReplicas`";
+        causes.push(Cause::invalid("spec.maxReplicas", &most.into(), why));
+    }
+    for field in ["kind", "name"] {
+        if text(&spec["scaleTargetRef"], &format!("/{field}")).is_empty() {
+            causes.push(Cause::required(format!("spec.scaleTargetRef.{field}"), ""));
+        }
+    }
+}
+
 fn job(object: &Value, causes: &mut Vec<Cause>) {
     let spec = &object["spec"]["template"]["spec"];
     pod_spec(spec, "spec.template.spec", causes);
@@ -493,7 +514,7 @@ fn immutable(kind: &Kind, object: &Value, old: &Value, causes: &mut Vec<Cause>) 
         }
     };
     match kind.resource {
-        kinds::DEPLOYMENTS | kinds::REPLICA_SETS | "statefulsets.apps" | "daemonsets.apps" => {
+        kinds::DEPLOYMENTS | kinds::REPLICA_SETS | kinds::STATEFUL_SETS | "daemonsets.apps" => {
             keep("spec.selector", "/spec/selector");
         }
         kinds::JOBS => {

@@ -29,7 +29,7 @@ pub(super) async fn check(
 ) -> Result<Json<Readiness>, ApiError> {
     let site = site(&state, &caller, asked.bundle.as_ref(), &asked.environment).await?;
     let cluster = state.clusters.connect(&site).await?;
-    Ok(Json(readiness::check(&cluster, &site, false).await?))
+    Ok(Json(readiness::check(&cluster, &site).await?))
 }
 
 pub(super) async fn fix(
@@ -38,23 +38,14 @@ pub(super) async fn fix(
     Body(asked): Body<wire::Fix>,
 ) -> Result<Json<Readiness>, ApiError> {
     let site = site(&state, &caller, asked.bundle.as_ref(), &asked.environment).await?;
-    let cluster = state.clusters.connect(&site).await?;
-    let found = readiness::check(&cluster, &site, false).await?;
-    let wrong: Vec<String> = found
-        .findings
-        .iter()
-        .filter(|finding| finding.fixable)
-        .map(|finding| finding.message.clone())
-        .collect();
-    if wrong.is_empty() {
-        return Ok(Json(found));
-    }
+    let by = caller.name(asked.actor);
     // On disk before anything is written.
-    let what = format!("mended: {}", wrong.join("; "));
-    let deed =
-        Deed::EnvironmentChanged { environment: asked.environment, what, by: caller.name(asked.actor) };
-    state.engine.deed(deed).await?;
-    Ok(Json(readiness::check(&cluster, &site, true).await?))
+    let record = async |what| {
+        let deed = Deed::EnvironmentChanged { environment: asked.environment, what, by };
+        state.engine.deed(deed).await?;
+        Ok::<(), ApiError>(())
+    };
+    readiness::fix(&state.leases, &state.parts.clock, &site, record).await.map(Json)
 }
 
 pub(super) async fn plan(
@@ -73,17 +64,14 @@ pub(super) async fn step(
     Body(asked): Body<wire::Adopt>,
 ) -> Result<Json<Stepped>, ApiError> {
     let site = site(&state, &caller, asked.bundle.as_ref(), &asked.environment).await?;
-    let cluster = state.clusters.connect(&site).await?;
-    let now = state.parts.clock.now();
-    let next = adoption::look(&cluster, &site, &asked.service, now).await?;
-    if next.writes
-        && let Some(first) = next.steps.first()
-    {
-        // On disk before anything is written.
-        let what = format!("adopted `{}`: {first}", asked.service);
-        let deed =
-            Deed::EnvironmentChanged { environment: asked.environment, what, by: caller.name(asked.actor) };
+    let wire::Adopt { environment, service, actor, .. } = asked;
+    let by = caller.name(actor);
+    // On disk before anything is written.
+    let record = async |first: String| {
+        let what = format!("adopted `{service}`: {first}");
+        let deed = Deed::EnvironmentChanged { environment, what, by };
         state.engine.deed(deed).await?;
-    }
-    Ok(Json(adoption::step(&cluster, &site, &asked.service, now).await?))
+        Ok::<(), ApiError>(())
+    };
+    adoption::step(&state.leases, &state.parts.clock, &site, &service, record).await.map(Json)
 }

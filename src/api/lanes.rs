@@ -46,10 +46,13 @@ pub(super) async fn renew(
 ) -> Result<Json<Renewed>, ApiError> {
     let wire::Renew { bundle, environment, tag, length, actor } = asked;
     let site = site(&state, &caller, bundle.as_ref(), &environment).await?;
-    let cluster = state.clusters.connect(&site).await?;
-    let renewal = renewal::prepare(&cluster, &site, &tag, &length, state.parts.clock.now()).await?;
+    let by = caller.name(actor);
     // On disk before anything is written.
-    let deed = Deed::LaneRenewed { environment, tag, until: renewal.until, by: caller.name(actor) };
-    state.engine.deed(deed).await?;
-    Ok(Json(renewal.carry_out(&cluster).await?))
+    let record = async |until| {
+        let deed = Deed::LaneRenewed { environment: environment.clone(), tag: tag.clone(), until, by };
+        state.engine.deed(deed).await?;
+        Ok::<(), ApiError>(())
+    };
+    let renewed = renewal::renew(&state.leases, &state.parts.clock, &site, (&tag, &length), record).await;
+    renewed.map(Json)
 }

@@ -88,7 +88,8 @@ pub(crate) fn table() -> Vec<Route> {
         post("/api/v1/lanes", Viewer, "listLanes", "The lanes of an environment", lanes::list).with_bundle(),
         post("/api/v1/lanes/chain", Viewer, "showLane", "A lane, hop by hop", lanes::chain).with_bundle(),
         post("/api/v1/lanes/renew", Operator, "renewLane", "Let a lane live longer", lanes::renew)
-            .with_bundle(),
+            .with_bundle()
+            .long(),
         post(
             "/api/v1/environments",
             Viewer,

@@ -6,12 +6,15 @@
 //! ```
 //! A selector cannot be changed, so the Deployment is made anew; its old pods answer until the new ones do. Where it is
 //! stands on the objects alone: every step recognizes what is done, and whoever was cut off calls it again. Nothing is
-//! written before everything that could fight with it was looked for.
+//! written before everything that could fight with it was looked for. A step holds the lease of the production service, and
+//! leaves it to the next one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use graylane_engine::clock::{Timestamp, show_duration};
+use graylane_engine::claim::Claim;
+use graylane_engine::clock::{Clock, Timestamp, show_duration};
 use graylane_engine::task::TaskError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,10 +26,11 @@ use crate::environment::{Site, deployment};
 use crate::inventory::is_gray;
 use crate::lane::config_hash;
 use crate::lane::labels::{ORIGINAL, VERSION};
+use crate::lease::Leases;
 use crate::manifest::{ObjectRef, clean, diff, images, name, selects, sorted, texts, uid};
 use crate::mse_gray_deploy::refuse;
 use crate::prod_deploy::{prepare_deployment, without_nulls};
-use crate::rights::{Extra, refuse_without_part};
+use crate::rights::{Extra, refuse_without};
 use crate::rollout::{Expect, Seen, Signals, Verdict, judge};
 use crate::spec::ServiceWith;
 
@@ -75,42 +79,77 @@ pub async fn look(
     service: &str,
     now: Timestamp,
 ) -> Result<Adoption, TaskError> {
-    refuse_without_part(cluster, site, Extra::Adopt).await?;
+    has_rights(cluster, site, service).await?;
     let place = Place::look(cluster, site, service, now).await?;
     let stage = place.stage()?;
     let mut adoption = Adoption {
         service: service.to_owned(),
         steps: place.steps(&stage),
-        writes: !matches!(stage, Stage::Going | Stage::Wait(_) | Stage::Drain(_) | Stage::Done),
+        writes: stage.writes(),
         diff: String::new(),
         warnings: place.others.clone(),
     };
     if let Stage::Begin(live) = &stage {
-        place.nobody_fights(live).await?;
-        let planned = place.planned(live);
-        let dry = place.dry_run(&planned).await?;
+        let dry = place.may_begin(live).await?;
         adoption.diff = diff(Some(live), Some(&dry));
     }
     Ok(adoption)
 }
 
-/// Makes the next step.
+/// Makes the next step. `record` is called before anything is written, with what is done first.
 ///
 /// # Errors
-/// As [`look`]; and new pods that do not come up, while the old ones go on.
-pub async fn step(
-    cluster: &Cluster,
+/// As [`look`]; new pods that do not come up, while the old ones go on; somebody else who writes the service; or what
+/// `record` said.
+pub async fn step<E, F, R>(
+    leases: &Leases,
+    clock: &Arc<dyn Clock>,
     site: &Site,
     service: &str,
-    now: Timestamp,
-) -> Result<Stepped, TaskError> {
-    let place = Place::look(cluster, site, service, now).await?;
-    let stage = place.stage()?;
-    if let Stage::Begin(live) = &stage {
-        place.nobody_fights(live).await?;
-        place.dry_run(&place.planned(live)).await?;
-    }
-    place.carry_out(stage).await
+    record: R,
+) -> Result<Stepped, E>
+where
+    E: From<TaskError>,
+    F: Future<Output = Result<(), E>>,
+    R: FnOnce(String) -> F,
+{
+    let cluster = &leases.connect(site).await?;
+    let production = [Claim::service(&site.environment.name, service)];
+    // On the heap: it is handed on by value.
+    let stepping = Box::pin(async {
+        let place = Place::look(cluster, site, service, clock.now()).await?;
+        let stage = place.stage()?;
+        if let Stage::Begin(live) = &stage {
+            has_rights(cluster, site, service).await?;
+            place.may_begin(live).await?;
+        }
+        if stage.writes()
+            && let Some(first) = place.steps(&stage).into_iter().next()
+        {
+            record(first).await?;
+        }
+        Ok(place.carry_out(stage).await?)
+    });
+    // Between two steps nobody else gets in between: the lease is left to the next one.
+    let keeps = |stepped: &Stepped| !stepped.done;
+    leases.deed(("graylane environment adopt", clock), (cluster, site), &production, stepping, keeps).await
+}
+
+/// Refuses where a right is lacking: without it the adoption would stop half-way.
+async fn has_rights(cluster: &Cluster, site: &Site, service: &str) -> Result<(), TaskError> {
+    let home = site.environment.namespace_of(service).unwrap_or(&site.environment.namespace);
+    let used = |namespace: &str, resource: &str, verb: &str| {
+        namespace == home
+            && match resource {
+                "deployments" | "replicasets" => verb != "watch",
+                "services" => matches!(verb, "list" | "patch"),
+                "pods" => verb == "list",
+                "persistentvolumeclaims" => verb == "get",
+                "leases" => true,
+                _ => false,
+            }
+    };
+    refuse_without(cluster, site, &[Extra::Adopt], used).await.map(drop)
 }
 
 /// Where an adoption is.
@@ -135,6 +174,13 @@ enum Stage {
     /// Nobody needs the old pods.
     Remove,
     Done,
+}
+
+impl Stage {
+    /// Whether what is done next writes; else it waits.
+    fn writes(&self) -> bool {
+        !matches!(self, Stage::Going | Stage::Wait(_) | Stage::Drain(_) | Stage::Done)
+    }
 }
 
 struct Place<'p> {
@@ -341,6 +387,12 @@ impl<'p> Place<'p> {
         let objects: Vec<&Value> = self.site.service(self.service).unwrap_or_default().iter().collect();
         prepare_deployment(&mut object, Some(runs), &with, config_hash(&objects).as_deref());
         object
+    }
+
+    /// Refuses where something would stop it half-way; gives the new Deployment as the API server would have it.
+    async fn may_begin(&self, live: &Value) -> Result<Value, TaskError> {
+        self.nobody_fights(live).await?;
+        self.dry_run(&self.planned(live)).await
     }
 
     async fn dry_run(&self, planned: &Value) -> Result<Value, TaskError> {

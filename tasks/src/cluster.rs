@@ -5,6 +5,7 @@
 //! not decided here.
 
 pub(crate) mod attempt;
+pub(crate) mod ending;
 mod explain;
 mod leases;
 mod logs;
@@ -37,6 +38,7 @@ pub use self::explain::rule;
 use self::explain::{Failed, Passes, explain};
 pub use self::logs::LogPlace;
 pub use self::reviews::{Granted, Right};
+pub(crate) use self::watched::Blind;
 use self::watched::Watches;
 pub use self::watched::{Change, Follower, Trouble};
 use crate::environment::{ClusterAt, Site};
@@ -227,8 +229,10 @@ pub struct Cluster {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Deleted {
-    /// The API server took it.
-    Accepted,
+    /// It is gone with the answer.
+    Now,
+    /// The API server took it; a finalizer, or its grace, keeps it for a while.
+    Going,
     /// It was not there.
     Gone,
     /// Another object has its name by now; it was left alone.
@@ -288,12 +292,13 @@ impl Cluster {
 
     /// The same cluster as whoever lives beside an object sees it.
     pub fn beside(&self, object: &Value) -> Cluster {
-        match namespace(object) {
-            None => Cluster { others: Vec::new(), ..self.clone() },
-            Some(namespace) => {
-                Cluster { namespace: namespace.to_owned(), others: Vec::new(), ..self.clone() }
-            }
-        }
+        self.within(namespace(object))
+    }
+
+    /// The same cluster as one namespace of it; its own where none is named.
+    pub(crate) fn within(&self, namespace: Option<&str>) -> Cluster {
+        let namespace = namespace.unwrap_or(&self.namespace).to_owned();
+        Cluster { namespace, others: Vec::new(), ..self.clone() }
     }
 
     /// An object as the server gave it; it names its namespace only where that is not the environment's.
@@ -368,8 +373,9 @@ impl Cluster {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let patch = Patch::Merge(serde_json::json!({ "metadata": { "labels": { key: value } } }));
         let what = format!("Namespace {namespace}");
-        attempt::may_write().await?;
-        self.call(&what, || namespaces.patch(namespace, &params, &patch)).await.map(drop)
+        let patched =
+            self.write_call("Namespace", &what, || namespaces.patch(namespace, &params, &patch)).await;
+        patched.map(drop).map_err(Failed::error)
     }
 
     /// All objects of a kind that a label selector selects, in every namespace of the environment; an empty one selects all.
@@ -483,12 +489,10 @@ impl Cluster {
         params.dry_run = dry_run;
         params.force = force;
         let patch = Patch::Apply(object);
-        if !dry_run {
-            attempt::may_write().await.map_err(ApplyError::Other)?;
-        }
+        let purpose = if dry_run { Purpose::Look } else { Purpose::Write(&at.kind) };
         for last in (0..TRIES).map(|number| number + 1 == TRIES) {
-            let applied = self.raw_call(&self.named(&at), || api.patch(&at.name, &params, &patch)).await;
-            match applied {
+            let make = || api.patch(&at.name, &params, &patch);
+            match self.tried(&self.named(&at), purpose, make).await {
                 Ok(applied) => return self.typed(applied, &at).map_err(ApplyError::Other),
                 Err(Failed::Api(status, error)) => {
                     let conflicts = conflicts(&status);
@@ -518,8 +522,9 @@ impl Cluster {
             serde_json::from_value(patch.clone())
                 .map_err(|error| TaskError::permanent(format!("{at}: {error}")))?,
         );
-        attempt::may_write().await?;
-        self.typed(self.call(&self.named(at), || api.patch(&at.name, &params, &patch)).await?, at)
+        let patched =
+            self.write_call(&at.kind, &self.named(at), || api.patch(&at.name, &params, &patch)).await;
+        self.typed(patched.map_err(Failed::error)?, at)
     }
 
     /// Deletes the object that has this uid, and what it owns.
@@ -550,10 +555,11 @@ impl Cluster {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
-        attempt::may_write().await?;
         for last in (0..TRIES).map(|number| number + 1 == TRIES) {
-            match self.raw_call(&self.named(at), || api.delete(&at.name, &params)).await {
-                Ok(_) => return Ok(Deleted::Accepted),
+            match self.write_call(&at.kind, &self.named(at), || api.delete(&at.name, &params)).await {
+                // The object, where something keeps it; else only that it is done.
+                Ok(answer) if answer.is_left() => return Ok(Deleted::Going),
+                Ok(_) => return Ok(Deleted::Now),
                 Err(Failed::Api(status, _)) if status.code == 404 => return Ok(Deleted::Gone),
                 // Another uid, or only a write in between: the object tells.
                 Err(Failed::Api(status, error)) if status.code == 409 => match self.get(at).await? {
@@ -580,17 +586,42 @@ impl Cluster {
         self.raw_call(what, make).await.map_err(Failed::error)
     }
 
-    /// A call within its time, tried again while the server is only busy or away.
+    /// A call that changes nothing, or a lease; with what the API server said where it failed.
     async fn raw_call<T, F>(&self, what: &str, make: impl Fn() -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        self.tried(what, Purpose::Look, make).await
+    }
+
+    /// A call that changes what the attempt's leases are about.
+    async fn write_call<T, F>(&self, kind: &str, what: &str, make: impl Fn() -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        self.tried(what, Purpose::Write(kind), make).await
+    }
+
+    /// A call within its time, tried again while the server is only busy or away. Each try of a write asks for the leases
+    /// anew: while a server was away for long, somebody else may have taken them over.
+    async fn tried<T, F>(&self, what: &str, purpose: Purpose<'_>, make: impl Fn() -> F) -> Result<T, Failed>
     where
         F: Future<Output = kube::Result<T>>,
     {
         let began = Instant::now();
         let mut wait = Duration::from_millis(200);
         let mut tries = 0;
+        let mut said = None;
         loop {
             tries += 1;
-            let (answer, asked) = attempt::noting(tokio::time::timeout(CALL_TIMEOUT, make())).await;
+            let within = match purpose {
+                Purpose::Look => CALL_TIMEOUT,
+                Purpose::Write(kind) => match attempt::may_write(kind, what).await {
+                    Ok(left) => left.min(CALL_TIMEOUT),
+                    Err(error) => return Err(Failed::Other(error.details(said))),
+                },
+            };
+            let (answer, asked) = attempt::noting(tokio::time::timeout(within, make())).await;
             let failed = match answer {
                 Ok(Ok(done)) => {
                     attempt::tell_back(began);
@@ -599,7 +630,7 @@ impl Cluster {
                 Ok(Err(error)) => explain(what, error),
                 Err(_) => Failed::Other(TaskError::transient(format!(
                     "{what}: the API server did not answer within {} s",
-                    CALL_TIMEOUT.as_secs()
+                    within.as_secs()
                 ))),
             };
             let again = match failed.passes() {
@@ -611,11 +642,22 @@ impl Cluster {
                 return Err(failed);
             }
             let asked = asked.max(failed.told_to_wait());
-            attempt::tell_outage(began, &failed.error());
+            let error = failed.error();
+            attempt::tell_outage(began, &error);
+            said = Some(error.message);
             attempt::pause(wait.max(asked).min(LONGEST_PAUSE)).await;
             wait = (wait * 2).min(Duration::from_secs(3));
         }
     }
+}
+
+/// What a call is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose<'p> {
+    /// It changes nothing, or a lease.
+    Look,
+    /// It changes an object of this kind, which leases are about.
+    Write(&'p str),
 }
 
 /// The kinds that task types write and read; any other is looked up in the cluster.

@@ -1,6 +1,7 @@
 //! `generic-verify`: judges a lane by checks, a file a kind, and marks what it found right, so that production gets that.
 //!
-//! It changes no lane: it writes the mark, and the Jobs of its `job` checks, which it removes again.
+//! It changes no lane: it writes the mark, while it holds the lane's lease, and the Jobs of its `job` checks, which it
+//! removes again.
 
 mod command;
 mod http;
@@ -130,6 +131,29 @@ pub(crate) struct Body {
     /// The lane.
     pub(crate) tag: String,
     checks: Vec<Check>,
+    /// Whether there is a lane, whose copies are marked; plans of before were all carried out so.
+    #[serde(default = "yes")]
+    marks: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Whether carrying a plan out writes in the lane; production alone is only looked at.
+pub(crate) fn marks(plan: &Plan) -> bool {
+    spec::body::<Body>(plan).is_ok_and(|body| body.marks)
+}
+
+/// Whether carrying a plan out makes Jobs.
+pub(crate) fn has_jobs(plan: &Plan) -> bool {
+    spec::body::<Body>(plan).is_ok_and(|body| body.has_jobs())
+}
+
+impl Body {
+    fn has_jobs(&self) -> bool {
+        self.checks.iter().any(|check| matches!(check.look, Look::Job(_)))
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -277,6 +301,7 @@ impl Task for GenericVerify {
             checks.push(planned);
         }
         let deployments = lane.iter().filter(|object| kind(object) == "Deployment");
+        let marks = deployments.clone().next().is_some();
         let expected: Map<String, Value> = deployments
             .map(|object| {
                 let service = texts(object, "/metadata/labels").remove(SERVICE_NAME).unwrap_or_default();
@@ -284,7 +309,7 @@ impl Task for GenericVerify {
             })
             .collect();
         plan.expected.insert("images".into(), Value::Object(expected));
-        let body = Body { environment: with.environment, tag: with.tag, checks };
+        let body = Body { environment: with.environment, tag: with.tag, checks, marks };
         plan.body = serde_json::to_value(body).map_err(|error| TaskError::permanent(error.to_string()))?;
         Ok(plan)
     }
@@ -480,12 +505,12 @@ struct Done<'c> {
 impl Verify<'_> {
     async fn run(&self) -> Result<Outputs, TaskError> {
         let cx = self.cx;
-        if self.body.checks.iter().any(|check| matches!(check.look, Look::Job(_))) {
+        if self.body.has_jobs() {
             job::sweep(cx, self.cluster, &self.job_names()).await?;
         }
         let before = self.lane().await?;
         let mut unmarked = Vec::new();
-        for copy in &before {
+        for copy in before.iter().filter(|_| self.body.marks) {
             if let Err(error) = copy.clear_mark(cx, self.cluster).await {
                 unmarked.push(format!("the mark of {} could not be taken away: {error}", copy.at));
             }
@@ -579,7 +604,9 @@ impl Verify<'_> {
                 json!({ "object": copy.at.to_string(), "template": copy.template, "images": images }),
             );
             by_digest.insert(copy.service.clone(), images_value(&images));
-            if let Err(error) = copy.write_mark(self.cx, self.cluster, images).await {
+            if !self.body.marks {
+                unmarked.push(format!("{} came after the plan, and is not marked as verified", copy.at));
+            } else if let Err(error) = copy.write_mark(self.cx, self.cluster, images).await {
                 unmarked.push(format!("{} could not be marked as verified: {error}", copy.at));
             }
         }

@@ -10,7 +10,8 @@
 //!   ownership                          whose fields a baseline's are, and how they become ours
 //!   mse_gray_deploy, generic_verify,   the types: a new one is a new file, and a line in `register`
 //!   prod_deploy, mse_gray_offline
-//!   lease                              what stands around a type that writes: its rights and its leases
+//!   lease                              what stands around everything that writes: its rights and its leases
+//!   renewal, readiness, adoption       deeds: what is written outside of runs, under the same leases
 //! ```
 //! Nothing here reads a workflow file, keeps state or serves HTTP.
 
@@ -40,17 +41,18 @@ use std::sync::Arc;
 use graylane_engine::task::Registry;
 
 use self::cluster::Clusters;
-use self::lease::Leases;
+pub use self::lease::Leases;
 use self::secret::DigestKey;
 
-/// Adds every task type to a registry.
-pub fn register(registry: &mut Registry, clusters: &Arc<Clusters>, key: &DigestKey) {
+/// Adds every task type to a registry; gives the leases that they take, for who writes outside of runs.
+pub fn register(registry: &mut Registry, clusters: &Arc<Clusters>, key: &DigestKey) -> Leases {
     registry.add(graylane_engine::approval::Approval);
     let leases = Leases::new(clusters, key);
     registry.add(leases.over(mse_gray_deploy::MseGrayDeploy::new(Arc::clone(clusters), key.clone())));
-    registry.add(generic_verify::GenericVerify::new(Arc::clone(clusters)));
+    registry.add(leases.over(generic_verify::GenericVerify::new(Arc::clone(clusters))));
     registry.add(leases.over(prod_deploy::ProdDeploy::new(Arc::clone(clusters), key.clone())));
     registry.add(leases.over(mse_gray_offline::MseGrayOffline::new(Arc::clone(clusters), key.clone())));
+    leases
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use self::update::{Copies, Door, Doors, Update, by_uid, room, selector_changes};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -24,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::cluster::ending::until_gone;
 use crate::cluster::{Cluster, Clusters, Deleted, full_name};
 use crate::environment::Site;
 use crate::inventory::{self, LANE_KINDS, Standing, is_gray, is_ours, mended, tag_of};
@@ -772,13 +772,16 @@ impl Deploy<'_> {
         }
     }
 
-    async fn remove(&self, removed: &Removed) -> Result<(), TaskError> {
-        match self.cluster.delete(&removed.at, &removed.uid).await? {
-            Deleted::Accepted => self.cx.log(format!("deleted {}: the lane no longer has it", removed.at)),
+    async fn remove(&self, removed: &Removed) -> Result<Deleted, TaskError> {
+        let deleted = self.cluster.delete(&removed.at, &removed.uid).await?;
+        match deleted {
+            Deleted::Now | Deleted::Going => {
+                self.cx.log(format!("deleted {}: the lane no longer has it", removed.at));
+            }
             Deleted::Gone => {}
             Deleted::Replaced => self.cx.log(format!("{} is another object by now and stays", removed.at)),
         }
-        Ok(())
+        Ok(deleted)
     }
 
     /// Closes the route and removes the Deployments that are made anew; nobody is on the way to them then.
@@ -788,15 +791,14 @@ impl Deploy<'_> {
         }
         self.cx.phase("closing the route").await?;
         for route in &self.body.closed {
-            self.remove(route).await?;
+            let _ = self.remove(route).await?;
         }
         if !self.body.closed.is_empty() && !self.cx.passed(CLOSED) {
             self.drain().await?;
             self.cx.checkpoint(CLOSED).await?;
         }
         for old in &self.body.renewed {
-            self.remove(old).await?;
-            self.until_gone(old).await?;
+            self.remove_for_good(old).await?;
         }
         Ok(())
     }
@@ -813,7 +815,7 @@ impl Deploy<'_> {
             .iter()
             .partition(|removed| matches!(removed.at.kind.as_str(), "Ingress" | "HTTPRoute"));
         for removed in routes {
-            self.remove(removed).await?;
+            let _ = self.remove(removed).await?;
         }
         let serves = |removed: &&Removed| matches!(removed.at.kind.as_str(), "Service" | "Deployment");
         if rest.iter().any(serves) && !self.cx.passed(LET_GO) {
@@ -823,7 +825,7 @@ impl Deploy<'_> {
         let mut rest = rest;
         rest.sort_by_key(|removed| LANE_KINDS.iter().position(|(_, kind)| *kind == removed.at.kind));
         for removed in rest {
-            self.remove(removed).await?;
+            let _ = self.remove(removed).await?;
         }
         Ok(())
     }
@@ -837,16 +839,16 @@ impl Deploy<'_> {
         }
     }
 
-    async fn until_gone(&self, old: &Removed) -> Result<(), TaskError> {
-        while self.cluster.get(&old.at).await?.as_ref().and_then(uid) == Some(old.uid.as_str()) {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(200)) => {}
-                () = self.cx.cancel.cancelled() => {
-                    return Err(TaskError::transient(format!("stopped while waiting for the end of {}", old.at)));
-                }
-            }
+    /// Deletes what is made anew, and waits for its end.
+    async fn remove_for_good(&self, old: &Removed) -> Result<(), TaskError> {
+        if self.remove(old).await? != Deleted::Going {
+            return Ok(());
         }
-        Ok(())
+        let going = [(&old.at, old.uid.as_str())];
+        until_gone(self.cx, self.cluster, &going, None, |_, note| {
+            self.cx.progress("gone", 0, 1, note);
+        })
+        .await
     }
 
     /// Makes the fields of others ours: what they changed, the apply takes back, and what they added goes with it.

@@ -15,11 +15,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::cluster::ending::{Going, GoingPods, until_gone};
 use crate::cluster::{Cluster, Clusters, Deleted, full_name};
 use crate::environment::Site;
 use crate::inventory::{LANE_KINDS, Standing, expires, is_ours, lanes, lanes_of, objects, service_of};
-use crate::lane::labels::{SERVICE_NAME, selector};
-use crate::manifest::{ObjectRef, kind, texts, uid};
+use crate::lane::labels::{GRAY_TYPE, SERVICE_NAME, TYPE, VERSION, selector};
+use crate::manifest::{ObjectRef, kind, name, texts, uid};
 use crate::mse_gray_deploy::{self, change};
 use crate::secret::DigestKey;
 use crate::spec::{self, check_duration, check_environment, check_lane_tag, check_service};
@@ -433,12 +434,14 @@ pub(crate) struct Offline<'o> {
     cluster: &'o Cluster,
     body: &'o Body,
     /// Names that other objects have by now.
-    replaced: Mutex<BTreeSet<String>>,
+    replaced: Mutex<BTreeSet<ObjectRef>>,
+    /// What was not gone with the answer to its delete.
+    kept: Mutex<BTreeSet<ObjectRef>>,
 }
 
 impl<'o> Offline<'o> {
     pub(crate) fn new(cx: &'o TaskContext, cluster: &'o Cluster, body: &'o Body) -> Offline<'o> {
-        Offline { cx, cluster, body, replaced: Mutex::default() }
+        Offline { cx, cluster, body, replaced: Mutex::default(), kept: Mutex::default() }
     }
 }
 
@@ -517,16 +520,22 @@ impl Offline<'_> {
                 doomed.at
             )));
         }
+        let note = |set: &Mutex<BTreeSet<ObjectRef>>| {
+            set.lock().unwrap_or_else(PoisonError::into_inner).insert(doomed.at.clone());
+        };
         match self.cluster.delete(&doomed.at, &doomed.uid).await? {
-            Deleted::Accepted => {
+            deleted @ (Deleted::Now | Deleted::Going) => {
                 self.cx.log(format!("deleted {}", doomed.at));
                 removed.push(doomed.at.clone());
+                if deleted == Deleted::Going {
+                    note(&self.kept);
+                }
                 Ok(true)
             }
             Deleted::Gone => Ok(false),
             Deleted::Replaced => {
                 self.cx.log(format!("{} is another object by now and stays", doomed.at));
-                self.replaced.lock().unwrap_or_else(PoisonError::into_inner).insert(doomed.at.name.clone());
+                note(&self.replaced);
                 Ok(false)
             }
         }
@@ -534,46 +543,40 @@ impl Offline<'_> {
 
     /// Waits until every object, and every pod of the lane, is gone.
     async fn until_gone(&self) -> Result<(), TaskError> {
-        let mut left: Vec<&Doomed> = self.body.objects.iter().collect();
-        let total = left.len() as u64;
         self.cx.phase("waiting until everything is gone").await?;
-        loop {
-            let mut still = Vec::new();
-            for doomed in left {
-                let live = self.cluster.get(&doomed.at).await?;
-                if live.as_ref().and_then(uid) == Some(doomed.uid.as_str()) {
-                    still.push(doomed);
-                }
-            }
-            let mut pods = Vec::new();
-            for tag in self.body.tags() {
-                pods.extend(self.cluster.list("v1", "Pod", &selector(&tag)).await?);
-            }
-            // The pods of a Deployment that somebody made anew are not this lane's any more.
-            let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let lane = self.body.objects.iter().filter(|doomed| doomed.at.kind == "Deployment");
-            let lane = lane.filter(|doomed| !replaced.contains(&doomed.at.name));
-            let names: Vec<String> = lane.map(|doomed| format!("{}-", doomed.at.name)).collect();
-            let pods = pods
-                .iter()
-                .filter(|pod| names.iter().any(|name| crate::manifest::name(pod).starts_with(name)));
-            let pods = pods.count();
-            if still.is_empty() && pods == 0 {
-                return Ok(());
-            }
-            let note = match still.first() {
-                Some(first) => first.at.to_string(),
-                None if pods == 1 => "1 pod is ending".to_owned(),
-                None => format!("{pods} pods are ending"),
-            };
-            self.cx.progress("gone", total - still.len() as u64, total, note.clone());
-            left = still;
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(200)) => {}
-                () = self.cx.cancel.cancelled() => {
-                    return Err(TaskError::transient(format!("stopped while waiting for the end of {note}")));
-                }
-            }
-        }
+        let total = self.body.objects.len() as u64;
+        let names =
+            |set: &Mutex<BTreeSet<ObjectRef>>| set.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (replaced, kept) = (names(&self.replaced), names(&self.kept));
+        let going: Vec<Going<'_>> = self
+            .body
+            .objects
+            .iter()
+            .filter(|doomed| kept.contains(&doomed.at))
+            .map(|doomed| (&doomed.at, doomed.uid.as_str()))
+            .collect();
+        // The pods of a Deployment that somebody made anew are not this lane's any more.
+        let workloads = self.body.objects.iter().map(|doomed| &doomed.at);
+        let workloads: Vec<&ObjectRef> =
+            workloads.filter(|at| at.kind == "Deployment" && !replaced.contains(at)).collect();
+        let tags = self.body.tags();
+        let mine = |pod: &Value| {
+            let labels = texts(pod, "/metadata/labels");
+            let made = |at: &&ObjectRef| name(pod).starts_with(&format!("{}-", at.name));
+            labels.get(TYPE).is_some_and(|kind| kind == GRAY_TYPE)
+                && labels.get(VERSION).is_some_and(|tag| tags.contains(tag))
+                && workloads.iter().any(made)
+        };
+        let namespaces: BTreeSet<Option<&str>> = workloads.iter().map(|at| at.namespace.as_deref()).collect();
+        let pods = GoingPods {
+            namespaces: namespaces.into_iter().collect(),
+            selectors: tags.iter().map(|tag| selector(tag)).collect(),
+            mine: &mine,
+        };
+        let pods = (!workloads.is_empty()).then_some(&pods);
+        until_gone(self.cx, self.cluster, &going, pods, |left, note| {
+            self.cx.progress("gone", total - left as u64, total, note);
+        })
+        .await
     }
 }

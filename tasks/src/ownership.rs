@@ -41,14 +41,23 @@ pub fn is_unkept(live: &Value) -> bool {
     live.pointer("/metadata/managedFields").and_then(Value::as_array).is_none_or(Vec::is_empty)
 }
 
+/// Whether we have applied the object.
+pub(crate) fn is_applied(live: &Value) -> bool {
+    let entries = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+    entries.into_iter().flatten().any(is_ours)
+}
+
+fn is_ours(entry: &Value) -> bool {
+    entry.get("subresource").is_none() && entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply"
+}
+
 /// The record of who owns what, before `object` is applied over `live`: with the fields of `managers` among ours, as
 /// kubectl's own upgrade does it, else a field that the manifest no longer has would stay for ever; and without the
 /// number of pods where `object` says none, else it would fall to 1. None where nothing has to change.
 pub fn taken_over<M: AsRef<str>>(live: &Value, object: &Value, managers: &[M]) -> Option<Value> {
     let entries = live.pointer("/metadata/managedFields")?.as_array()?;
     let whole = |entry: &&Value| entry.get("subresource").is_none();
-    let mine =
-        |entry: &&Value| whole(entry) && entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply";
+    let mine = |entry: &&Value| is_ours(entry);
     let theirs = |entry: &&Value| {
         let named = |manager: &str| managers.iter().any(|other| other.as_ref() == manager);
         // What a rollback wrote is ours by another kind of write.

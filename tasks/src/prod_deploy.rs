@@ -2,6 +2,10 @@
 //!
 //! Applies each named service's whole manifest. A lane of the same service is left alone.
 
+mod scalers;
+
+use self::scalers::Scalers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -185,7 +189,7 @@ impl Task for ProdDeploy {
         let wrote = Mutex::new(cx.checkpoints.clone());
         let deploy = Deploy { cx, site: &site, cluster: &cluster, key: &self.key, body: &body, wrote };
         // A plan may be older than a freeze; what has begun is finished.
-        if deploy.written().is_none() && !cx.passed(ROLLBACK) {
+        if !deploy.has_begun() && !cx.passed(ROLLBACK) {
             spec::thawed(cx, &site)?;
         }
         if cx.passed(ROLLBACK) {
@@ -263,13 +267,18 @@ impl Planner<'_> {
         let mut services = Vec::new();
         let mut wrong = Vec::new();
         let mut expected = Map::new();
+        let mut given = BTreeMap::new();
         for (service, with) in self.services()? {
             match self.objects(&service, &with).await? {
-                Ok(objects) => services.push((service, objects)),
+                Ok(objects) => {
+                    given.insert(service.clone(), with.replicas);
+                    services.push((service, objects));
+                }
                 Err(why) => wrong.extend(why),
             }
         }
         refuse(wrong)?;
+        self.scaled(&services, &given, &mut plan).await?;
         let mut verified = self.verified(&mut services, &mut plan).await?;
         let all: Vec<&Value> =
             services.iter().flat_map(|(_, objects)| objects).map(|(object, _)| object).collect();
@@ -374,6 +383,29 @@ impl Planner<'_> {
             objects.push((object, live));
         }
         Ok(if wrong.is_empty() { Ok(objects) } else { Err(wrong) })
+    }
+
+    /// Whether autoscalers and this deploy get along.
+    async fn scaled(
+        &self,
+        services: &[Found],
+        given: &BTreeMap<String, Option<u32>>,
+        plan: &mut Plan,
+    ) -> Result<(), TaskError> {
+        let planned = services.iter().flat_map(|(_, objects)| objects).map(|(object, _)| object);
+        let scalers = Scalers::look(self.cluster, planned).await?;
+        let mut wrong = Vec::new();
+        for (service, objects) in services {
+            let manifest = self.site.service(service).map_err(TaskError::permanent)?;
+            let live = objects.iter().find(|(object, _)| kind(object) == "Deployment");
+            let live = live.and_then(|(_, live)| live.as_ref());
+            let given = given.get(service).copied().flatten();
+            let written = deployment(service, manifest).map_err(TaskError::permanent)?;
+            let found = scalers.judge(written, live, given, &self.with.force);
+            wrong.extend(found.wrong.into_iter().map(|why| format!("service `{service}`: {why}")));
+            plan.warnings.extend(found.notes);
+        }
+        refuse(wrong)
     }
 
     /// Whether production is about to get what was verified in a lane: gives these images by service and container.
@@ -676,26 +708,44 @@ impl Deploy<'_> {
             None => write.object.clone(),
         };
         let live = self.still_as_planned(&at, write.before.as_ref()).await?;
-        if let Some(before) = &write.before {
-            self.take_over(&at, &write.object, before, live).await?;
-        }
         // Before it may be there: a rollback and an undo look at nothing else.
-        let mark = writes(&at);
-        if self.wrote.lock().unwrap_or_else(PoisonError::into_inner).insert(mark.clone()) {
-            self.cx.checkpoint(&mark).await?;
+        let again = !self.note(writes(&at)).await?;
+        let taken_over = match &write.before {
+            Some(before) => self.take_over(&at, &write.object, before, live).await?,
+            None => false,
+        };
+        // What becomes of it is no longer what the plan's dry run said, which came before. After a crash that has to be known:
+        // it is written down before, and not only after.
+        if again || taken_over {
+            let dry = self.apply(&object, write.force, true).await?;
+            self.note(format!("writes {}", self.mark(&at, &dry))).await?;
         }
         self.cx.log(format!("apply {}", full_name(&self.cluster.namespace, &object)));
-        let applied = match self.cluster.apply(&object, false, write.force).await {
+        let applied = self.apply(&object, write.force, false).await?;
+        // For this attempt and those after a crash.
+        self.note(format!("wrote {}", self.mark(&at, &applied))).await?;
+        Ok(applied)
+    }
+
+    async fn apply(&self, object: &Value, force: bool, dry_run: bool) -> Result<Value, ApplyError> {
+        match self.cluster.apply(object, dry_run, force).await {
             // A rollback and an undo wrote these fields under our name by another kind of write.
             Err(ApplyError::Conflict(owners, _))
                 if owners.iter().all(|(manager, _)| manager == FIELD_MANAGER) =>
             {
-                self.cluster.apply(&object, false, true).await
+                self.cluster.apply(object, dry_run, true).await
             }
             applied => applied,
-        }?;
-        self.remember(&at, &applied).await?;
-        Ok(applied)
+        }
+    }
+
+    /// Passes a checkpoint; says whether that is new.
+    async fn note(&self, mark: String) -> Result<bool, TaskError> {
+        let new = self.wrote.lock().unwrap_or_else(PoisonError::into_inner).insert(mark.clone());
+        if new {
+            self.cx.checkpoint(&mark).await?;
+        }
+        Ok(new)
     }
 
     /// Refuses where production is neither what was planned over nor what this task wrote: somebody mended it
@@ -713,6 +763,8 @@ impl Deploy<'_> {
             (None, None) => Ok(None),
             (None, Some(_)) => changed("was removed since it was planned"),
             (Some(live), None) if self.wrote(at, &live) => Ok(Some(live)),
+            // It was not there, we were about to make it, and it is ours: a crash came before that could be written down.
+            (Some(live), None) if self.reached(at) && ownership::is_applied(&live) => Ok(Some(live)),
             (Some(_), None) => changed("was made by somebody else since it was planned"),
             (Some(live), Some(before)) => {
                 if crate::manifest::uid(&live) != Some(before.uid.as_str()) {
@@ -731,11 +783,14 @@ impl Deploy<'_> {
         // Kinds that are not compared leave a mark all the same: that they are ours.
         let content =
             content(&object).map(|content| digest_of(content).short().to_owned()).unwrap_or_default();
-        format!("wrote {at} {content}")
+        format!("{at} {content}")
     }
 
+    /// Whether an object is as this task wrote it, or as it was about to.
     fn wrote(&self, at: &ObjectRef, live: &Value) -> bool {
-        self.wrote.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.mark(at, live))
+        let mark = self.mark(at, live);
+        let wrote = self.wrote.lock().unwrap_or_else(PoisonError::into_inner);
+        ["wrote", "writes"].iter().any(|word| wrote.contains(&format!("{word} {mark}")))
     }
 
     /// Whether an object is as the plan found it, or as this task wrote it. Kinds that are not compared always are.
@@ -744,41 +799,33 @@ impl Deploy<'_> {
         now == digest_of(&before.content) || now == before.written || self.wrote(at, live)
     }
 
-    /// Keeps what was written, for this attempt and those after a crash: a take-over makes it differ from the dry run.
-    async fn remember(&self, at: &ObjectRef, applied: &Value) -> Result<(), TaskError> {
-        let mark = self.mark(at, applied);
-        if self.wrote.lock().unwrap_or_else(PoisonError::into_inner).insert(mark.clone()) {
-            self.cx.checkpoint(&mark).await?;
-        }
-        Ok(())
-    }
-
     /// Moves the fields of managers that may be taken over to ours, and leaves the number of pods to nobody.
+    /// Says whether anything was.
     async fn take_over(
         &self,
         at: &ObjectRef,
         object: &Value,
         before: &Before,
         mut looked: Option<Value>,
-    ) -> Result<(), TaskError> {
+    ) -> Result<bool, TaskError> {
         let managers = &self.site.environment.take_over;
         for last in [false, false, false, false, true] {
             let live = match looked.take() {
                 Some(live) => Some(live),
                 None => self.cluster.get(at).await?,
             };
-            let Some(live) = live else { return Ok(()) };
+            let Some(live) = live else { return Ok(false) };
             if crate::manifest::uid(&live) != Some(before.uid.as_str()) {
-                return Ok(());
+                return Ok(false);
             }
             if ownership::is_unkept(&live) {
                 if !managers.iter().any(|manager| manager == ownership::BEFORE_FIRST_APPLY) || last {
-                    return Ok(());
+                    return Ok(false);
                 }
                 self.cluster.apply(&ownership::nothing_of(&live), false, false).await?;
                 continue;
             }
-            let Some(record) = ownership::taken_over(&live, object, managers) else { return Ok(()) };
+            let Some(record) = ownership::taken_over(&live, object, managers) else { return Ok(false) };
             let version = live.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
             let patch = json!([
                 { "op": "replace", "path": "/metadata/managedFields", "value": record },
@@ -787,14 +834,14 @@ impl Deploy<'_> {
             match self.cluster.patch(at, &patch).await {
                 Ok(_) => {
                     self.cx.log(format!("{at}: its fields were taken over"));
-                    return Ok(());
+                    return Ok(true);
                 }
                 // A controller wrote in between: look again.
                 Err(error) if error.kind == task::ErrorKind::Transient && !last => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     async fn follow(
@@ -812,6 +859,12 @@ impl Deploy<'_> {
     /// Whether this task had come to the object: what it never wrote is not its to take back.
     fn reached(&self, at: &ObjectRef) -> bool {
         self.wrote.lock().unwrap_or_else(PoisonError::into_inner).contains(&writes(at))
+    }
+
+    /// Whether the task had come to any object.
+    fn has_begun(&self) -> bool {
+        let wrote = self.wrote.lock().unwrap_or_else(PoisonError::into_inner);
+        wrote.iter().any(|mark| mark.starts_with("writes "))
     }
 
     /// What the task has written so far.

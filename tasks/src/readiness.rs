@@ -2,11 +2,14 @@
 //!
 //! Every finding says what to do, and whether `fix` does it. A fix writes what is safe at any time: the namespace's label,
 //! the version label in the selector of a Service whose pods all carry it, and the annotation that keeps a client's own
-//! mark out. It restarts nothing and removes nothing.
+//! mark out. It restarts nothing and removes nothing, and holds the leases of the production services that it concerns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use graylane_engine::claim::Claim;
+use graylane_engine::clock::Clock;
 use graylane_engine::task::{ErrorKind, TaskError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +21,7 @@ use crate::environment::{GatewayKind, Site, deployment};
 use crate::inventory::{Standing, is_gray};
 use crate::lane::labels::{ORIGINAL, TAG_HEADER, VERSION};
 use crate::lane::leak::{Pods, leaks};
+use crate::lease::Leases;
 use crate::manifest::{ObjectRef, name, namespace, selects, texts, uid};
 use crate::rights::{Extra, Weight, missing};
 use crate::rollout::has_agent;
@@ -75,12 +79,57 @@ pub enum Level {
     Problem,
 }
 
-/// Looks at an environment; with `fix`, mends what can be.
+/// Looks at an environment.
 ///
 /// # Errors
 /// What the API server said where nothing can be looked at at all.
-pub async fn check(cluster: &Cluster, site: &Site, fix: bool) -> Result<Readiness, TaskError> {
-    let mut looked = Look { cluster, site, fix, findings: Vec::new() };
+pub async fn check(cluster: &Cluster, site: &Site) -> Result<Readiness, TaskError> {
+    Ok(look(cluster, site, false).await?.0)
+}
+
+/// Looks at an environment, and mends what can be. `record` is called before anything is written, with what is mended.
+///
+/// # Errors
+/// As [`check`]; somebody else who writes a production service that is concerned; or what `record` said.
+pub async fn fix<E, F, R>(
+    leases: &Leases,
+    clock: &Arc<dyn Clock>,
+    site: &Site,
+    record: R,
+) -> Result<Readiness, E>
+where
+    E: From<TaskError>,
+    F: Future<Output = Result<(), E>>,
+    R: FnOnce(String) -> F,
+{
+    let cluster = &leases.connect(site).await?;
+    let (found, concerns) = look(cluster, site, false).await?;
+    let wrong: Vec<&str> = found
+        .findings
+        .iter()
+        .filter(|finding| finding.fixable)
+        .map(|finding| finding.message.as_str())
+        .collect();
+    if wrong.is_empty() {
+        return Ok(found);
+    }
+    let what = format!("mended: {}", wrong.join("; "));
+    let environment = &site.environment.name;
+    let production: Vec<Claim> =
+        concerns.iter().map(|service| Claim::service(environment, service)).collect();
+    // On the heap: it is handed on by value.
+    let mending = Box::pin(async {
+        record(what).await?;
+        Ok(look(cluster, site, true).await?.0)
+    });
+    leases
+        .deed(("graylane environment check --fix", clock), (cluster, site), &production, mending, |_| false)
+        .await
+}
+
+/// Looks; and mends with `fix`. Also gives the services that what can be mended concerns.
+async fn look(cluster: &Cluster, site: &Site, fix: bool) -> Result<(Readiness, BTreeSet<String>), TaskError> {
+    let mut looked = Look { cluster, site, fix, findings: Vec::new(), concerns: BTreeSet::new() };
     let environment = site.environment.name.clone();
     looked.rights().await?;
     let there = looked.namespaces().await?;
@@ -94,7 +143,7 @@ pub async fn check(cluster: &Cluster, site: &Site, fix: bool) -> Result<Readines
         looked => looked?,
     }
     looked.gateway().await;
-    Ok(Readiness { environment, findings: looked.findings })
+    Ok((Readiness { environment, findings: looked.findings }, looked.concerns))
 }
 
 struct Look<'l> {
@@ -102,6 +151,8 @@ struct Look<'l> {
     site: &'l Site,
     fix: bool,
     findings: Vec<Finding>,
+    /// The services that what can be mended concerns.
+    concerns: BTreeSet<String>,
 }
 
 impl Look<'_> {
@@ -139,10 +190,29 @@ impl Look<'_> {
                     finding.fixed = true;
                     finding.level = Level::Fine;
                 }
-                Err(error) => finding.hint = Some(format!("it could not be mended: {error}")),
+                Err(error) => {
+                    let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                    finding.hint = Some(format!("it could not be mended: {error}{hint}"));
+                }
             }
         }
         self.findings.push(finding);
+    }
+
+    /// Notes the services whose objects something that can be mended concerns: where none is named, all.
+    fn concern(&mut self, services: impl IntoIterator<Item = String>) {
+        let mut services = services.into_iter().peekable();
+        if services.peek().is_none() {
+            self.concerns.extend(self.site.services.keys().cloned());
+        }
+        self.concerns.extend(services);
+    }
+
+    /// The services that live in a namespace.
+    fn services_in(&self, namespace: &str) -> Vec<String> {
+        let environment = &self.site.environment;
+        let home = |service: &str| environment.namespace_of(service).unwrap_or(&environment.namespace);
+        self.site.services.keys().filter(|service| home(service) == namespace).cloned().collect()
     }
 
     /// Everything that is read off the objects of the namespaces.
@@ -212,6 +282,8 @@ impl Look<'_> {
                 self.fine("namespace-label", format!("namespace {namespace} carries `{key}={value}`"));
                 continue;
             }
+            // Whatever starts there next is another pod than it would have been.
+            self.concern(self.services_in(namespace));
             let done = if self.fix { cluster.label_namespace(namespace, key, value).await } else { Ok(()) };
             let finding = Finding {
                 check: "namespace-label".into(),
@@ -295,12 +367,14 @@ impl Look<'_> {
 
     /// Services of the cluster that select baseline pods without naming the version: a lane's pods would be selected too.
     async fn selectors(&mut self, standing: &Standing) -> Result<(), TaskError> {
-        let gray: Vec<&Value> = self
-            .site
+        let site = self.site;
+        let gray: Vec<(&String, &Value)> = site
             .services
             .iter()
-            .filter(|(service, _)| self.site.environment.allows_gray(service))
-            .filter_map(|(service, objects)| standing.get(&ObjectRef::of(deployment(service, objects).ok()?)))
+            .filter(|(service, _)| site.environment.allows_gray(service))
+            .filter_map(|(service, objects)| {
+                Some((service, standing.get(&ObjectRef::of(deployment(service, objects).ok()?))?))
+            })
             .collect();
         let mut wrong = 0;
         for service in standing.of("Service").filter(|service| !is_gray(service)) {
@@ -309,7 +383,9 @@ impl Look<'_> {
                 namespace(object) == namespace(service)
                     && selects(&selector, &texts(object, "/spec/template/metadata/labels"))
             };
-            let Some(meets) = gray.iter().copied().find(|object| selected(object)) else { continue };
+            let met: Vec<(&String, &Value)> =
+                gray.iter().copied().filter(|(_, object)| selected(object)).collect();
+            let Some((_, meets)) = met.first().copied() else { continue };
             if selector.contains_key(VERSION) {
                 continue;
             }
@@ -331,6 +407,7 @@ impl Look<'_> {
                 self.problem("service-selector", message, hint);
                 continue;
             }
+            self.concern(met.iter().map(|(service, _)| (*service).clone()));
             let done = if self.fix {
                 let patch = json!([
                     { "op": "test", "path": "/metadata/uid", "value": uid(service) },
@@ -410,6 +487,11 @@ impl Look<'_> {
             }
             let value =
                 if removed.is_empty() { TAG_HEADER.to_owned() } else { format!("{removed},{TAG_HEADER}") };
+            let at = ObjectRef::of(ingress);
+            let site = self.site;
+            let carries = |objects: &[Value]| objects.iter().any(|object| ObjectRef::of(object) == at);
+            let owners = site.services.iter().filter(|(_, objects)| carries(objects));
+            self.concern(owners.map(|(service, _)| service.clone()));
             let done = if self.fix { self.annotate(ingress, key, &value).await } else { Ok(()) };
             let finding = Finding {
                 check: "tag-header".into(),

@@ -1,6 +1,10 @@
-//! Lets a lane live longer than it was meant to: the annotation that says when its time is up is written anew.
+//! Lets a lane live longer than it was meant to: the annotation that says when its time is up is written anew, while the
+//! lane's lease is held.
 
-use graylane_engine::clock::{Timestamp, parse_duration};
+use std::sync::Arc;
+
+use graylane_engine::claim::{Claim, Mode};
+use graylane_engine::clock::{Clock, Timestamp, parse_duration};
 use graylane_engine::schema::{list, nearest};
 use graylane_engine::task::TaskError;
 use schemars::JsonSchema;
@@ -9,9 +13,11 @@ use serde_json::json;
 
 use crate::cluster::{Cluster, full_name};
 use crate::environment::Site;
-use crate::inventory::{Standing, is_ours, lanes_of};
-use crate::lane::labels::ANNOTATION_EXPIRES;
-use crate::manifest::{ObjectRef, kind, uid};
+use crate::inventory::{Standing, expires, is_ours, lanes_of};
+use crate::lane::check_tag;
+use crate::lane::labels::{ANNOTATION_EXPIRES, selector};
+use crate::lease::Leases;
+use crate::manifest::{ObjectRef, uid};
 
 /// A lane that lives longer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,22 +32,49 @@ pub struct Renewed {
     pub objects: Vec<String>,
 }
 
+/// Renews a lane, from now on. `record` is called before anything is written, with when the lane's time is up then.
+///
+/// # Errors
+/// A refusal: lanes that never expire, no such lane, a lane of another tool, a length that is none, somebody else who writes
+/// the lane; or what the API server, or `record`, said.
+pub async fn renew<E, F, R>(
+    leases: &Leases,
+    clock: &Arc<dyn Clock>,
+    site: &Site,
+    (tag, length): (&str, &str),
+    record: R,
+) -> Result<Renewed, E>
+where
+    E: From<TaskError>,
+    F: Future<Output = Result<(), E>>,
+    R: FnOnce(Timestamp) -> F,
+{
+    let cluster = &leases.connect(site).await?;
+    // What is refused in any case takes no lease.
+    prepare(cluster, site, tag, length, clock.now()).await?;
+    let lane = [Claim::lane(&site.environment.name, tag, Mode::Write)];
+    // On the heap: it is handed on by value.
+    let renewing = Box::pin(async {
+        // As it is when nobody else writes it.
+        let renewal = prepare(cluster, site, tag, length, clock.now()).await?;
+        record(renewal.until).await?;
+        Ok(renewal.carry_out(cluster).await?)
+    });
+    leases.deed(("graylane lanes renew", clock), (cluster, site), &lane, renewing, |_| false).await
+}
+
 /// A renewal that may be carried out.
 #[derive(Debug)]
-pub struct Renewal {
-    /// When the lane's time is up then.
-    pub until: Timestamp,
+struct Renewal {
+    until: Timestamp,
     tag: String,
     was: Option<String>,
     /// The Deployments, by uid.
     deployments: Vec<(ObjectRef, String)>,
 }
 
-/// Looks whether a lane may be renewed, from now on.
-///
-/// # Errors
-/// A refusal: lanes that never expire, no such lane, a lane of another tool, a length that is none.
-pub async fn prepare(
+/// Looks whether a lane may be renewed.
+async fn prepare(
     cluster: &Cluster,
     site: &Site,
     tag: &str,
@@ -56,39 +89,44 @@ pub async fn prepare(
         return Err(TaskError::permanent(format!("refused: lanes of environment `{environment}` never expire"))
             .hint("write `ttl` in its file: without it nothing is taken down for its age, and there is nothing to renew"));
     }
-    let standing = Standing::look(cluster).await?;
-    let lanes = lanes_of(&standing, site, now);
-    let Some(lane) = lanes.iter().find(|lane| lane.tag == tag) else {
-        let known: Vec<String> = lanes.into_iter().map(|lane| lane.tag).collect();
-        return Err(TaskError::permanent(no_such_lane(tag, environment, &known)));
+    let deployments = match check_tag(tag) {
+        Ok(()) => cluster.list("apps/v1", "Deployment", &selector(tag)).await?,
+        // No lane has such a tag, and no selector takes it.
+        Err(_) => Vec::new(),
     };
-    let objects = standing.lane(tag);
-    let deployments: Vec<_> = objects.iter().filter(|object| kind(object) == "Deployment").collect();
+    if deployments.is_empty() {
+        return Err(nothing_to_renew(cluster, site, tag, now).await?);
+    }
     if let Some(foreign) = deployments.iter().find(|object| !is_ours(object)) {
         let shown = full_name(&cluster.namespace, foreign);
         return Err(TaskError::permanent(format!("refused: {shown} was made by another tool"))
             .hint("take the lane over with a deploy that says `adopt: true`"));
     }
-    if deployments.is_empty() {
-        return Err(TaskError::permanent(format!("refused: lane `{tag}` has no Deployment any more"))
+    let was = expires(&deployments).map(|at| at.to_string());
+    let deployments = deployments.iter();
+    let deployments = deployments.filter_map(|object| Some((ObjectRef::of(object), uid(object)?.to_owned())));
+    Ok(Renewal { until: now.plus(length), tag: tag.to_owned(), was, deployments: deployments.collect() })
+}
+
+/// Why there is no Deployment that could be renewed.
+async fn nothing_to_renew(
+    cluster: &Cluster,
+    site: &Site,
+    tag: &str,
+    now: Timestamp,
+) -> Result<TaskError, TaskError> {
+    let lanes = lanes_of(&Standing::look(cluster).await?, site, now);
+    let known: Vec<String> = lanes.into_iter().map(|lane| lane.tag).collect();
+    if known.iter().any(|known| known == tag) {
+        return Ok(TaskError::permanent(format!("refused: lane `{tag}` has no Deployment any more"))
             .hint("mse-gray-offline takes what is left of it down"));
     }
-    let deployments = deployments.into_iter();
-    let deployments = deployments.filter_map(|object| Some((ObjectRef::of(object), uid(object)?.to_owned())));
-    Ok(Renewal {
-        until: now.plus(length),
-        tag: tag.to_owned(),
-        was: lane.expires.clone(),
-        deployments: deployments.collect(),
-    })
+    Ok(TaskError::permanent(no_such_lane(tag, &site.environment.name, &known)))
 }
 
 impl Renewal {
     /// Writes when the lane's time is up.
-    ///
-    /// # Errors
-    /// What the API server said.
-    pub async fn carry_out(self, cluster: &Cluster) -> Result<Renewed, TaskError> {
+    async fn carry_out(self, cluster: &Cluster) -> Result<Renewed, TaskError> {
         let expires = self.until.to_string();
         // As RFC 6901 writes the slash.
         let path = format!("/metadata/annotations/{}", ANNOTATION_EXPIRES.replace('/', "~1"));

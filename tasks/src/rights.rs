@@ -76,6 +76,8 @@ impl Extra {
 }
 
 const WRITTEN: &[&str] = &["get", "list", "create", "patch", "delete"];
+/// As [`WRITTEN`], of what lanes are made of: its end is waited for by watch.
+const KEPT: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 const LIST: &[&str] = &["list"];
 const IMPERSONATES: &str = "run any image as any ServiceAccount of the namespace, and read every Secret and ConfigMap that a pod may mount";
 const NEIGHBOURS: &str = "what gray pods mean to their neighbours";
@@ -98,13 +100,13 @@ macro_rules! row {
 /// What is called, and what for. Kinds that only a manifest has are added to it (`carried`).
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
-    row!("apps", "deployments", &["get", "list", "watch", "create", "patch", "delete"], When::Always, Must, "lanes, production", IMPERSONATES),
-    row!("", "services", WRITTEN, When::Always, Must, "lanes, production", "send a service's requests to other pods"),
-    row!("", "configmaps", WRITTEN, When::Carried("ConfigMap"), Must, "lanes, production", "change what pods read when they start"),
-    row!("", "secrets", WRITTEN, When::Carried("Secret"), Must, "lanes, production", "read every Secret of the namespace, among them the tokens of ServiceAccounts that are kept as Secrets"),
-    row!("networking.k8s.io", "ingresses", WRITTEN, When::ByIngress, Must, "routes", "take over every host and path that the gateway serves for this namespace"),
+    row!("apps", "deployments", KEPT, When::Always, Must, "lanes, production", IMPERSONATES),
+    row!("", "services", KEPT, When::Always, Must, "lanes, production", "send a service's requests to other pods"),
+    row!("", "configmaps", KEPT, When::Carried("ConfigMap"), Must, "lanes, production", "change what pods read when they start"),
+    row!("", "secrets", KEPT, When::Carried("Secret"), Must, "lanes, production", "read every Secret of the namespace, among them the tokens of ServiceAccounts that are kept as Secrets"),
+    row!("networking.k8s.io", "ingresses", KEPT, When::ByIngress, Must, "routes", "take over every host and path that the gateway serves for this namespace"),
     row!("networking.k8s.io", "ingresses", LIST, When::NotByIngress, Must, "routes", "see which hosts and paths are served"),
-    row!("gateway.networking.k8s.io", "httproutes", WRITTEN, When::ByHttpRoute, Must, "routes", "take over every host and path that the gateway serves for this namespace"),
+    row!("gateway.networking.k8s.io", "httproutes", KEPT, When::ByHttpRoute, Must, "routes", "take over every host and path that the gateway serves for this namespace"),
     row!("gateway.networking.k8s.io", "httproutes", LIST, When::NotByHttpRoute, Around, "routes", "see which hosts and paths are served"),
     row!("apps", "replicasets", &["list", "watch"], When::Always, Must, "following rollouts", "read pod templates, and with them what stands in their environment"),
     row!("", "pods", &["list", "watch"], When::Always, Must, "following rollouts", "read what pods run, and with them what stands in their environment"),
@@ -334,27 +336,30 @@ pub async fn missing(cluster: &Cluster, site: &Site, extras: &[Extra]) -> Result
     Ok(found)
 }
 
-/// Refuses a plan whose writes would be refused half-way; gives what is only told.
+/// Refuses a plan whose writes would be refused half-way; gives what is only told. `used` says of a namespace, a resource
+/// and a verb whether it is needed at all.
 ///
 /// # Errors
 /// The first right that is lacking, with the others and the rule to add; or what the API server said.
 pub(crate) async fn refuse_without(
     cluster: &Cluster,
     site: &Site,
-    used: impl Fn(&str, &str) -> bool,
+    extras: &[Extra],
+    used: impl Fn(&str, &str, &str) -> bool,
 ) -> Result<Vec<String>, TaskError> {
     let environment = &site.environment.name;
     let mut wrong: Vec<Missing> = Vec::new();
     let mut told = Vec::new();
-    for mut lacks in missing(cluster, site, &[]).await? {
-        let resource = lacks.rule.resource.clone();
-        lacks.verbs.retain(|verb| used(&resource, verb));
+    for mut lacks in missing(cluster, site, extras).await? {
+        let (namespace, resource) = (lacks.namespace.clone(), lacks.rule.resource.clone());
+        lacks.verbs.retain(|verb| used(&namespace, &resource, verb));
         match lacks.rule.weight {
             _ if lacks.verbs.is_empty() => {}
-            Weight::Must => wrong.push(lacks),
+            // Only what is asked for besides is a part.
+            Weight::Must | Weight::Part => wrong.push(lacks),
             Weight::Explains => told.push(format!("{}; {}", lacks.words(), lacks.hint(environment))),
             // The plan says it where it would have looked.
-            Weight::Around | Weight::Part => {}
+            Weight::Around => {}
         }
     }
     refuse(&wrong, environment).map(|()| told)

@@ -11,8 +11,7 @@ mod patience;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use graylane_engine::clock::show_duration;
-use graylane_engine::task::{ErrorKind, TaskContext, TaskError};
+use graylane_engine::task::{TaskContext, TaskError};
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +20,7 @@ use self::feeds::Feeds;
 pub use self::judge::{Expect, Failure, Seen, Signals, Verdict, has_agent, judge, running_images};
 pub(crate) use self::judge::{PodSigns, by_digest, pod_signs};
 pub use self::patience::{Patience, RolloutFile};
-use crate::cluster::{Cluster, Trouble};
+use crate::cluster::{Blind, Cluster};
 use crate::manifest::{name, uid};
 
 /// How long pods without a readiness probe must stay up: they count as ready from the moment they run, and an image
@@ -32,11 +31,6 @@ const ENDED_FOR: Duration = Duration::from_secs(5);
 
 /// How long nothing new is said before the events of the pods are asked for, and how often they are asked for then.
 const EVENTS_AFTER: Duration = Duration::from_secs(5);
-
-/// How long nothing can be seen before it is told, or, where it will not pass by itself, before the rollout is given up.
-const BLIND: Duration = Duration::from_secs(5);
-/// How long an API server that is away is waited for: pods go on starting without it.
-const AWAY: Duration = Duration::from_secs(600);
 
 /// Follows a rollout to its end, or until `stop` is cancelled.
 ///
@@ -52,7 +46,7 @@ pub async fn follow(
     let cluster = &cluster.beside(deployment);
     let wanted = name(deployment).to_owned();
     let mut feeds = Feeds::open(cluster, deployment);
-    let mut blind = Blind::default();
+    let mut blind = Blind::over("the rollout");
     let mut seen = Seen { deployment: Some(deployment.clone()), ..Seen::default() };
     let mut signals = Signals::default();
     // Thresholds pass without an event.
@@ -115,44 +109,6 @@ pub async fn follow(
             () = tokio::time::sleep(settle), if done_since.is_some() => {}
             () = feeds.next(&mut seen) => {}
         }
-    }
-}
-
-/// Whether the API server can be seen at all, and what was told of it.
-#[derive(Default)]
-struct Blind {
-    /// Since when it cannot, where that was told.
-    told: Option<Instant>,
-}
-
-impl Blind {
-    /// Tells an outage and its end.
-    ///
-    /// # Errors
-    /// What will not pass by itself, or has lasted too long.
-    fn look(&mut self, cx: &TaskContext, trouble: Option<Trouble>) -> Result<(), TaskError> {
-        let Some(trouble) = trouble else {
-            if let Some(since) = self.told.take() {
-                cx.log(format!("the API server answers again, after {} s", since.elapsed().as_secs()));
-            }
-            return Ok(());
-        };
-        let lasts = trouble.since.elapsed();
-        if lasts < BLIND {
-            return Ok(());
-        }
-        if trouble.error.kind == ErrorKind::Permanent || lasts >= AWAY {
-            return Err(trouble.error);
-        }
-        if self.told.is_none() {
-            self.told = Some(trouble.since);
-            let up_to = show_duration(AWAY);
-            cx.log(format!(
-                "{}; the rollout goes on without us, and is waited for, up to {up_to}",
-                trouble.error
-            ));
-        }
-        Ok(())
     }
 }
 

@@ -237,7 +237,7 @@ pub(super) async fn after_failure(
         let names: BTreeSet<&String> = lane.keys().chain(before.first_lane.keys()).collect();
         let differ = names.into_iter().filter(|name| lane.get(*name) != before.first_lane.get(*name));
         let found: BTreeSet<String> = differ.cloned().collect();
-        if told != found && !unseen {
+        if told != found && !unseen && began("deploy") {
             wrong.push(format!("told as not taken back: {told:?}; found: {found:?}"));
         }
     } else if failed("deploy") || failed("offline") {
@@ -253,11 +253,28 @@ pub(super) async fn after_failure(
     } else if is("verify", "failed") && !said.contains("shows whether the lane is still up") {
         wrong.push("nothing is said of the lane".into());
     }
-    // `graylane lanes` finds by labels too, but tells of services: their Deployments are compared.
-    let tags: BTreeSet<&str> =
-        lanes.as_array().into_iter().flatten().filter_map(|l| l["tag"].as_str()).collect();
-    if tags != if scan.is_empty() { BTreeSet::new() } else { BTreeSet::from(["gray"]) } {
-        wrong.push(format!("`graylane lanes` tells of {tags:?}; found: {scan:?}"));
+    if !["deploy", "verify", "promote", "offline"].into_iter().any(began) {
+        wrong.extend(differences("nothing began, and the lane", &lane, &before.lane));
+    }
+    // What could not be told is found by `graylane lanes`, which tells of services: their Deployments are compared.
+    let copies = |lane: &Value| lane["services"].as_array().cloned().unwrap_or_default();
+    let told: BTreeSet<String> = lanes
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|lane| lane["tag"] == "gray")
+        .flat_map(copies)
+        .filter_map(|copy| {
+            Some(format!(
+                "Deployment {}-mse-gray",
+                copy["service"].as_str()?.replace("spring-", "spring-cloud-")
+            ))
+        })
+        .collect();
+    let found: BTreeSet<String> =
+        scan.iter().filter(|name| name.starts_with("Deployment ")).cloned().collect();
+    if told != found || lanes.as_array().is_none_or(|lanes| lanes.is_empty() != scan.is_empty()) {
+        wrong.push(format!("`graylane lanes` tells of {told:?}; found: {scan:?}"));
     }
 
     // Production: as it was, as it is to be, or what is said of it.

@@ -7,15 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use graylane_engine::bundle::Bundle;
 use graylane_engine::clock::{Clock, TestClock, Timestamp};
 use graylane_engine::id::RunId;
 use graylane_engine::task::{Outputs, Plan, Progress, Registry, Reporter, Task, TaskContext, TaskError};
 use graylane_rehearsal::{Cluster, Delays, LoggedRequest, Options};
+use graylane_tasks::Leases;
+use graylane_tasks::adoption::{self, Stepped};
 use graylane_tasks::cluster::{Cluster as Told, Clusters, create_all};
 use graylane_tasks::environment::{Site, gather};
 use graylane_tasks::inventory::{Lane, lanes};
 use graylane_tasks::mse_gray_deploy::MseGrayDeploy;
+use graylane_tasks::readiness::{self, Readiness};
+use graylane_tasks::renewal::{self, Renewed};
 use graylane_tasks::secret::DigestKey;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -31,6 +36,7 @@ pub(crate) struct Desk {
     pub(crate) cluster: Cluster,
     clusters: Arc<Clusters>,
     registry: Registry,
+    leases: Leases,
     clock: Arc<dyn Clock>,
     runs: Mutex<u64>,
     said: Arc<Said>,
@@ -62,10 +68,10 @@ impl Desk {
         let cluster = Cluster::start(options).expect("started");
         let clusters = Clusters::new(cluster.client());
         let mut registry = Registry::default();
-        graylane_tasks::register(&mut registry, &clusters, &key());
+        let leases = graylane_tasks::register(&mut registry, &clusters, &key());
         let clock = Arc::new(TestClock::new(7));
         let (runs, said) = (Mutex::new(0), Arc::default());
-        let desk = Desk { home, cluster, clusters, registry, clock, runs, said };
+        let desk = Desk { home, cluster, clusters, registry, leases, clock, runs, said };
         let site = desk.site();
         let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(desk.cluster.client());
         for namespace in desk.namespaces() {
@@ -168,6 +174,43 @@ impl Desk {
         error
     }
 
+    /// Lets a lane live longer, as the API does it.
+    pub(crate) fn renew<'d>(
+        &'d self,
+        tag: &'d str,
+        length: &'d str,
+    ) -> BoxFuture<'d, Result<Renewed, TaskError>> {
+        Box::pin(async move {
+            renewal::renew(&self.leases, &self.clock, &self.site(), (tag, length), |_| nothing()).await
+        })
+    }
+
+    /// Mends what a check finds, as the API does it.
+    pub(crate) fn fix(&self) -> BoxFuture<'_, Result<Readiness, TaskError>> {
+        Box::pin(async move { readiness::fix(&self.leases, &self.clock, &self.site(), |_| nothing()).await })
+    }
+
+    /// Makes the next step of an adoption, as the API does it.
+    pub(crate) fn adopt<'d>(&'d self, service: &'d str) -> BoxFuture<'d, Result<Stepped, TaskError>> {
+        self.adopt_with(&self.leases, service)
+    }
+
+    /// The leases of another data folder, over the same cluster.
+    pub(crate) fn stranger(&self) -> Leases {
+        graylane_tasks::register(&mut Registry::default(), &self.clusters, &DigestKey::new([9; 32]))
+    }
+
+    /// Makes the next step of an adoption with the leases of another data folder.
+    pub(crate) fn adopt_with<'d>(
+        &'d self,
+        leases: &'d Leases,
+        service: &'d str,
+    ) -> BoxFuture<'d, Result<Stepped, TaskError>> {
+        Box::pin(
+            async move { adoption::step(leases, &self.clock, &self.site(), service, |_| nothing()).await },
+        )
+    }
+
     /// Carries a plan out by the type alone, without what stands around it: the control of tests about that.
     pub(crate) async fn carry_out_bare(
         &self,
@@ -200,6 +243,7 @@ impl Desk {
             "Secret" => ("", "v1", "secrets"),
             "Pod" => ("", "v1", "pods"),
             "Ingress" => ("networking.k8s.io", "v1", "ingresses"),
+            "HTTPRoute" => ("gateway.networking.k8s.io", "v1", "httproutes"),
             "Lease" => ("coordination.k8s.io", "v1", "leases"),
             "HorizontalPodAutoscaler" => ("autoscaling", "v2", "horizontalpodautoscalers"),
             "Job" => ("batch", "v1", "jobs"),
@@ -258,6 +302,11 @@ impl Desk {
         }
         panic!("{namespace} does not settle");
     }
+}
+
+/// What the desk records of a deed.
+async fn nothing() -> Result<(), TaskError> {
+    Ok(())
 }
 
 /// The key of the desk's data folder.

@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod compare;
 pub(crate) mod daemon;
 pub(crate) mod desk;
+pub(crate) mod line;
 pub(crate) mod node;
 pub(crate) mod proxy;
 pub(crate) mod routes;

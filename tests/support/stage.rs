@@ -51,9 +51,9 @@ pub(crate) struct Stage {
     pub(crate) gateway: String,
     pub(crate) namespace: String,
     pub(crate) real: bool,
-    http_routes: bool,
-    /// Of the cluster, for other programs.
+    /// With which kubectl reaches the same cluster.
     pub(crate) kubeconfig: PathBuf,
+    http_routes: bool,
     client: kube::Client,
     looks: Mutex<Vec<Look>>,
     plays: Plays,
@@ -176,9 +176,9 @@ impl Stage {
         Stage {
             gateway: process.gateway.clone(),
             namespace: namespace.to_owned(),
+            kubeconfig: process.kubeconfig.clone(),
             real: false,
             http_routes: wants.http_routes,
-            kubeconfig: process.kubeconfig.clone(),
             client,
             looks: Mutex::default(),
             plays: Plays::Rehearsal { _process: process },
@@ -222,9 +222,9 @@ impl Stage {
             home,
             gateway: address,
             namespace,
+            kubeconfig: kubeconfig.to_owned(),
             real: true,
             http_routes: wants.http_routes,
-            kubeconfig: kubeconfig.to_owned(),
             client,
             looks: Mutex::default(),
             plays: Plays::Traffic { gateway, stand_ins },

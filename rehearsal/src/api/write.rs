@@ -436,16 +436,27 @@ fn rescale(
     how: &How,
 ) -> Result<Done, Failure> {
     let replicas = object::int(scale, "/spec/replicas").unwrap_or_default();
+    let made = scale_to(state, target.kind, live, replicas, how)?;
+    Ok(Done::object(StatusCode::OK, &read::scale(&made)))
+}
+
+/// Writes the number of pods, as `scale` does: for clients and autoscalers.
+pub(crate) fn scale_to(
+    state: &mut State,
+    kind: &'static Kind,
+    live: &Arc<Value>,
+    replicas: i64,
+    how: &How,
+) -> Result<Arc<Value>, Failure> {
     let mut desired = (**live).clone();
     object::set(&mut desired, &["spec", "replicas"], replicas);
     let whole = Target {
-        kind: target.kind,
-        namespace: target.namespace.clone(),
-        name: target.name.clone(),
+        kind,
+        namespace: object::namespace(live).to_owned(),
+        name: object::name(live).to_owned(),
         subresource: String::new(),
     };
-    let made = update(state, &whole, live, desired, how, false)?;
-    Ok(Done::object(StatusCode::OK, &read::scale(&made)))
+    update(state, &whole, live, desired, how, false)
 }
 
 // --- patch and apply

@@ -35,6 +35,7 @@ pub(super) fn emit(state: &mut State, about: &Value, weight: Weight, reason: &st
         "Deployment" => "deployment-controller",
         "ReplicaSet" => "replicaset-controller",
         "Job" => "job-controller",
+        "HorizontalPodAutoscaler" => "horizontal-pod-autoscaler",
         _ => "controller-manager",
     };
     let key = place(about, reason, message);

@@ -3,6 +3,7 @@
 //! ```text
 //! a pod ──> its owner, and the owner's owner; Services that select it      a ReplicaSet ──> its Deployment
 //! a ConfigMap or Secret ──> pods that may wait for it                      Endpoints ──> their Service
+//! what is scaled ──> its autoscaler
 //! ```
 //! A cluster with many pods is looked at in the places where something happens, never as a whole because one of them
 //! moved. Now and then all of it is, as informers do.
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::autoscaler;
 use crate::kinds;
 use crate::object;
 use crate::pods::is_ready;
@@ -87,6 +89,11 @@ impl Touched {
             kinds::CONFIG_MAPS | kinds::SECRETS => {
                 let waiting = state.list(kinds::PODS, &key.namespace).filter(|(_, pod)| !is_ready(pod));
                 self.keys.extend(waiting.map(|(key, _)| key.clone()));
+            }
+            kinds::DEPLOYMENTS | kinds::REPLICA_SETS | kinds::STATEFUL_SETS => {
+                let scalers = state.list(kinds::AUTOSCALERS, &key.namespace);
+                let of_this = scalers.filter(|(_, scaler)| autoscaler::scales(scaler, key));
+                self.keys.extend(of_this.map(|(key, _)| key.clone()));
             }
             kinds::NODES => self.keys.extend(state.list(kinds::PODS, "").map(|(key, _)| key.clone())),
             _ => {}

@@ -1,24 +1,29 @@
-//! What an attempt that writes brings along to each of its calls: a lease that must hold, patience, and whom to tell.
+//! What whoever writes brings along to each of their calls: leases that must hold, patience, whom to tell, and the watches
+//! that were opened.
 //!
-//! Calls find it in a task-local, so that no task type passes it on, and none can forget to. Outside an attempt (plans,
-//! looks) there is none: then a call is tried for a few seconds, and nothing is waited for.
+//! Calls find it in a task-local, so that nobody passes it on, and nobody can forget to. Only `lease.rs` makes one. Outside
+//! of it (plans, looks) a call is tried for a few seconds, nothing is waited for, and nothing can be written.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use graylane_engine::task::{Reporter, TaskContext, TaskError};
+use graylane_engine::task::{Reporter, TaskError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use super::watched::Watched;
 
 /// How long an attempt waits for an API server that is away before its call fails.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// How long nothing is told: most outages are over by then.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
-/// How long after its last renewal a lease lets writes through. Others take it over only when it has run out.
-pub(crate) const TRUSTED: Duration = Duration::from_secs(20);
+/// How long a lease lasts without a renewal: nobody else takes it over sooner.
+pub(crate) const LEASE_LASTS: Duration = Duration::from_secs(30);
+/// How long after its last renewal a lease lets a write begin.
+const TRUSTED: Duration = Duration::from_secs(20);
 
 tokio::task_local! {
     static ATTEMPT: Attempt;
@@ -26,24 +31,34 @@ tokio::task_local! {
     static RETRY_AFTER: Cell<u64>;
 }
 
+/// The kind that is written without a lease: the Jobs of checks are named after their run, so nobody else has them.
+const NOBODY_ELSES: &str = "Job";
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Attempt {
-    /// When each lease was last renewed, as far as leases are held.
-    pub(crate) leases: Vec<watch::Receiver<Instant>>,
+    /// When each lease that is held was last renewed.
+    leases: Vec<watch::Receiver<Instant>>,
     reporter: Arc<dyn Reporter>,
     cancel: CancellationToken,
     /// Whether the outage that is going on was told.
     told: Arc<AtomicBool>,
+    /// The watches that it has opened: what it follows next is likely to need them too.
+    watches: Arc<Mutex<Vec<Arc<Watched>>>>,
 }
 
 impl Attempt {
-    pub(crate) fn of(cx: &TaskContext, leases: Vec<watch::Receiver<Instant>>) -> Attempt {
+    pub(crate) fn new(
+        reporter: &Arc<dyn Reporter>,
+        cancel: &CancellationToken,
+        leases: Vec<watch::Receiver<Instant>>,
+    ) -> Attempt {
         Attempt {
             leases,
-            reporter: Arc::clone(&cx.reporter),
-            cancel: cx.cancel.clone(),
+            reporter: Arc::clone(reporter),
+            cancel: cancel.clone(),
             told: Arc::default(),
+            watches: Arc::default(),
         }
     }
 
@@ -53,16 +68,38 @@ impl Attempt {
     }
 }
 
-/// Waits until every lease of the attempt is known to be its own. Nothing is written before.
+/// Waits until every lease that is held is known to be ours: no try of a write begins before, and none without a lease.
+/// Gives for how long nobody else can have taken one: a try that lasts longer is given up.
 ///
 /// # Errors
-/// A lease could not be renewed for long.
-pub(super) async fn may_write() -> Result<(), TaskError> {
-    let Ok(attempt) = ATTEMPT.try_with(Attempt::clone) else { return Ok(()) };
-    for mut lease in attempt.leases {
+/// No lease is held; one could not be renewed for long; or the attempt is asked to stop meanwhile. What is done after a cancel (a
+/// rollback) waits as long as anything else.
+pub(super) async fn may_write(kind: &str, what: &str) -> Result<Duration, TaskError> {
+    let attempt = ATTEMPT.try_with(Attempt::clone).ok();
+    let attempt = attempt.filter(|attempt| !attempt.leases.is_empty() || kind == NOBODY_ELSES);
+    let Some(attempt) = attempt else {
+        return Err(TaskError::permanent(format!("{what} is not written: no lease is held for it"))
+            .hint("this is a mistake in Graylane, not in what you asked for: please report it"));
+    };
+    let asked_to_stop = async {
+        if attempt.cancel.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+        attempt.cancel.cancelled().await;
+    };
+    tokio::select! {
+        biased;
+        fresh = fresh(attempt.leases) => fresh,
+        () = asked_to_stop => Err(TaskError::transient("stopped while its lease was not fresh: nothing more is written")),
+    }
+}
+
+async fn fresh(leases: Vec<watch::Receiver<Instant>>) -> Result<Duration, TaskError> {
+    let mut left = LEASE_LASTS;
+    for mut lease in leases {
         let fresh = |renewed: &Instant| renewed.elapsed() < TRUSTED;
         match tokio::time::timeout(PATIENCE, lease.wait_for(fresh)).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(renewed)) => left = left.min(LEASE_LASTS.saturating_sub(renewed.elapsed())),
             Ok(Err(_)) | Err(_) => {
                 return Err(TaskError::transient(
                     "its lease could not be renewed: nothing more is written, because another Graylane may have it",
@@ -71,7 +108,18 @@ pub(super) async fn may_write() -> Result<(), TaskError> {
             }
         }
     }
-    Ok(())
+    Ok(left)
+}
+
+/// Keeps a watch open until the attempt is over. Outside an attempt it ends with its last follower.
+pub(super) fn keep_open(watched: &Arc<Watched>) {
+    // Outside an attempt nobody keeps it.
+    let _ = ATTEMPT.try_with(|attempt| {
+        let mut watches = attempt.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watches.iter().any(|other| Arc::ptr_eq(other, watched)) {
+            watches.push(Arc::clone(watched));
+        }
+    });
 }
 
 /// How long to go on with a call that began then; zero outside an attempt, and once it is asked to stop.

@@ -268,7 +268,7 @@ pub(super) fn name_of(cx: &TaskContext, planned: &Planned, check: &str, index: u
 async fn remove(cx: &TaskContext, cluster: &Cluster, job: &Value) -> Result<(), TaskError> {
     let at = job_at(name(job));
     match cluster.delete(&at, uid(job).unwrap_or_default()).await? {
-        Deleted::Accepted => cx.log(format!("removed Job {}", at.name)),
+        Deleted::Now | Deleted::Going => cx.log(format!("removed Job {}", at.name)),
         Deleted::Gone | Deleted::Replaced => {}
     }
     Ok(())

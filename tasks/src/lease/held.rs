@@ -3,25 +3,25 @@
 //! Clocks of two machines are never compared to decide: whether a lease has run out is seen by watching it for as long as
 //! it lasts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use graylane_engine::claim::Mode;
 use graylane_engine::clock::{Timestamp, show_duration};
-use graylane_engine::task::{TaskContext, TaskError};
+use graylane_engine::task::TaskError;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Holder, Place};
+use super::{Holder, Place, Purpose, Taker};
 use crate::cluster::Cluster;
+use crate::cluster::attempt::LEASE_LASTS;
 use crate::lane::labels::ANNOTATION_RUN;
 
-/// How long a lease lasts without a renewal.
-const LASTS: Duration = Duration::from_secs(30);
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// After a renewal that failed.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -31,9 +31,34 @@ const ONE_CALL: Duration = Duration::from_secs(8);
 const LONGEST_WATCH: Duration = Duration::from_secs(300);
 const WORKFLOW: &str = "graylane.dev/workflow";
 const HOST: &str = "graylane.dev/host";
+/// The command for which a lease is held, where no run holds it.
+const DEED: &str = "graylane.dev/deed";
+/// How often it is looked whether somebody of this process is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// The leases that are held in this process: two environments may mean the same one.
-pub(super) type InUse = Arc<Mutex<BTreeSet<Place>>>;
+/// The leases that are held in this process, and by whom.
+pub(super) type InUse = Arc<Mutex<BTreeMap<Place, Vec<User>>>>;
+
+/// Who uses a lease in this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) environment: String,
+    pub(super) mode: Mode,
+    /// What for.
+    pub(super) purpose: Purpose,
+}
+
+impl User {
+    /// Whether two cannot use one lease at once. Claims keep runs of one environment apart; two environments may mean the
+    /// same objects.
+    fn excludes(&self, other: &User) -> bool {
+        match (self.mode, other.mode) {
+            (Mode::Write, Mode::Write) => true,
+            (Mode::Read, Mode::Read) => false,
+            (Mode::Write, Mode::Read) | (Mode::Read, Mode::Write) => self.environment != other.environment,
+        }
+    }
+}
 
 /// A lease that is held.
 pub(super) struct Held {
@@ -41,21 +66,82 @@ pub(super) struct Held {
     place: Place,
     holder: Holder,
     renewed: watch::Sender<Instant>,
-    _reserved: Reserved,
+    reserved: Reserved,
 }
 
-struct Reserved(InUse, Place);
+/// A place among those of this process who use a lease.
+struct Reserved {
+    in_use: InUse,
+    place: Place,
+    user: User,
+    left: bool,
+}
 
 impl Reserved {
-    fn new(in_use: &InUse, place: &Place) -> Option<Reserved> {
-        let new = in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
-        new.then(|| Reserved(Arc::clone(in_use), place.clone()))
+    /// Waits a little for whoever uses the lease.
+    ///
+    /// # Errors
+    /// Who uses it still.
+    async fn take(taker: &Taker, in_use: &InUse, place: &Place, user: User) -> Result<Reserved, TaskError> {
+        let until = Instant::now() + taker.patience;
+        loop {
+            let other = match Reserved::new(in_use, place, user.clone()) {
+                Ok(reserved) => return Ok(reserved),
+                Err(other) => other,
+            };
+            if Instant::now() >= until || taker.cancel.is_cancelled() {
+                return Err(TaskError::transient(format!(
+                    "{} is being written by this Graylane, for {}",
+                    place.what,
+                    other.words()
+                ))
+                .hint("let that end first; two environments that mean the same objects take turns too"));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Reserves it, where nobody uses it who may not beside this one; says who does.
+    fn new(in_use: &InUse, place: &Place, user: User) -> Result<Reserved, Purpose> {
+        let mut all = in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = all.entry(place.clone()).or_default();
+        if let Some(other) = users.iter().find(|other| other.excludes(&user)) {
+            return Err(other.purpose.clone());
+        }
+        users.push(user.clone());
+        Ok(Reserved { in_use: Arc::clone(in_use), place: place.clone(), user, left: false })
+    }
+
+    /// Gives the place up; says whether nobody else of this process uses the lease.
+    fn leave(&mut self) -> bool {
+        let mut all = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(users) = all.get_mut(&self.place) else { return false };
+        if let Some(at) = users.iter().position(|other| *other == self.user).filter(|_| !self.left) {
+            users.swap_remove(at);
+        }
+        self.left = true;
+        let last = users.is_empty();
+        if last {
+            all.remove(&self.place);
+        }
+        last
+    }
+}
+
+impl Purpose {
+    fn words(&self) -> String {
+        match self {
+            Purpose::Run { run, workflow } => format!("its run {run} of {workflow}"),
+            Purpose::Deed(command) => format!("`{command}`"),
+        }
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        if !self.left {
+            self.leave();
+        }
     }
 }
 
@@ -75,43 +161,39 @@ impl Held {
     /// # Errors
     /// Somebody else holds it, who is named; or what the API server said.
     pub(super) async fn take(
-        cx: &TaskContext,
+        taker: &Taker,
         cluster: &Cluster,
         holder: &Holder,
         in_use: &InUse,
-        place: Place,
+        (place, user): (Place, User),
     ) -> Result<Held, TaskError> {
-        let Some(reserved) = Reserved::new(in_use, &place) else {
-            return Err(TaskError::transient(format!(
-                "{} is being written by another run of this Graylane",
-                place.what
-            ))
-            .hint("two environments mean the same objects: let the other run end first"));
-        };
+        let reserved = Reserved::take(taker, in_use, &place, user).await?;
         let mut began = Instant::now();
-        let mut lease = cluster.create_lease(&made(cx, holder, &place)).await?;
+        let mut lease = cluster.create_lease(&made(taker, holder, &place)).await?;
         // Each turn that does not end was overtaken by somebody else.
         for _ in 0..5 {
             if let Some(lease) = lease {
                 let renewed = watch::Sender::new(began);
-                return Ok(Held { lease, place, holder: holder.clone(), renewed, _reserved: reserved });
+                return Ok(Held { lease, place, holder: holder.clone(), renewed, reserved });
             }
             began = Instant::now();
             lease = match cluster.lease(&place.namespace, &place.name).await? {
-                None => cluster.create_lease(&made(cx, holder, &place)).await?,
-                Some(found) => match judge(&found, holder, cx.clock.now()) {
-                    Found::Free => cluster.replace_lease(&taken(cx, holder, found)).await?,
-                    Found::Theirs => return Err(foreign(&found, &place, cx.clock.now())),
+                None => cluster.create_lease(&made(taker, holder, &place)).await?,
+                Some(found) => match judge(&found, holder, taker.clock.now()) {
+                    Found::Free => cluster.replace_lease(&taken(taker, holder, found)).await?,
+                    Found::Theirs => return Err(foreign(&found, &place, taker.clock.now())),
                     Found::Silent(lasts) => {
-                        cx.log(format!(
+                        taker.reporter.log(format!(
                             "{}; waiting {} to see whether it is still there",
                             told(&found, &place),
                             show_duration(lasts)
                         ));
-                        let found = silent(cx, cluster, &place, found, lasts).await?;
+                        let found = silent(taker, cluster, &place, found, lasts).await?;
                         began = Instant::now();
-                        cx.log(format!("{} was given up by its holder, and is taken over", place.name));
-                        cluster.replace_lease(&taken(cx, holder, found)).await?
+                        taker
+                            .reporter
+                            .log(format!("{} was given up by its holder, and is taken over", place.name));
+                        cluster.replace_lease(&taken(taker, holder, found)).await?
                     }
                 },
             };
@@ -131,36 +213,33 @@ impl Held {
     ///
     /// # Errors
     /// It is somebody else's.
-    pub(super) async fn renew(
-        &mut self,
-        cx: &TaskContext,
-        cluster: &Cluster,
-    ) -> Result<Infallible, TaskError> {
-        let mut pause = RENEWED_EVERY;
+    pub(super) async fn renew(&mut self, taker: &Taker, cluster: &Cluster) -> Result<Infallible, TaskError> {
+        // Whoever waits for this may begin anew at any moment: what counts is when it was renewed last.
+        let mut next = *self.renewed.borrow() + RENEWED_EVERY;
         loop {
-            tokio::time::sleep(pause).await;
-            pause = RENEWED_EVERY;
+            tokio::time::sleep_until(next).await;
             let began = Instant::now();
-            match tokio::time::timeout(ONE_CALL, self.renew_once(cx, cluster)).await {
+            next = match tokio::time::timeout(ONE_CALL, self.renew_once(taker, cluster)).await {
                 Ok(Ok(true)) => {
                     self.renewed.send_replace(began);
+                    began + RENEWED_EVERY
                 }
-                Ok(Ok(false)) => pause = Duration::ZERO,
+                Ok(Ok(false)) => began,
                 Ok(Err(error)) if error.kind == graylane_engine::task::ErrorKind::Hold => return Err(error),
                 // Writes wait until it works again, or fail.
                 Ok(Err(error)) => {
                     tracing::debug!(lease = self.place.name, %error, "a lease was not renewed");
-                    pause = AGAIN;
+                    Instant::now() + AGAIN
                 }
-                Err(_) => pause = AGAIN,
+                Err(_) => Instant::now() + AGAIN,
             }
         }
     }
 
     /// Whether it was renewed; where not, the version to try again with is known now.
-    async fn renew_once(&mut self, cx: &TaskContext, cluster: &Cluster) -> Result<bool, TaskError> {
+    async fn renew_once(&mut self, taker: &Taker, cluster: &Cluster) -> Result<bool, TaskError> {
         let mut next = self.lease.clone();
-        next.spec.get_or_insert_default().renew_time = Some(micro(cx.clock.now()));
+        next.spec.get_or_insert_default().renew_time = Some(micro(taker.clock.now()));
         if let Some(lease) = cluster.replace_lease(&next).await? {
             self.lease = lease;
             return Ok(true);
@@ -173,7 +252,7 @@ impl Held {
             }
             Some(found) => Err(lost(&told(&found, &self.place))),
             // Somebody removed it by hand.
-            None => match cluster.create_lease(&made(cx, &self.holder, &self.place)).await? {
+            None => match cluster.create_lease(&made(taker, &self.holder, &self.place)).await? {
                 Some(lease) => {
                     self.lease = lease;
                     Ok(true)
@@ -183,24 +262,27 @@ impl Held {
         }
     }
 
-    /// Lets it go.
-    pub(super) async fn release(self, cx: &TaskContext, cluster: &Cluster) {
+    /// Lets it go, where nobody else of this process uses it.
+    pub(super) async fn release(mut self, taker: &Taker, cluster: &Cluster) {
+        if !self.reserved.leave() {
+            return;
+        }
         let why = match tokio::time::timeout(ONE_CALL, cluster.delete_lease(&self.lease)).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.message,
             Err(_) => "the API server does not answer".to_owned(),
         };
-        cx.log(format!(
+        taker.reporter.log(format!(
             "{} could not be let go, and runs out in {}: {why}",
             self.place.name,
-            show_duration(LASTS)
+            show_duration(LEASE_LASTS)
         ));
     }
 }
 
 /// Watches a lease for as long as it lasts; gives it where nobody renewed it.
 async fn silent(
-    cx: &TaskContext,
+    taker: &Taker,
     cluster: &Cluster,
     place: &Place,
     found: Lease,
@@ -210,13 +292,13 @@ async fn silent(
     while Instant::now() < until {
         tokio::select! {
             () = tokio::time::sleep((lasts / 4).min(AGAIN)) => {}
-            () = cx.cancel.cancelled() => {
+            () = taker.cancel.cancelled() => {
                 return Err(TaskError::transient(format!("stopped while waiting for {}", place.name)));
             }
         }
         match cluster.lease(&place.namespace, &place.name).await? {
             Some(now) if now.metadata.resource_version == found.metadata.resource_version => {}
-            Some(now) => return Err(foreign(&now, place, cx.clock.now())),
+            Some(now) => return Err(foreign(&now, place, taker.clock.now())),
             // It was let go: the version that was read is not there, and replacing it says so.
             None => return Ok(found),
         }
@@ -260,17 +342,23 @@ fn micro(at: Timestamp) -> MicroTime {
     MicroTime(jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX))
 }
 
-fn annotations(cx: &TaskContext, holder: &Holder) -> BTreeMap<String, String> {
-    BTreeMap::from([
-        (ANNOTATION_RUN.to_owned(), cx.run.to_string()),
-        (WORKFLOW.to_owned(), cx.workflow.to_string()),
-        (HOST.to_owned(), holder.host.clone()),
-    ])
+fn annotations(taker: &Taker, holder: &Holder) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::from([(HOST.to_owned(), holder.host.clone())]);
+    match &taker.purpose {
+        Purpose::Run { run, workflow } => {
+            all.insert(ANNOTATION_RUN.to_owned(), run.clone());
+            all.insert(WORKFLOW.to_owned(), workflow.clone());
+        }
+        Purpose::Deed(command) => {
+            all.insert(DEED.to_owned(), (*command).to_owned());
+        }
+    }
+    all
 }
 
 /// A new lease of ours.
-fn made(cx: &TaskContext, holder: &Holder, place: &Place) -> Lease {
-    let now = micro(cx.clock.now());
+fn made(taker: &Taker, holder: &Holder, place: &Place) -> Lease {
+    let now = micro(taker.clock.now());
     Lease {
         metadata: ObjectMeta {
             name: Some(place.name.clone()),
@@ -279,12 +367,12 @@ fn made(cx: &TaskContext, holder: &Holder, place: &Place) -> Lease {
                 "app.kubernetes.io/managed-by".to_owned(),
                 "graylane".to_owned(),
             )])),
-            annotations: Some(annotations(cx, holder)),
+            annotations: Some(annotations(taker, holder)),
             ..ObjectMeta::default()
         },
         spec: Some(LeaseSpec {
             holder_identity: Some(holder.identity.clone()),
-            lease_duration_seconds: i32::try_from(LASTS.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(LEASE_LASTS.as_secs()).ok(),
             acquire_time: Some(now.clone()),
             renew_time: Some(now),
             lease_transitions: Some(0),
@@ -294,15 +382,18 @@ fn made(cx: &TaskContext, holder: &Holder, place: &Place) -> Lease {
 }
 
 /// A lease that was read, as ours.
-fn taken(cx: &TaskContext, holder: &Holder, mut lease: Lease) -> Lease {
-    lease.metadata.annotations.get_or_insert_default().extend(annotations(cx, holder));
-    let now = micro(cx.clock.now());
+fn taken(taker: &Taker, holder: &Holder, mut lease: Lease) -> Lease {
+    let marks = lease.metadata.annotations.get_or_insert_default();
+    // What it was held for before says nothing any more.
+    marks.retain(|key, _| ![ANNOTATION_RUN, WORKFLOW, DEED].contains(&key.as_str()));
+    marks.extend(annotations(taker, holder));
+    let now = micro(taker.clock.now());
     let spec = lease.spec.get_or_insert_default();
     if spec.holder_identity.as_ref() != Some(&holder.identity) {
         spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
     }
     spec.holder_identity = Some(holder.identity.clone());
-    spec.lease_duration_seconds = i32::try_from(LASTS.as_secs()).ok();
+    spec.lease_duration_seconds = i32::try_from(LEASE_LASTS.as_secs()).ok();
     spec.acquire_time = Some(now.clone());
     spec.renew_time = Some(now);
     lease
@@ -320,6 +411,8 @@ fn told(lease: &Lease, place: &Place) -> String {
     }
     if let (Some(run), Some(workflow)) = (annotation(ANNOTATION_RUN), annotation(WORKFLOW)) {
         words.push_str(&format!(" for its run {run} of {workflow}"));
+    } else if let Some(command) = annotation(DEED) {
+        words.push_str(&format!(" for `{command}`"));
     }
     let since = lease.spec.as_ref().and_then(|spec| moment(spec.acquire_time.as_ref()?));
     if let Some(since) = since {
@@ -331,7 +424,7 @@ fn told(lease: &Lease, place: &Place) -> String {
 fn foreign(lease: &Lease, place: &Place, now: Timestamp) -> TaskError {
     let seen = renewed_at(lease).map(|renewed| format!(", seen {} ago", show_duration(now.since(renewed))));
     TaskError::transient(format!("{}{}", told(lease, place), seen.unwrap_or_default())).hint(format!(
-        "wait until that run has ended, or let one Graylane alone write here; `kubectl get lease {} -n {} -o yaml` shows it, and one that nobody renews is taken over after {}",
+        "wait until that has ended, or let one Graylane alone write here; `kubectl get lease {} -n {} -o yaml` shows it, and one that nobody renews is taken over after {}",
         place.name,
         place.namespace,
         show_duration(lasts(lease))
@@ -355,6 +448,30 @@ mod tests {
             ..LeaseSpec::default()
         };
         Lease { metadata: ObjectMeta::default(), spec: Some(spec) }
+    }
+
+    #[test]
+    fn a_lease_is_let_go_by_the_last_of_this_process_who_uses_it() {
+        let in_use = InUse::default();
+        let (cluster, namespace) = ("c".to_owned(), "n".to_owned());
+        let place = Place { cluster, namespace, name: "l".into(), what: "lane `gray`".into() };
+        let user = |environment: &str, mode| User {
+            environment: environment.into(),
+            mode,
+            purpose: Purpose::Deed("graylane lanes renew"),
+        };
+        let take = |environment, mode| Reserved::new(&in_use, &place, user(environment, mode));
+        let mut deploys = take("production", Mode::Write).expect("free");
+        let mut verifies = take("production", Mode::Read).expect("of the same run, as claims say");
+        let mut verifies_too = take("production", Mode::Read).expect("readers share");
+        assert!(take("production", Mode::Write).is_err() && take("twin", Mode::Read).is_err());
+        assert!(!deploys.leave() && !verifies.leave());
+        drop(deploys);
+        let other = take("twin", Mode::Read).expect("readers share");
+        assert!(!verifies_too.leave(), "somebody else still uses it");
+        drop(other);
+        assert_eq!(*in_use.lock().expect("not poisoned"), BTreeMap::new());
+        assert!(take("twin", Mode::Write).expect("free").leave());
     }
 
     #[test]

@@ -110,8 +110,7 @@ async fn go(deploy: &Deploy<'_>) -> Result<Vec<String>, TaskError> {
                 && selector_changes(&live, object)
                 && let Some(old) = by_uid(&live)
             {
-                deploy.remove(&old).await?;
-                deploy.until_gone(&old).await?;
+                deploy.remove_for_good(&old).await?;
             }
             match deploy.apply(object).await {
                 Ok(applied) if kind(&applied) == "Deployment" => {
@@ -143,7 +142,7 @@ async fn close_routes(deploy: &Deploy<'_>, changed: &[Value]) -> Result<(), Task
         if let Some(live) = deploy.cluster.get(&ObjectRef::of(route)).await?
             && let Some(live) = by_uid(&live)
         {
-            deploy.remove(&live).await?;
+            let _ = deploy.remove(&live).await?;
         }
     }
     deploy.drain().await

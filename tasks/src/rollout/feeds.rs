@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::judge::Seen;
 use crate::cluster::{Change, Cluster, Follower, Trouble};
-use crate::manifest::{name, selects, texts, uid};
+use crate::manifest::{name, texts, uid};
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -47,7 +47,8 @@ impl Feeds {
         }
     }
 
-    /// Waits for the next thing that changes, and takes it in; it may concern somebody else.
+    /// Waits for the next thing that concerns this rollout, and takes it in. What others do in the namespace wakes nobody: with many
+    /// rollouts at once each would judge what all of them see.
     pub(super) async fn next(&mut self, seen: &mut Seen) {
         if !self.begun {
             self.begun = true;
@@ -56,17 +57,28 @@ impl Feeds {
             }
             return;
         }
-        let (kind, change) = tokio::select! {
-            change = self.deployments.next() => (Kind::Deployment, change),
-            change = self.replica_sets.next() => (Kind::ReplicaSet, change),
-            change = self.pods.next() => (Kind::Pod, change),
-        };
-        match change {
-            Change::Put(object) if self.concerns(kind, &object) => self.put(seen, kind, &object),
-            // A label that was taken away takes a pod out of the rollout.
-            Change::Put(object) | Change::Gone(object) => self.gone(seen, kind, &object),
-            Change::Anew => self.anew(kind, seen),
-            Change::Broken => {}
+        loop {
+            let (kind, change) = tokio::select! {
+                change = self.deployments.next() => (Kind::Deployment, change),
+                change = self.replica_sets.next() => (Kind::ReplicaSet, change),
+                change = self.pods.next() => (Kind::Pod, change),
+            };
+            let concerned = match change {
+                Change::Put(object) if self.concerns(kind, &object) => {
+                    self.put(seen, kind, &object);
+                    true
+                }
+                // A label that was taken away takes a pod out of the rollout.
+                Change::Put(object) | Change::Gone(object) => gone(seen, kind, &object),
+                Change::Anew => {
+                    self.anew(kind, seen);
+                    true
+                }
+                Change::Broken => true,
+            };
+            if concerned {
+                return;
+            }
         }
     }
 
@@ -81,24 +93,8 @@ impl Feeds {
             // A Deployment may carry other labels than its pods.
             Kind::Deployment => name(object) == self.wanted,
             Kind::ReplicaSet | Kind::Pod => {
-                self.selector.is_empty() || selects(&self.selector, &texts(object, "/metadata/labels"))
-            }
-        }
-    }
-
-    fn gone(&self, seen: &mut Seen, kind: Kind, object: &Value) {
-        let uid = uid(object).unwrap_or_default();
-        match kind {
-            // The one that is looked at, not one that had its name before.
-            Kind::Deployment if seen.deployment.as_ref().and_then(self::uid) == Some(uid) => {
-                seen.deployment = None;
-            }
-            Kind::Deployment => {}
-            Kind::ReplicaSet => {
-                seen.replica_sets.remove(uid);
-            }
-            Kind::Pod => {
-                seen.pods.remove(uid);
+                let labels = object.pointer("/metadata/labels").unwrap_or(&Value::Null);
+                self.selector.iter().all(|(key, value)| labels[key.as_str()] == value.as_str())
             }
         }
     }
@@ -141,5 +137,22 @@ impl Feeds {
                 self.put(seen, kind, object);
             }
         }
+    }
+}
+
+/// Forgets an object; whether it was known.
+fn gone(seen: &mut Seen, kind: Kind, object: &Value) -> bool {
+    let uid = uid(object).unwrap_or_default();
+    match kind {
+        // The one that is looked at, not one that had its name before.
+        Kind::Deployment => {
+            let this = seen.deployment.as_ref().and_then(self::uid) == Some(uid);
+            if this {
+                seen.deployment = None;
+            }
+            this
+        }
+        Kind::ReplicaSet => seen.replica_sets.remove(uid).is_some(),
+        Kind::Pod => seen.pods.remove(uid).is_some(),
     }
 }
