@@ -76,6 +76,8 @@ pub fn taken_over<M: AsRef<str>>(live: &Value, object: &Value, managers: &[M]) -
     merged["manager"] = FIELD_MANAGER.into();
     merged["operation"] = "Apply".into();
     for entry in entries.iter().filter(theirs) {
+        // Also of another version of the kind: what has one path in both goes, and the API server passes over paths that the
+        // version does not have. Left out, they would be nobody's, and stay for ever.
         merged["fieldsV1"] = union(&merged["fieldsV1"], &entry["fieldsV1"]);
     }
     // kubectl's own copy of what it applied is among them, and goes with the rest: a later `kubectl apply` must not compare

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::feeds::Feeds;
 pub use self::judge::{Expect, Failure, Seen, Signals, Verdict, has_agent, judge, running_images};
-pub(crate) use self::judge::{PodSigns, by_digest, pod_signs};
+pub(crate) use self::judge::{PodSigns, by_digest, pod_signs, times};
 pub use self::patience::{Patience, RolloutFile};
 use crate::cluster::{Blind, Cluster};
 use crate::manifest::{name, uid};
