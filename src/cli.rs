@@ -596,6 +596,11 @@ pub(crate) fn needs_store(context: &Context) -> Result<(), Failure> {
     Err(Failure::refused(words).hint("name the data folder with --data; `graylane run` makes a new one"))
 }
 
+/// So many of a thing, as one says it.
+pub(crate) fn plural(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A key for digests that nobody keeps: checking a file leaves nothing behind.
 pub(crate) fn no_key() -> DigestKey {
     DigestKey::new([0; 32])
@@ -666,12 +671,9 @@ pub(crate) fn submission(
     let Some(graph) = graph.filter(|_| sealed) else {
         let count = problems.len();
         let problems = [problems, broken].concat();
-        return Err(Failure::refused(format!(
-            "{shown} has {count} problem{}",
-            if count == 1 { "" } else { "s" }
-        ))
-        .problems(problems)
-        .texts(texts));
+        return Err(Failure::refused(format!("{shown} has {}", plural(count, "problem")))
+            .problems(problems)
+            .texts(texts));
     };
     let mut inputs =
         graylane_engine::input::parse_pairs(&graph.inputs, args.input.iter().map(String::as_str))

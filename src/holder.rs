@@ -166,10 +166,17 @@ impl Holder {
             settings.data.clone_from(path);
         }
         let settings = &settings;
+        // Before there is a store beside it: a folder that is new has lost no key.
+        let passing = room.as_ref().map(|_| key_to_look(settings)).transpose();
+        let passing = passing.map_err(HoldError::Surroundings)?;
         let data = settings.data.clone();
         let opened = tokio::task::spawn_blocking(move || DiskJournal::open(&data)).await;
         let journal = Arc::new(opened.map_err(|error| HoldError::Surroundings(error.to_string()))??);
-        let key = if mode == Mode::Look { key_to_look(settings) } else { digest_key(settings) };
+        let key = match passing {
+            Some(key) => Ok(key),
+            None if mode == Mode::Look => key_to_look(settings),
+            None => digest_key(settings),
+        };
         let key = key.map_err(HoldError::Surroundings)?;
         let threads = Threads::new()
             .map_err(|error| HoldError::Surroundings(format!("no threads for tasks: {error}")))?;

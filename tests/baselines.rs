@@ -3,16 +3,18 @@
 //! that goes on changing it. Told on both clusters.
 //!
 //! A row is how production came to be; what `prod-deploy` takes over, respects or refuses is said beside it. Every baseline
-//! has an environment variable that the manifest no longer has, a number of pods that an autoscaler has changed, and
-//! something that somebody else added and the manifest does not speak of.
+//! has an environment variable, an annotation, the port of a Service and the key of a ConfigMap that the manifest no longer has,
+//! a number of pods that an autoscaler has changed, and something that somebody else added and the manifest does not speak of.
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::support::stage::{DEPLOYMENTS, Kind, PLAIN, Stage, Wants, on_both};
-use crate::support::{PATIENCE, Ran};
+use crate::support::stage::{CONFIG_MAPS, DEPLOYMENTS, Kind, PLAIN, SERVICES, Stage, Wants, on_both};
+use crate::support::{PATIENCE, Ran, ran};
 
 const ENVIRONMENT: &str = "config/environments/production.yaml";
 
@@ -21,6 +23,8 @@ const ENVIRONMENT: &str = "config/environments/production.yaml";
 enum By {
     /// `kubectl apply`: an update, and what was applied in an annotation.
     KubectlApply,
+    /// The same by the program itself, where it is installed.
+    Kubectl,
     /// A plain create under this name: `kubectl create`, or Helm.
     Create(&'static str),
     /// Server-side apply under this name, as Argo CD.
@@ -38,8 +42,9 @@ struct Row {
     refused: Option<&'static str>,
 }
 
-const TABLE: [Row; 6] = [
+const TABLE: [Row; 7] = [
     Row { service: "applied", by: By::KubectlApply, refused: None },
+    Row { service: "kubectl", by: By::Kubectl, refused: None },
     Row { service: "created", by: By::Create("kubectl-create"), refused: Some("kubectl-create") },
     Row { service: "helmed", by: By::Create("helm"), refused: Some("helm") },
     Row { service: "synced", by: By::Apply("argocd-controller"), refused: Some("argocd-controller") },
@@ -47,20 +52,34 @@ const TABLE: [Row; 6] = [
     Row { service: "ours", by: By::ProdDeploy, refused: None },
 ];
 
-fn manifest(service: &str, variables: &[&str]) -> Value {
-    let env: Vec<Value> = variables.iter().map(|name| json!({ "name": name, "value": "v" })).collect();
+/// A Deployment with these environment variables, a Service with a port for each, and a ConfigMap with a key for each.
+fn manifest(service: &str, names: &[&str]) -> Vec<Value> {
+    let env: Vec<Value> = names.iter().map(|name| json!({ "name": name, "value": "v" })).collect();
     let labels = json!({ "app": service, "zadigx-release-version": "original" });
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": service, "labels": { "team": "a" } },
-        "spec": { "replicas": 2, "selector": { "matchLabels": labels }, "template": { "metadata": { "labels": labels },
-            "spec": { "containers": [{ "name": "app", "image": format!("{service}:1"), "env": env }] } } },
-    })
+    let marks: Map<String, Value> =
+        names.iter().map(|name| (format!("example.com/{}", name.to_lowercase()), "m".into())).collect();
+    let ports: Vec<Value> = names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| json!({ "name": name.to_lowercase(), "port": 80 + number, "targetPort": 8080, "protocol": "TCP" }))
+        .collect();
+    let data: Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), "v".into())).collect();
+    vec![
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": service, "labels": { "team": "a" }, "annotations": marks },
+            "spec": { "replicas": 2, "selector": { "matchLabels": labels }, "template": { "metadata": { "labels": labels },
+                "spec": { "containers": [{ "name": "app", "image": format!("{service}:1"), "env": env }] } } },
+        }),
+        json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": service }, "spec": { "selector": labels, "ports": ports } }),
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": service }, "data": data }),
+    ]
 }
 
 /// The manifest as the repository has it from now on.
-fn write(stage: &Stage, service: &str, variables: &[&str]) {
-    let text = graylane_tasks::manifest::yaml(&manifest(service, variables));
-    stage.home.write(&format!("config/services/{service}.yaml"), &text);
+fn write(stage: &Stage, service: &str, names: &[&str]) {
+    let text: Vec<String> = manifest(service, names).iter().map(graylane_tasks::manifest::yaml).collect();
+    stage.home.write(&format!("config/services/{service}.yaml"), &text.join("---\n"));
 }
 
 fn deploy(stage: &Stage, command: &str, service: &str, image: &str, more: &str) -> Ran {
@@ -75,29 +94,57 @@ fn by(manager: &str) -> PatchParams {
     PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() }
 }
 
+/// The kind of an object of the manifest, as the stage asks for it.
+fn kind_of(object: &Value) -> Kind {
+    match object["kind"].as_str() {
+        Some("Deployment") => DEPLOYMENTS,
+        Some("Service") => SERVICES,
+        _ => CONFIG_MAPS,
+    }
+}
+
+/// Whether the row can be told here: with CI=true its program must be there.
+fn is_here(row: &Row) -> bool {
+    let here = row.by != By::Kubectl || kubectl().is_some();
+    assert!(here || std::env::var("CI").as_deref() != Ok("true"), "CI has no kubectl");
+    here
+}
+
+fn kubectl() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("GRAYLANE_TEST_KUBECTL") {
+        return std::env::split_paths(&named).next();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|file| file.is_file())
+}
+
+fn kubectl_apply(stage: &Stage, service: &str) {
+    let mut command = Command::new(kubectl().expect("it is there"));
+    let file = stage.home.path(&format!("config/services/{service}.yaml"));
+    command
+        .arg("--kubeconfig")
+        .arg(&stage.kubeconfig)
+        .args(["-n", &stage.namespace, "apply", "-f"])
+        .arg(file);
+    ran(&mut command).expect(0);
+}
+
 async fn found(stage: &Stage, row: &Row) {
     let api = stage.api(DEPLOYMENTS);
-    let mut object = manifest(row.service, &["ONE", "TWO"]);
+    let before = ["ONE", "TWO"];
     match row.by {
-        By::KubectlApply => {
-            let applied = object.to_string();
-            object["metadata"]["annotations"] =
-                json!({ "kubectl.kubernetes.io/last-applied-configuration": applied });
-            create(&api, "kubectl-client-side-apply", object).await;
-        }
-        By::Create(manager) => create(&api, manager, object).await,
-        By::Apply(manager) => {
-            api.patch(row.service, &PatchParams::apply(manager), &Patch::Apply(object))
-                .await
-                .expect("applied");
-        }
-        By::Nobody => {
-            create(&api, "old", object).await;
-            lose_record(&api, row.service).await;
-        }
         By::ProdDeploy => {
-            write(stage, row.service, &["ONE", "TWO"]);
+            write(stage, row.service, &before);
             deploy(stage, "run", row.service, &format!("{}:1", row.service), "").expect(0);
+        }
+        By::Kubectl => {
+            write(stage, row.service, &before);
+            kubectl_apply(stage, row.service);
+        }
+        _ => {
+            for object in manifest(row.service, &before) {
+                made(stage, row, object).await;
+            }
         }
     }
     stage.settle().await;
@@ -109,11 +156,35 @@ async fn found(stage: &Stage, row: &Row) {
     let other = json!({ "metadata": { "annotations": { "example.com/seen": "yes" } },
         "spec": { "template": { "spec": { "containers": [{ "name": "app", "env": [{ "name": "OTHER", "value": "o" }] }] } } } });
     api.patch(row.service, &by("somebody"), &Patch::Strategic(other)).await.expect("patched");
+    let other = Patch::Merge(json!({ "data": { "OTHER": "o" } }));
+    stage.api(CONFIG_MAPS).patch(row.service, &by("somebody"), &other).await.expect("patched");
     if row.by == By::Nobody {
-        lose_record(&api, row.service).await;
+        for kind in [DEPLOYMENTS, SERVICES, CONFIG_MAPS] {
+            lose_record(&stage.api(kind), row.service).await;
+        }
     }
     write(stage, row.service, &["ONE"]);
     stage.settle().await;
+}
+
+/// An object as somebody made it.
+async fn made(stage: &Stage, row: &Row, mut object: Value) {
+    let api = stage.api(kind_of(&object));
+    match row.by {
+        By::KubectlApply => {
+            let applied = object.to_string();
+            object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] =
+                applied.into();
+            create(&api, "kubectl-client-side-apply", object).await;
+        }
+        By::Create(manager) => create(&api, manager, object).await,
+        By::Apply(manager) => {
+            let params = PatchParams::apply(manager);
+            api.patch(row.service, &params, &Patch::Apply(object)).await.expect("applied");
+        }
+        By::Nobody => create(&api, "old", object).await,
+        By::Kubectl | By::ProdDeploy => panic!("these make objects by themselves"),
+    }
 }
 
 async fn create(api: &Api<DynamicObject>, manager: &str, object: Value) {
@@ -139,10 +210,31 @@ async fn live(stage: &Stage, service: &str) -> (String, i64, Vec<String>) {
     (image, object["spec"]["replicas"].as_i64().expect("a number"), names)
 }
 
+/// The rest of it: keys of the ConfigMap, and ports of the Service and annotations of the Deployment without what nobody here wrote.
+async fn beside(stage: &Stage, service: &str) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let keys = |value: &Value| {
+        value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default()
+    };
+    let config = stage.get(CONFIG_MAPS, service).await.expect("there");
+    let ports = stage.get(SERVICES, service).await.expect("there")["spec"]["ports"].clone();
+    let ports = ports.as_array().cloned().unwrap_or_default();
+    let deployment = stage.get(DEPLOYMENTS, service).await.expect("there");
+    let mut marks = keys(&deployment["metadata"]["annotations"]);
+    marks.retain(|key| ["example.com/one", "example.com/two"].contains(&key.as_str()));
+    let mut data = keys(&config["data"]);
+    data.sort();
+    marks.sort();
+    (data, ports.iter().map(|port| port["name"].as_str().unwrap_or_default().to_owned()).collect(), marks)
+}
+
+fn texts(all: &[&str]) -> Vec<String> {
+    all.iter().map(|one| (*one).to_owned()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn baselines_are_taken_over_respected_or_refused_as_they_are_found() {
     on_both(Wants { baseline: false, ..PLAIN }, async |stage| {
-        for row in &TABLE {
+        for row in TABLE.iter().filter(|row| is_here(row)) {
             tell(stage, row).await;
         }
     })
@@ -159,6 +251,9 @@ async fn tell(stage: &Stage, row: &Row) {
         if row.by == By::Nobody { vec!["ONE".into()] } else { vec!["ONE".into(), "OTHER".into()] };
     let before = live(stage, service).await;
     assert_eq!(before, (format!("{service}:1"), replicas, all.clone()), "{service}: as it is found");
+    let (old_ports, old_marks) = (texts(&["one", "two"]), texts(&["example.com/one", "example.com/two"]));
+    let whole = (all.clone(), old_ports, old_marks);
+    assert_eq!(beside(stage, service).await, whole, "{service}: as it is found");
 
     let image = format!("{service}:2");
     if let Some(manager) = row.refused {
@@ -178,6 +273,7 @@ async fn tell(stage: &Stage, row: &Row) {
         // By force the value is taken, and everything else stays whose it was.
         deploy(stage, "run", service, &image, &format!(", force: [{manager}]")).expect(0);
         assert_eq!(live(stage, service).await, (image, replicas, all), "{service}: forced");
+        assert_eq!(beside(stage, service).await, whole, "{service}: forced");
         stage.look(&format!("{service}: forced")).await;
         let list = format!("take_over: [{manager}]\nallow:");
         stage.home.edit(ENVIRONMENT, "allow:", &list);
@@ -191,10 +287,17 @@ async fn tell(stage: &Stage, row: &Row) {
         let note = format!(
             "Deployment {service}: .spec.template.spec.containers[name=\"app\"].env[name=\"TWO\"] goes: `kubectl apply` wrote it, and the manifest no longer has it"
         );
-        assert_eq!(plan.contains(&note), row.by == By::KubectlApply, "{service}: {plan}");
+        let by_kubectl = matches!(row.by, By::KubectlApply | By::Kubectl);
+        assert_eq!(plan.contains(&note), by_kubectl, "{service}: {plan}");
         deploy(stage, "run", service, &image, "").expect(0);
         assert_eq!(live(stage, service).await, (image, replicas, without), "{service}: taken over");
     }
+    let left = (
+        texts(&if row.by == By::Nobody { vec!["ONE"] } else { vec!["ONE", "OTHER"] }),
+        texts(&["one"]),
+        texts(&["example.com/one"]),
+    );
+    assert_eq!(beside(stage, service).await, left, "{service}: what the manifest no longer has is gone");
     stage.look(&format!("{service}: taken over")).await;
     let object = stage.get(DEPLOYMENTS, service).await.expect("there");
     let managers: Vec<&str> = object["metadata"]["managedFields"]
@@ -250,7 +353,8 @@ fn autoscaled(stage: &Stage) -> Kind {
         "apiVersion": version, "kind": "HorizontalPodAutoscaler", "metadata": { "name": "web" },
         "spec": { "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "web" }, "minReplicas": 3, "maxReplicas": 5 },
     });
-    let text = [manifest("web", &["ONE"]), scaler].map(|object| graylane_tasks::manifest::yaml(&object));
+    let text =
+        [manifest("web", &["ONE"]).remove(0), scaler].map(|object| graylane_tasks::manifest::yaml(&object));
     stage.home.write("config/services/web.yaml", &text.join("---\n"));
     (version, "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 }

@@ -102,7 +102,7 @@ async fn counted(stage: &Stage) -> Proxy {
     let text = std::fs::read_to_string(stage.home.path(ENVIRONMENT)).expect("readable");
     let path = text.lines().find_map(|line| line.strip_prefix("cluster: { kubeconfig: "));
     let direct = PathBuf::from(path.expect("a kubeconfig").trim_end_matches(" }"));
-    let proxy = Proxy::before(&direct, &stage.home.path("counted.kubeconfig")).await;
+    let proxy = Proxy::counting(&direct, &stage.home.path("counted.kubeconfig")).await;
     let path = |path: &PathBuf| path.display().to_string();
     stage.home.edit(ENVIRONMENT, &path(&direct), &path(&proxy.kubeconfig));
     proxy
@@ -159,8 +159,10 @@ async fn many_lanes_over_many_services_leave_each_other_and_their_neighbours_alo
     .await;
     let Some(report) = std::env::var_os("GRAYLANE_TEST_BUSY_REPORT") else { return };
     let rows = rows.into_inner().expect("not poisoned");
+    let build = if cfg!(debug_assertions) { "a debug" } else { "a release" };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let text = format!(
-        "# A busy namespace\n\nWritten by `cargo xtask long`: one run deploys all lanes at once, a task a lane; one takes half of them down, and one the rest.\nCalls are those of Graylane to the API server, watches among them. Neighbours are what was in the namespace before the lanes\n(baselines, and objects of other teams); each is compared in full after the deploy, after the first half and at the end, and\nso is every object of a lane that stays while others go.\n\n| cluster | lanes x services | objects of lanes | deploy | take-down of half | take-down of the rest | calls a lane: deploy | take-down | neighbours | compared | differences |\n|---|---|---|---|---|---|---|---|---|---|---|\n{rows}"
+        "# A busy namespace\n\nWritten by `cargo xtask long`: one run deploys all lanes at once, a task a lane; one takes half of them down, and one the rest.\nCalls are those of Graylane to the API server, watches among them. Neighbours are what was in the namespace before the lanes\n(baselines, and objects of other teams); each is compared in full after the deploy, after the first half and at the end, and\nso is every object of a lane that stays while others go. All of it runs on one machine: {build} build, {cores} cores.\n\n| cluster | lanes x services | objects of lanes | deploy | take-down of half | take-down of the rest | calls a lane: deploy | take-down | neighbours | compared | differences |\n|---|---|---|---|---|---|---|---|---|---|---|\n{rows}"
     );
     std::fs::write(report, text).expect("written");
 }

@@ -99,6 +99,7 @@ fn commands_that_only_look_make_no_data_folder() {
         let mut command = home.command(arguments);
         let told = ran(command.env("GRAYLANE_DATA", &typo)).expect(code);
         assert!(told.stderr.contains("there is no store in"), "{arguments:?}: {told:?}");
+        assert!(!told.stderr.contains("was missing"), "a new folder has lost nothing: {told:?}");
         assert!(!typo.exists(), "{arguments:?} made it");
     }
     // The control: a run makes it.

@@ -2,7 +2,7 @@
 //!
 //! At a desk with paused time for the rules; as programs, on the rehearsal and on a real API server, for the story.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -20,7 +20,8 @@ use tokio::time::Instant;
 use crate::environment::label;
 use crate::support::desk::{Desk, NAMESPACE, key, shown};
 use crate::support::line::{Asked, over_a_line};
-use crate::support::{Home, client, say, until};
+use crate::support::stage::real;
+use crate::support::{Home, client, tally, until};
 
 const DEPLOY: &str = "mse-gray-deploy";
 const LEASE: &str = "graylane-lane-gray";
@@ -768,10 +769,8 @@ async fn two_stores_on_one_cluster_do_not_fight() {
     let rehearsal = stage.rehearsal("fast");
     until("the rehearsal has written its kubeconfig", || rehearsal.kubeconfig.exists());
     two_stores(&rehearsal.kubeconfig, "leases").await;
-    let Some(kubeconfig) = std::env::var_os("GRAYLANE_TEST_KUBECONFIG").map(PathBuf::from) else {
-        say("two stores: on the rehearsal, not on a real API server (GRAYLANE_TEST_KUBECONFIG is not set)");
-        return;
-    };
+    tally::told("stories of two stores", 1, 0);
+    let Some(kubeconfig) = real() else { return };
     two_stores(&kubeconfig, &format!("leases-{}", std::process::id())).await;
-    say("two stores: on the rehearsal and on a real API server");
+    tally::told("stories of two stores", 0, 1);
 }

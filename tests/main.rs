@@ -25,6 +25,7 @@ mod leak;
 mod leases;
 mod matrix;
 mod node;
+mod offline;
 mod ownership;
 mod pages;
 mod planned;

@@ -8,11 +8,11 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams
 use serde_json::{Value, json};
 
 use crate::support::agent::test_run;
+use crate::support::compare::{compared, differs, leaves};
 use crate::support::stage::{
-    CONFIG_MAPS, DEPLOYMENTS, INGRESSES, Kind, SERVICES, compared, diff, leaves, make_namespace, real,
-    resource,
+    CONFIG_MAPS, DEPLOYMENTS, INGRESSES, Kind, SERVICES, make_namespace, real, resource,
 };
-use crate::support::{Home, client, say};
+use crate::support::{Home, client, tally};
 
 /// A write, and by whom.
 enum Write {
@@ -354,8 +354,7 @@ fn same(row: &Row, rehearsed: &[Answer], real: &[Answer], namespace: &str) -> Ve
         let at = format!("{}, step {}", row.what, number + 1);
         match (one, other) {
             (Ok(one), Ok(other)) => {
-                let mut found = Vec::new();
-                diff(&plain(one, "owners"), &plain(other, namespace), "", &mut found);
+                let found = differs(&plain(one, "owners"), &plain(other, namespace));
                 lines.extend(found.into_iter().map(|line| format!("{at}:{line}")));
             }
             (Err((one_code, one)), Err((other_code, other))) => {
@@ -415,12 +414,8 @@ async fn fields_belong_to_the_same_managers_on_the_rehearsal_and_on_a_real_api_s
             differences.extend(same(row, &here, &there, &real.namespace));
         }
     }
-    let real = if real.is_some() { rows.len() } else { 0 };
-    say(&format!(
-        "field ownership: {} rows on the rehearsal, {real} on a real API server, differences {}",
-        rows.len(),
-        differences.len()
-    ));
+    tally::told("rows of field ownership", rows.len(), if real.is_some() { rows.len() } else { 0 });
+    tally::differed(differences.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }

@@ -7,7 +7,7 @@ use graylane_tasks::manifest::{parse, yaml};
 use serde_json::{Value, json};
 
 use crate::support::Home;
-use crate::support::desk::{Desk, NAMESPACE, service_file};
+use crate::support::desk::{Desk, NAMESPACE, changes, service_file};
 
 const DEPLOY: &str = "mse-gray-deploy";
 
@@ -208,4 +208,30 @@ async fn a_large_lane_that_stands_is_looked_at_without_a_call_per_object() {
         desk.cluster.shutdown().await;
     }
     assert_eq!(asked[0], asked[1], "reads do not grow with the lane: deployed again, listed, taken down");
+}
+
+/// The Role has a rule for Secrets only where a manifest has one: when that goes, a copy that was made before is out of sight.
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_a_secret_that_nobody_may_see_any_more_is_named_and_not_passed_over() {
+    for hidden in [true, false] {
+        let desk = Desk::new().await;
+        let spec = json!({ "tag": "gray", "images": { "spring-a": "a:2" } });
+        desk.run("mse-gray-deploy", &spec).await;
+        let file = service_file("spring-a");
+        let text = std::fs::read_to_string(desk.home.path(&file)).expect("readable");
+        let (rest, _) = text.split_once("---\n# An example of a Secret").expect("the example");
+        let variable = "        - name: GREETING_TOKEN\n          valueFrom:\n            secretKeyRef:\n              name: spring-cloud-a\n              key: token\n";
+        assert!(rest.contains(variable), "{rest}");
+        desk.home.write(&file, &rest.replace(variable, ""));
+        if hidden {
+            desk.cluster.forbid("*", "secrets");
+        }
+        for (kind, spec) in [("mse-gray-offline", json!({ "tag": "gray" })), ("mse-gray-deploy", spec)] {
+            let plan = desk.plan(kind, &spec).await.unwrap_or_else(|error| panic!("{kind}: {error:?}"));
+            let goes = changes(&plan).iter().any(|change| change == "delete Secret spring-cloud-a-mse-gray");
+            let words = "Secret spring-cloud-a-mse-gray was made with the lane, and stays: this identity may not see it; add this rule to the Role";
+            let told = plan.warnings.iter().any(|warning| warning.starts_with(words));
+            assert_eq!((goes, told), (!hidden, hidden), "{kind}: {:?} {:?}", changes(&plan), plan.warnings);
+        }
+    }
 }

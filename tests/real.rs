@@ -1,8 +1,8 @@
 //! What only an API server itself can say: stories told on the rehearsal, and then, word for word, on a real one.
 //!
-//! The real one is named by GRAYLANE_TEST_KUBECONFIG; `tests/cluster.rs` says where there is none, and fails for it in CI.
+//! The real one is named by GRAYLANE_TEST_KUBECONFIG; with CI=true its absence is a failure.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::environment::label;
 use crate::leases::lease_of_another;
-use crate::support::{Home, client, until};
+use crate::support::stage::real;
+use crate::support::{Home, client, tally, until};
 
 /// An environment on some API server, and files that a test can change.
 struct There {
@@ -82,9 +83,11 @@ async fn on_both(name: &str, story: impl AsyncFn(There)) {
     let rehearsal = stage.rehearsal("fast");
     until("the rehearsal has written its kubeconfig", || rehearsal.kubeconfig.exists());
     story(There::new(&rehearsal.kubeconfig, name, false).await).await;
-    let Some(kubeconfig) = std::env::var_os("GRAYLANE_TEST_KUBECONFIG").map(PathBuf::from) else { return };
+    tally::told("stories", 1, 0);
+    let Some(kubeconfig) = real() else { return };
     let namespace = format!("{name}-{}", std::process::id());
     story(There::new(&kubeconfig, &namespace, true).await).await;
+    tally::told("stories", 0, 1);
 }
 
 fn checks(home: &Home, checks: &str) {

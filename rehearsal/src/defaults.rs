@@ -30,6 +30,18 @@ pub(crate) fn apply(kind: &Kind, object: &mut Value) {
     }
 }
 
+/// What a Pod asks for where it only says its limits; a template is left as it is.
+pub(crate) fn requests(pod: &mut Value) {
+    for group in ["initContainers", "containers"] {
+        for container in pod["spec"].get_mut(group).and_then(Value::as_array_mut).into_iter().flatten() {
+            let limits = object::map(container, "/resources/limits").cloned().unwrap_or_default();
+            for (name, limit) in limits {
+                set_default(container, &["resources", "requests", &name], limit);
+            }
+        }
+    }
+}
+
 fn template(object: &mut Value) {
     if let Some(spec) = object.pointer_mut("/spec/template/spec") {
         pod_spec(spec);

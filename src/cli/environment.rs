@@ -11,7 +11,8 @@ use graylane_tasks::environment::{Summary, Verified};
 use graylane_tasks::readiness::{Finding, Level, Readiness, counts};
 
 use super::{
-    Context, EXIT_FAILED, Failure, Output, actor, json, key, note, operator_files, print, sent_files, tell,
+    Context, EXIT_FAILED, Failure, Output, actor, json, key, note, operator_files, plural, print, sent_files,
+    tell,
 };
 use crate::access::Access;
 use crate::api::wire::{Adopt, Environments, Fix, Frozen, Look};
@@ -164,11 +165,11 @@ fn told(found: &Readiness, quiet: bool) -> String {
     let ready =
         if found.is_ready() { "is ready for gray releases" } else { "is not ready for gray releases" };
     lines.push(format!(
-        "{} {ready}: {} fine, {} warnings, {} problems",
+        "{} {ready}: {} fine, {}, {}",
         found.environment,
         number("fine"),
-        number("warnings"),
-        number("problems")
+        plural(number("warnings"), "warning"),
+        plural(number("problems"), "problem")
     ));
     lines.join("\n")
 }

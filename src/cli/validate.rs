@@ -13,7 +13,9 @@ use graylane_engine::task::Site;
 use graylane_tasks::attached;
 use serde::Serialize;
 
-use super::{Context, EXIT_FAILED, Failure, Output, json, no_key, note, operator_files, print, types};
+use super::{
+    Context, EXIT_FAILED, Failure, Output, json, no_key, note, operator_files, plural, print, types,
+};
 use crate::problems::{self, Texts, WireProblem};
 
 /// What `validate` takes.
@@ -91,8 +93,6 @@ pub(crate) fn run(context: &Context, args: &ValidateArgs) -> Result<u8, Failure>
                 note(rendered.trim_end());
                 note("");
             }
-            let plural =
-                |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
             let files = plural(read.len(), "file");
             match (errors, warnings) {
                 (0, 0) => print(&format!("{files}: no problems")),

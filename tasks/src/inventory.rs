@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 pub use self::chain::{Chain, Hop, Version, chain};
 pub use self::edited::{Edit, edits, mended};
-use crate::cluster::{Cluster, Listed};
+use crate::cluster::{Cluster, Listed, lacks_right};
 use crate::environment::{Site, deployment};
 use crate::lane::around::Around;
 use crate::lane::labels::{
@@ -59,6 +59,45 @@ pub async fn objects(cluster: &Cluster, selector: &str) -> Result<Vec<Value>, Ta
         found.extend(objects);
     }
     Ok(found)
+}
+
+/// What a lane's Deployments say that their copies were made of, that is not among `known`, and that this identity may not
+/// look at: a manifest that lost its Secret takes the rule for Secrets out of the Role, and the copy stays behind. In words.
+///
+/// # Errors
+/// What the API server said.
+pub async fn unseen(
+    cluster: &Cluster,
+    lane: &[Value],
+    known: &BTreeSet<ObjectRef>,
+) -> Result<Vec<String>, TaskError> {
+    let mut told = Vec::new();
+    for deployment in lane.iter().filter(|object| kind(object) == "Deployment") {
+        let made = annotation(deployment, ANNOTATION_OBJECTS).unwrap_or_default();
+        for at in made.split(", ").filter_map(named).filter(|at| !known.contains(at)) {
+            match cluster.get(&at).await {
+                // What is gone was removed by somebody, and what is there without its labels is nobody's any more.
+                Ok(_) => {}
+                Err(error) if lacks_right(&error) => told.push(format!(
+                    "{at} was made with the lane, and stays: this identity may not see it; {}, or remove it by hand",
+                    error.hint.unwrap_or_default()
+                )),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(told)
+}
+
+/// An object of a lane by how it is shown.
+fn named(shown: &str) -> Option<ObjectRef> {
+    let (kind, place) = shown.split_once(' ')?;
+    let (api_version, kind) = LANE_KINDS.into_iter().find(|(_, known)| *known == kind)?;
+    let (namespace, name) = match place.split_once('/') {
+        Some((namespace, name)) => (Some(namespace.to_owned()), name),
+        None => (None, place),
+    };
+    Some(ObjectRef { api_version: api_version.into(), kind: kind.into(), name: name.to_owned(), namespace })
 }
 
 /// Whether an object was written by Graylane. Zadig uses the same labels, and leaves no such mark.

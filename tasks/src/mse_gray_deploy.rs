@@ -257,6 +257,8 @@ impl Planner<'_> {
         let mut rendered = self.render(&around, &lane, &mut plan)?;
         self.judge(&around, &rendered, &lane, &mut plan)?;
         let leftovers = update.leftovers(&rendered, &mut plan.warnings);
+        let known = lane.iter().chain(&rendered).map(ObjectRef::of).collect();
+        plan.warnings.extend(inventory::unseen(self.cluster, &lane, &known).await?);
         let (closed, renewed) = self.make_room(&update, &mut rendered, &leftovers, &mut plan)?;
         leak_test(&standing, &rendered, &self.with.tag)?;
         let copies = Copies::new(&rendered);

@@ -18,9 +18,11 @@ use serde_json::{Map, Value};
 use crate::cluster::ending::{Going, GoingPods, until_gone};
 use crate::cluster::{Cluster, Clusters, Deleted, full_name};
 use crate::environment::Site;
-use crate::inventory::{LANE_KINDS, Standing, expires, is_ours, lanes, lanes_of, objects, service_of};
+use crate::inventory::{
+    LANE_KINDS, Standing, expires, is_ours, lanes, lanes_of, objects, service_of, unseen,
+};
 use crate::lane::labels::{GRAY_TYPE, SERVICE_NAME, TYPE, VERSION, selector};
-use crate::manifest::{ObjectRef, kind, name, texts, uid};
+use crate::manifest::{ObjectRef, kind, texts, uid};
 use crate::mse_gray_deploy::{self, change};
 use crate::secret::DigestKey;
 use crate::spec::{self, check_duration, check_environment, check_lane_tag, check_service};
@@ -212,6 +214,7 @@ impl Task for MseGrayOffline {
         }
         let objects = self.doomed(&found, &cluster, &mut plan);
         plan.warnings.extend(left(&tag, &whole, &found));
+        plan.warnings.extend(unseen(&cluster, &found, &whole.iter().map(ObjectRef::of).collect()).await?);
         let body = Body { environment: with.environment, tag, drain_ms, objects, expired: Vec::new() };
         plan.warnings.push(FOR_GOOD.into());
         spec::seal(plan, &body, &site)
@@ -397,6 +400,8 @@ impl MseGrayOffline {
                 continue;
             }
             plan.warnings.push(format!("lane {} goes: its time was up at {end}", lane.tag));
+            let known = objects.iter().map(ObjectRef::of).collect();
+            plan.warnings.extend(unseen(cluster, &objects, &known).await?);
             let objects = self.doomed(&objects, cluster, &mut plan);
             expired.push(Expired { tag: lane.tag, objects });
         }
@@ -433,15 +438,13 @@ pub(crate) struct Offline<'o> {
     cx: &'o TaskContext,
     cluster: &'o Cluster,
     body: &'o Body,
-    /// Names that other objects have by now.
-    replaced: Mutex<BTreeSet<ObjectRef>>,
     /// What was not gone with the answer to its delete.
     kept: Mutex<BTreeSet<ObjectRef>>,
 }
 
 impl<'o> Offline<'o> {
     pub(crate) fn new(cx: &'o TaskContext, cluster: &'o Cluster, body: &'o Body) -> Offline<'o> {
-        Offline { cx, cluster, body, replaced: Mutex::default(), kept: Mutex::default() }
+        Offline { cx, cluster, body, kept: Mutex::default() }
     }
 }
 
@@ -520,22 +523,19 @@ impl Offline<'_> {
                 doomed.at
             )));
         }
-        let note = |set: &Mutex<BTreeSet<ObjectRef>>| {
-            set.lock().unwrap_or_else(PoisonError::into_inner).insert(doomed.at.clone());
-        };
         match self.cluster.delete(&doomed.at, &doomed.uid).await? {
             deleted @ (Deleted::Now | Deleted::Going) => {
                 self.cx.log(format!("deleted {}", doomed.at));
                 removed.push(doomed.at.clone());
                 if deleted == Deleted::Going {
-                    note(&self.kept);
+                    let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                    kept.insert(doomed.at.clone());
                 }
                 Ok(true)
             }
             Deleted::Gone => Ok(false),
             Deleted::Replaced => {
                 self.cx.log(format!("{} is another object by now and stays", doomed.at));
-                note(&self.replaced);
                 Ok(false)
             }
         }
@@ -545,9 +545,7 @@ impl Offline<'_> {
     async fn until_gone(&self) -> Result<(), TaskError> {
         self.cx.phase("waiting until everything is gone").await?;
         let total = self.body.objects.len() as u64;
-        let names =
-            |set: &Mutex<BTreeSet<ObjectRef>>| set.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (replaced, kept) = (names(&self.replaced), names(&self.kept));
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let going: Vec<Going<'_>> = self
             .body
             .objects
@@ -555,23 +553,22 @@ impl Offline<'_> {
             .filter(|doomed| kept.contains(&doomed.at))
             .map(|doomed| (&doomed.at, doomed.uid.as_str()))
             .collect();
-        // The pods of a Deployment that somebody made anew are not this lane's any more.
-        let workloads = self.body.objects.iter().map(|doomed| &doomed.at);
-        let workloads: Vec<&ObjectRef> =
-            workloads.filter(|at| at.kind == "Deployment" && !replaced.contains(at)).collect();
+        let workloads: Vec<&Doomed> =
+            self.body.objects.iter().filter(|doomed| doomed.at.kind == "Deployment").collect();
         let tags = self.body.tags();
         let mine = |pod: &Value| {
             let labels = texts(pod, "/metadata/labels");
-            let made = |at: &&ObjectRef| name(pod).starts_with(&format!("{}-", at.name));
             labels.get(TYPE).is_some_and(|kind| kind == GRAY_TYPE)
                 && labels.get(VERSION).is_some_and(|tag| tags.contains(tag))
-                && workloads.iter().any(made)
         };
-        let namespaces: BTreeSet<Option<&str>> = workloads.iter().map(|at| at.namespace.as_deref()).collect();
+        let namespaces: BTreeSet<Option<&str>> =
+            workloads.iter().map(|doomed| doomed.at.namespace.as_deref()).collect();
         let pods = GoingPods {
             namespaces: namespaces.into_iter().collect(),
             selectors: tags.iter().map(|tag| selector(tag)).collect(),
             mine: &mine,
+            // By uid: what somebody made anew under such a name is not this lane's any more.
+            deployments: workloads.iter().map(|doomed| doomed.uid.as_str()).collect(),
         };
         let pods = (!workloads.is_empty()).then_some(&pods);
         until_gone(self.cx, self.cluster, &going, pods, |left, note| {

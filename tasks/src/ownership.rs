@@ -20,6 +20,22 @@ pub const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// Where `managedFields` says that somebody owns the number of pods.
 const REPLICAS: [&str; 2] = ["f:spec", "f:replicas"];
 
+/// What a server or a controller gave, by kind: nobody takes it over where the manifest does not say it. To own it and leave it out
+/// is to ask that it goes, and older servers refuse that (`primary clusterIP can not be unset`).
+const GIVEN: [(&str, &[&str]); 2] = [
+    (
+        "Service",
+        &["clusterIP", "clusterIPs", "ipFamily", "ipFamilies", "ipFamilyPolicy", "healthCheckNodePort"],
+    ),
+    ("PersistentVolumeClaim", &["volumeName", "storageClassName", "volumeMode"]),
+];
+
+/// The fields of `spec` that were given to `object`, and that it does not say.
+fn given(object: &Value) -> impl Iterator<Item = &'static str> + use<'_> {
+    let all = GIVEN.iter().filter(|(kind, _)| object["kind"] == *kind).flat_map(|(_, fields)| fields.iter());
+    all.copied().filter(|field| object["spec"].get(*field).is_none())
+}
+
 /// Whether the server keeps no record of who owns what: the object is older than that, or somebody has emptied it.
 pub fn is_unkept(live: &Value) -> bool {
     live.pointer("/metadata/managedFields").and_then(Value::as_array).is_none_or(Vec::is_empty)
@@ -60,12 +76,17 @@ pub fn taken_over<M: AsRef<str>>(live: &Value, object: &Value, managers: &[M]) -
     merged["manager"] = FIELD_MANAGER.into();
     merged["operation"] = "Apply".into();
     for entry in entries.iter().filter(theirs) {
+        // Also of another version of the kind: what has one path in both goes, and the API server passes over paths that the
+        // version does not have. Left out, they would be nobody's, and stay for ever.
         merged["fieldsV1"] = union(&merged["fieldsV1"], &entry["fieldsV1"]);
     }
     // kubectl's own copy of what it applied is among them, and goes with the rest: a later `kubectl apply` must not compare
     // with what was true before.
     if keeps_number {
         disown(&mut merged["fieldsV1"], &REPLICAS);
+    }
+    for field in given(object) {
+        disown(&mut merged["fieldsV1"], &["f:spec", &format!("f:{field}")]);
     }
     let mut record: Vec<Value> =
         entries.iter().filter(|entry| !mine(entry) && !theirs(entry)).cloned().collect();
@@ -120,7 +141,8 @@ pub fn going<M: AsRef<str>>(live: &Value, object: &Value, managers: &[M]) -> Vec
         ".metadata.creationTimestamp",
         ".metadata.annotations",
     ];
-    found.retain(|field| !ASIDE.iter().any(|aside| field == aside));
+    let given: Vec<String> = given(object).map(|field| format!(".spec.{field}")).collect();
+    found.retain(|field| !ASIDE.iter().any(|aside| field == aside) && !given.contains(field));
     found
 }
 
@@ -236,6 +258,24 @@ mod tests {
         let mut dry = json!({ "spec": { "replicas": 1 } });
         keep_number(&mut dry, &none, Some(&ours(json!({}))));
         assert_eq!(dry["spec"]["replicas"], 5);
+    }
+
+    #[test]
+    fn what_a_server_gave_is_nobodys_unless_the_manifest_says_it() {
+        let found = entry(
+            BEFORE_FIRST_APPLY,
+            "Update",
+            json!({ "f:spec": { "f:clusterIP": {}, "f:clusterIPs": {}, "f:ports": {}, "f:selector": {} } }),
+        );
+        let live = json!({ "kind": "Service", "metadata": { "managedFields": [found] } });
+        let owned = |spec: Value| {
+            let object = json!({ "kind": "Service", "spec": spec });
+            taken_over(&live, &object, &[BEFORE_FIRST_APPLY]).expect("taken over")[0]["fieldsV1"]["f:spec"]
+                .clone()
+        };
+        assert_eq!(owned(json!({ "ports": [] })), json!({ "f:ports": {}, "f:selector": {} }));
+        let headless = json!({ "clusterIP": "None", "ports": [] });
+        assert_eq!(owned(headless), json!({ "f:clusterIP": {}, "f:ports": {}, "f:selector": {} }));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::feeds::Feeds;
 pub use self::judge::{Expect, Failure, Seen, Signals, Verdict, has_agent, judge, running_images};
-pub(crate) use self::judge::{PodSigns, by_digest, pod_signs};
+pub(crate) use self::judge::{PodSigns, by_digest, pod_signs, times};
 pub use self::patience::{Patience, RolloutFile};
 use crate::cluster::{Blind, Cluster};
 use crate::manifest::{name, uid};
@@ -70,6 +70,8 @@ pub async fn follow(
         match verdict {
             Verdict::Done if now.duration_since(*done_since.get_or_insert(now)) < settle => {}
             Verdict::Done => {
+                // That it is done was heard: another watch, on which nothing changes any more, may be counted as broken still.
+                blind.look(cx, None)?;
                 let total = deployment.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
                 cx.progress(&wanted, total, total, "");
                 return Ok(seen);

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::cases::Story;
 use super::ground::{Ground, Snapshot, is_gray, is_marked, is_rolled_out};
+use crate::support::compare::diff;
 use crate::support::proxy::Witnessed;
-use crate::support::stage::{DEPLOYMENTS, diff};
+use crate::support::stage::DEPLOYMENTS;
 
 /// What stood there before the fault.
 pub(super) struct Before {

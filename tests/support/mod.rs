@@ -1,6 +1,7 @@
 //! A user's home for a test: a copy of the examples, a data folder, the binary, and a rehearsal of its own.
 
 pub(crate) mod agent;
+pub(crate) mod compare;
 pub(crate) mod daemon;
 pub(crate) mod desk;
 pub(crate) mod line;

@@ -43,7 +43,7 @@ pub(crate) enum Fault {
     ResetAfter,
     /// From then on every connection ends at once, for so long, and so does every open watch.
     Away(Duration),
-    /// The same, from when a watch has told something that has these words in it.
+    /// The same, from when a watch or a list has told something that has these words in it.
     AwayOnceTold(&'static str, Duration),
     /// A watch ends after its first event.
     WatchEnds,
@@ -111,12 +111,23 @@ struct Stage {
     writes: AtomicUsize,
     /// Who was turned away, by what was asked, and when.
     turned_away: Mutex<Vec<(u64, Instant, Again)>>,
+    /// Whether what is up at each write is looked at.
+    witnesses: bool,
     witnessed: Mutex<Vec<Witnessed>>,
 }
 
 impl Proxy {
     /// A proxy before the API server of a kubeconfig, and no trouble yet; its own kubeconfig is written to `file`.
     pub(crate) async fn before(kubeconfig: &Path, file: &Path) -> Proxy {
+        Proxy::start(kubeconfig, file, true).await
+    }
+
+    /// The same, which only counts: what is up at each write is not looked at.
+    pub(crate) async fn counting(kubeconfig: &Path, file: &Path) -> Proxy {
+        Proxy::start(kubeconfig, file, false).await
+    }
+
+    async fn start(kubeconfig: &Path, file: &Path, witnesses: bool) -> Proxy {
         let stage = Arc::new(Stage {
             upstream: client(kubeconfig).await,
             trouble: Mutex::default(),
@@ -127,6 +138,7 @@ impl Proxy {
             requests: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
             turned_away: Mutex::default(),
+            witnesses,
             witnessed: Mutex::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
@@ -301,6 +313,11 @@ impl Stage {
                 Ok(Response::from_parts(parts, whole(first.unwrap_or_default())))
             }
             _ if asked.watches() => Ok(Response::from_parts(parts, self.told(body))),
+            None if asked.method == Method::GET && !asked.query.contains("follow=") => {
+                let bytes = body.collect().await?.to_bytes();
+                self.hears(&bytes);
+                Ok(Response::from_parts(parts, whole(bytes)))
+            }
             _ => Ok(Response::from_parts(parts, body.map_err(Failure::from).boxed_unsync())),
         }
     }
@@ -316,7 +333,7 @@ impl Stage {
     async fn witness(&self, asked: &Asked) -> Result<(), Failure> {
         let [namespace, resource, name] = asked.place();
         let looked_at = asked.method == Method::DELETE || matches!(resource, "deployments" | "ingresses");
-        if !asked.mutates() || !looked_at {
+        if !self.witnesses || !asked.mutates() || !looked_at {
             return Ok(());
         }
         let api = Api::<Deployment>::namespaced(self.upstream.clone(), namespace);

@@ -7,9 +7,8 @@
 //!                        └── the rehearsal's gateway and stand-ins, as clients of that API (in this process)
 //! ```
 //! The real one is named by GRAYLANE_TEST_KUBECONFIG; every story has a namespace of its own there. With CI=true its
-//! absence is a failure; elsewhere it is said. [`ASIDE`] is all that the comparison leaves aside, with the reason of each.
+//! absence is a failure; elsewhere it is said. `compare.rs` says what is left aside, with the reason of each.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -21,6 +20,7 @@ use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
+use super::compare::{Look, differences};
 use super::{Home, Rehearsal, agent, client, node, routes, tally};
 
 /// A kind: its version, its name, and its name in paths.
@@ -34,6 +34,10 @@ pub(crate) const CONFIG_MAPS: Kind = ("v1", "ConfigMap", "configmaps");
 pub(crate) const SECRETS: Kind = ("v1", "Secret", "secrets");
 pub(crate) const JOBS: Kind = ("batch/v1", "Job", "jobs");
 pub(crate) const PODS: Kind = ("v1", "Pod", "pods");
+pub(crate) const LEASES: Kind = ("coordination.k8s.io/v1", "Lease", "leases");
+
+/// The kinds of a namespace that are compared.
+const LOOKED_AT: [Kind; 8] = [DEPLOYMENTS, SERVICES, INGRESSES, CONFIG_MAPS, SECRETS, PODS, JOBS, LEASES];
 
 /// The namespace of the example; each story on a real API server has one of its own.
 pub(crate) const EXAMPLE: &str = "mse-customer";
@@ -65,12 +69,6 @@ enum Plays {
         gateway: Gateway,
         stand_ins: Option<StandIns>,
     },
-}
-
-/// The objects of one moment, by kind and name.
-struct Look {
-    when: String,
-    objects: BTreeMap<String, Value>,
 }
 
 /// What a story asks of its stage.
@@ -304,22 +302,14 @@ impl Stage {
 
     /// Keeps every object of the namespace as it is now, for the comparison.
     pub(crate) async fn look(&self, when: &str) {
-        let mut objects = BTreeMap::new();
+        let mut look = Look::at(when);
         let more = self.http_routes.then_some(HTTP_ROUTES);
-        for kind in [DEPLOYMENTS, SERVICES, INGRESSES, CONFIG_MAPS, SECRETS].into_iter().chain(more) {
+        for kind in LOOKED_AT.into_iter().chain(more) {
             for object in self.list(kind, "").await {
-                let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-                if BORN_WITH_NAMESPACE
-                    .iter()
-                    .any(|(kind_of, prefix, _)| *kind_of == kind.1 && name.starts_with(prefix))
-                {
-                    continue;
-                }
-                objects
-                    .insert(format!("{} {name}", kind.1), without_tags(compared(&object, &self.namespace)));
+                look.add(&object, &self.namespace);
             }
         }
-        self.looks.lock().expect("not poisoned").push(Look { when: when.to_owned(), objects });
+        self.looks.lock().expect("not poisoned").push(look);
     }
 
     /// The end of the story: a last look, and nothing is left behind.
@@ -367,186 +357,4 @@ fn lead(home: &Home, kubeconfig: &Path, namespace: &str, gateway: &str) {
     home.edit(ENVIRONMENT, "cluster: rehearsal\n", &cluster);
     home.edit(ENVIRONMENT, &format!("namespace: {EXAMPLE}\n"), &format!("namespace: {namespace}\n"));
     home.edit(ENVIRONMENT, "http://127.0.0.1:8080", &format!("http://{gateway}"));
-}
-
-/// What a controller puts into every namespace, and only where it is played.
-const BORN_WITH_NAMESPACE: &[(&str, &str, &str)] = &[
-    (
-        "Secret",
-        "default-token-",
-        "the token of the default account: servers before 1.24 make one, later ones do not",
-    ),
-    ("ConfigMap", "kube-root-ca.crt", "the server's authority: the rehearsal speaks plain HTTP and has none"),
-];
-
-/// What is not compared, and why. A place is a JSON pointer; `*` stands for every kind.
-const ASIDE: &[(&str, &str, &str)] = &[
-    ("*", "/metadata/uid", "made up by the server"),
-    ("*", "/metadata/resourceVersion", "counts the server's writes"),
-    ("*", "/metadata/creationTimestamp", "a time"),
-    ("*", "/metadata/namespace", "each story on a real API server has one of its own"),
-    ("*", "/metadata/annotations/graylane.dev~1run", "each run has an id of its own"),
-    ("*", "/metadata/annotations/graylane.dev~1created", "a time"),
-    ("*", "/metadata/annotations/graylane.dev~1expires", "a time"),
-    (
-        "*",
-        "/metadata/annotations/graylane.dev~1verified",
-        "names the digests that pods ran, and the simulated node has none",
-    ),
-    (
-        "*",
-        "/metadata/annotations/graylane.dev~1baseline-hash",
-        "over the live baseline, with what its server fills in",
-    ),
-    ("Deployment", "/status", "counts and times of pods; that they are up is what stories wait for"),
-    ("Ingress", "/status", "older servers write an empty one, later ones none"),
-    ("Service", "/status", "empty but for load balancers"),
-    ("Service", "/spec/clusterIP", "given by the server"),
-    ("Service", "/spec/clusterIPs", "given by the server"),
-    ("Service", "/spec/ipFamilies", "of servers since 1.20 with two kinds of addresses"),
-    ("Service", "/spec/ipFamilyPolicy", "of servers since 1.20 with two kinds of addresses"),
-    ("Service", "/spec/internalTrafficPolicy", "of servers since 1.22"),
-];
-
-/// Images by repository: what was promoted is named by the digest that a node reported, and the simulated node has none.
-fn without_tags(mut object: Value) -> Value {
-    let containers = object.pointer_mut("/spec/template/spec/containers").and_then(Value::as_array_mut);
-    for container in containers.into_iter().flatten() {
-        let image = container["image"].as_str().unwrap_or_default();
-        let image =
-            image.split_once('@').or_else(|| image.rsplit_once(':')).map_or(image, |(image, _)| image);
-        container["image"] = image.to_owned().into();
-    }
-    object
-}
-
-/// An object as it is compared.
-pub(crate) fn compared(object: &Value, namespace: &str) -> Value {
-    let mut object = object.clone();
-    let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-    for (_, pointer, _) in ASIDE.iter().filter(|(of, _, _)| *of == "*" || *of == kind) {
-        let (parent, last) = pointer.rsplit_once('/').expect("a pointer");
-        let last = last.replace("~1", "/");
-        if let Some(map) = object.pointer_mut(parent).and_then(Value::as_object_mut) {
-            map.remove(&last);
-        }
-    }
-    if let Some(managers) = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) {
-        *managers = owners(managers);
-    }
-    let text = graylane_tasks::manifest::sorted(&object).to_string().replace(namespace, EXAMPLE);
-    serde_json::from_str(&text).expect("json")
-}
-
-/// Who owns which fields: all but controllers, which write what is theirs (`status`, the revision) at times of their own.
-fn owners(managers: &[Value]) -> Vec<Value> {
-    let mut owners: Vec<Value> = managers
-        .iter()
-        .filter(|entry| entry["manager"] != "kube-controller-manager")
-        .map(|entry| {
-            json!({ "manager": entry["manager"], "operation": entry["operation"], "fields": fields(&entry["fieldsV1"]) })
-        })
-        .collect();
-    owners.sort_by_key(ToString::to_string);
-    owners
-}
-
-/// Fields that only newer servers have, and maps that they own as one field (`x-kubernetes-map-type: atomic`, since 1.22).
-const NEWER: [&str; 3] =
-    ["/f:spec/f:internalTrafficPolicy", "/f:spec/f:ipFamilies", "/f:spec/f:ipFamilyPolicy"];
-const WHOLE: [&str; 5] =
-    ["/f:secretKeyRef", "/f:configMapKeyRef", "/f:fieldRef", "/f:resourceFieldRef", "/f:spec/f:selector"];
-
-/// What else differs in records between versions, or by who comes first: writes by `scale`, which are recorded since 1.22; whether
-/// an applier owns a structure that is empty; and annotations and status, which a controller writes when it pleases.
-const UNSURE: [&str; 5] = [
-    "/f:spec/f:replicas",
-    "/f:resources",
-    "/f:securityContext",
-    "/f:metadata/f:annotations.",
-    "f:deployment.kubernetes.io/revision",
-];
-
-/// The fields of a set as every version of the server has them.
-fn fields(set: &Value) -> Vec<String> {
-    let whole = |line: String| {
-        let place = WHOLE.iter().find_map(|mark| line.find(mark).map(|at| at + mark.len()));
-        place.map_or_else(|| line.clone(), |end| line[..end].to_owned())
-    };
-    let mut lines: Vec<String> = leaves(set, "").into_iter().map(whole).collect();
-    lines.retain(|line| !NEWER.iter().any(|field| line.trim_end_matches('.') == *field));
-    lines.retain(|line| !line.starts_with("/f:status") && !UNSURE.iter().any(|field| line.ends_with(field)));
-    lines.sort();
-    lines.dedup();
-    lines
-}
-
-/// The fields of a set, a line each, in the order of their names.
-pub(crate) fn leaves(fields: &Value, at: &str) -> Vec<String> {
-    let Some(map) = fields.as_object() else { return Vec::new() };
-    let mut lines: Vec<String> = map
-        .iter()
-        .flat_map(|(key, below)| match key.as_str() {
-            "." => vec![format!("{at}.")],
-            key if below.as_object().is_some_and(serde_json::Map::is_empty) => vec![format!("{at}/{key}")],
-            key => leaves(below, &format!("{at}/{key}")),
-        })
-        .collect();
-    lines.sort();
-    lines
-}
-
-fn differences(rehearsed: &[Look], real: &[Look]) -> Vec<String> {
-    let mut found = Vec::new();
-    let moments = |looks: &[Look]| looks.iter().map(|look| look.when.clone()).collect::<Vec<_>>();
-    if moments(rehearsed) != moments(real) {
-        found.push(format!("moments: {:?} and {:?}", moments(rehearsed), moments(real)));
-    }
-    for (one, other) in rehearsed.iter().zip(real) {
-        let names: std::collections::BTreeSet<&String> =
-            one.objects.keys().chain(other.objects.keys()).collect();
-        for name in names {
-            match (one.objects.get(name), other.objects.get(name)) {
-                (Some(here), Some(there)) => {
-                    let mut lines = Vec::new();
-                    diff(here, there, "", &mut lines);
-                    found.extend(lines.iter().map(|line| format!("{}: {name}{line}", one.when)));
-                }
-                (Some(_), None) => found.push(format!("{}: {name} is on the rehearsal only", one.when)),
-                (None, _) => found.push(format!("{}: {name} is on the real API server only", one.when)),
-            }
-        }
-    }
-    found
-}
-
-/// Where two values differ, a line a place.
-pub(crate) fn diff(here: &Value, there: &Value, at: &str, lines: &mut Vec<String>) {
-    match (here, there) {
-        (Value::Object(one), Value::Object(other)) => {
-            let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
-            for key in keys {
-                let of = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
-                diff(&of(one), &of(other), &format!("{at}/{key}"), lines);
-            }
-        }
-        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
-            for (number, (one, other)) in one.iter().zip(other).enumerate() {
-                diff(one, other, &format!("{at}/{number}"), lines);
-            }
-        }
-        (Value::Array(one), Value::Array(other)) => {
-            let only = |all: &[Value], others: &[Value]| {
-                let alone = all.iter().filter(|value| !others.contains(value));
-                alone.map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            };
-            lines.push(format!(
-                " {at}: rehearsal only [{}], real only [{}]",
-                only(one, other),
-                only(other, one)
-            ));
-        }
-        (one, other) if one == other => {}
-        (one, other) => lines.push(format!(" {at}: rehearsal {one}, real {other}")),
-    }
 }

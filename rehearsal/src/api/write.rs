@@ -241,6 +241,7 @@ fn complete(state: &mut State, kind: &Kind, object: &mut Value) -> Result<(), Fa
             }
             let suffix = state.random.suffix(5);
             admission::assign_account(object, &suffix);
+            defaults::requests(object);
             object::set_default(object, &["status", "phase"], "Pending");
         }
         kinds::SERVICES => assign_service(state, object),

@@ -3,7 +3,7 @@
 //! An object is one uid: what somebody makes anew under its name is another one, and is not waited for. The watches say
 //! when to look, and one read at the end says that it is so. Nothing is deleted here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +26,33 @@ pub(crate) struct GoingPods<'g> {
     pub(crate) namespaces: Vec<Option<&'g str>>,
     /// The label selectors that find them.
     pub(crate) selectors: Vec<String>,
-    /// Whether a pod is one of them.
+    /// Whether a pod may be one of them.
     pub(crate) mine: &'g (dyn Fn(&Value) -> bool + Sync),
+    /// The Deployments that made them, by uid.
+    pub(crate) deployments: BTreeSet<&'g str>,
+}
+
+impl GoingPods<'_> {
+    /// How many of these pods go, by the ReplicaSets that are there. A name says nothing: long ones are cut, and somebody may
+    /// have made a Deployment of that name anew. One whose ReplicaSet is gone goes too: nobody else holds it.
+    fn count<'o>(
+        &self,
+        pods: impl Iterator<Item = &'o Value>,
+        sets: impl Iterator<Item = &'o Value>,
+    ) -> usize {
+        let others: BTreeSet<&str> = sets
+            .filter(|set| owner(set, "Deployment").is_some_and(|uid| !self.deployments.contains(uid)))
+            .filter_map(uid)
+            .collect();
+        let goes = |pod: &&Value| owner(pod, "ReplicaSet").is_some_and(|uid| !others.contains(uid));
+        pods.filter(|pod| (self.mine)(pod)).filter(goes).count()
+    }
+}
+
+/// The uid of what made an object, where that is of this kind.
+fn owner<'o>(object: &'o Value, kind: &str) -> Option<&'o str> {
+    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    owners.into_iter().flatten().find(|owner| owner["kind"] == kind).and_then(|owner| owner["uid"].as_str())
 }
 
 /// Waits until all of it is gone. `tell` hears how many objects are left, and for what is waited.
@@ -91,7 +116,12 @@ impl Left {
         if let Some(pods) = pods {
             for selector in &pods.selectors {
                 let found = cluster.list("v1", "Pod", selector).await?;
-                count += found.iter().filter(|pod| (pods.mine)(pod)).count();
+                // After the pods: the ReplicaSet of each is there by then, or gone.
+                let sets = match found.as_slice() {
+                    [] => Vec::new(),
+                    _ => cluster.list("apps/v1", "ReplicaSet", selector).await?,
+                };
+                count += pods.count(found.iter(), sets.iter());
             }
         }
         Ok(Left { objects, pods: Some(count) })
@@ -116,6 +146,7 @@ struct Feeds<'f> {
     /// By namespace and kind.
     objects: BTreeMap<(Option<&'f str>, &'f str), Follower>,
     pods: Vec<Follower>,
+    replica_sets: Vec<Follower>,
 }
 
 impl<'f> Feeds<'f> {
@@ -134,7 +165,11 @@ impl<'f> Feeds<'f> {
         }
         let namespaces = pods.map(|pods| pods.namespaces.as_slice()).unwrap_or_default();
         let pods = namespaces.iter().map(|namespace| cluster.within(*namespace).follow("v1", "Pod"));
-        Feeds { objects, pods: pods.collect() }
+        let lanes = format!("{TYPE}={GRAY_TYPE}");
+        let replica_sets = namespaces
+            .iter()
+            .map(|namespace| cluster.within(*namespace).follow_some("apps/v1", "ReplicaSet", &lanes));
+        Feeds { objects, pods: pods.collect(), replica_sets: replica_sets.collect() }
     }
 
     /// What is not gone, as the watches have it; before its first list nothing is.
@@ -145,20 +180,24 @@ impl<'f> Feeds<'f> {
         };
         let objects = going.iter().filter(there).map(|(at, _)| at.to_string()).collect();
         let Some(pods) = pods else { return Left { objects, pods: Some(0) } };
-        let all: Option<Vec<Vec<Arc<Value>>>> = self.pods.iter().map(Follower::all).collect();
-        let count = |all: Vec<Vec<Arc<Value>>>| all.iter().flatten().filter(|pod| (pods.mine)(pod)).count();
-        Left { objects, pods: all.map(count) }
+        let all = |feeds: &[Follower]| -> Option<Vec<Vec<Arc<Value>>>> {
+            feeds.iter().map(Follower::all).collect()
+        };
+        let count = all(&self.pods).zip(all(&self.replica_sets)).map(|(all, sets)| {
+            pods.count(all.iter().flatten().map(|pod| &**pod), sets.iter().flatten().map(|set| &**set))
+        });
+        Left { objects, pods: count }
     }
 
     /// Waits for the next thing that changes; it may concern somebody else.
     async fn changed(&mut self) {
-        let all = self.objects.values_mut().chain(&mut self.pods);
+        let all = self.objects.values_mut().chain(&mut self.pods).chain(&mut self.replica_sets);
         let next = all.map(|feed| Box::pin(feed.next()));
         futures::future::select_all(next).await;
     }
 
     fn trouble(&self) -> Option<super::Trouble> {
-        let all = self.objects.values().chain(&self.pods);
+        let all = self.objects.values().chain(&self.pods).chain(&self.replica_sets);
         all.filter_map(Follower::trouble).min_by_key(|trouble| trouble.since)
     }
 }

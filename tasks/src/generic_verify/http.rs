@@ -20,6 +20,7 @@ use super::samples::{LatencyBounds, Sample};
 use crate::environment::Checks;
 use crate::lane::labels::TAG_HEADER;
 use crate::lane::route::Way;
+use crate::rollout::times;
 use crate::spec::check_duration;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -390,7 +391,7 @@ impl Request {
     pub(super) fn changes(&self, name: &str, samples: u32) -> Option<String> {
         let reads = matches!(self.method, Method::Get | Method::Head | Method::Options);
         (!reads).then(|| {
-            let times = if samples == 1 { "once".to_owned() } else { format!("{samples} times") };
+            let times = times(samples.into());
             format!("check `{name}` sends {} {times}: what it changes is not taken back", self.method.name())
         })
     }

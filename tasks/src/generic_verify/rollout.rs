@@ -14,7 +14,7 @@ use super::samples::Sample;
 use crate::cluster::Cluster;
 use crate::lane::labels::selector;
 use crate::manifest::name;
-use crate::rollout::{Expect, Patience, Seen, Signals, Verdict, judge};
+use crate::rollout::{Expect, Patience, Seen, Signals, Verdict, judge, times};
 
 /// Looks whether every Deployment of the lane is up.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -79,8 +79,8 @@ impl Watched {
                 let key = format!("{}/{container}", crate::manifest::uid(pod).unwrap_or_default());
                 let before = *self.restarts.entry(key).or_insert(count);
                 if count > before {
-                    let times = count - before;
-                    let words = format!("pod {}, container {container}: restarted {times} times", name(pod));
+                    let often = times(count - before);
+                    let words = format!("pod {}, container {container}: restarted {often}", name(pod));
                     found.get_or_insert(words);
                 }
             }
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(watched.restarted(&[pod("u", 2)]), None);
         assert_eq!(
             watched.restarted(&[pod("u", 3)]).as_deref(),
-            Some("pod a-1, container a: restarted 1 times")
+            Some("pod a-1, container a: restarted once")
         );
         assert_eq!(watched.restarted(&[pod("v", 1)]), None, "another pod");
     }

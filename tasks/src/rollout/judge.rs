@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use self::pod::{Pod, PodVerdict};
-pub(crate) use self::pod::{PodSigns, pod_signs};
+pub(crate) use self::pod::{PodSigns, pod_signs, times};
 use super::Patience;
 use crate::manifest::{name, uid};
 

@@ -147,9 +147,15 @@ impl Pod<'_> {
             .max_by_key(|event| said_at(event))
     }
 
-    /// What a probe complained of, in brackets.
-    fn probe_words(&self) -> String {
-        let message = self.last_event(&["Unhealthy"]).and_then(|event| event["message"].as_str());
+    /// What a probe complained of lately, in brackets; of one that was started anew only what may have ended it: that nobody
+    /// answers its readiness probe meanwhile is no reason.
+    fn probe_words(&self, restarted: bool) -> String {
+        let complaints = self.events.iter().filter(|event| event["reason"] == "Unhealthy");
+        let ends = |event: &&Value| {
+            !restarted || !event["message"].as_str().unwrap_or_default().starts_with("Readiness ")
+        };
+        let last = complaints.filter(ends).max_by_key(|event| said_at(event));
+        let message = last.and_then(|event| event["message"].as_str());
         message.map(|message| format!(" ({})", message.trim())).unwrap_or_default()
     }
 
@@ -201,14 +207,14 @@ impl Pod<'_> {
                 return PodVerdict::Fine;
             }
             if restarts > 0 {
-                let words = format!("{here}: restarted {restarts} times{exit}{}", self.probe_words());
+                let words = format!("{here}: restarted {}{exit}{}", times(restarts), self.probe_words(true));
                 if restarts >= patience.restarts {
                     return PodVerdict::fails(failed(words));
                 }
                 return PodVerdict::Waits(words);
             }
             return if runs {
-                PodVerdict::Waits(format!("{here}: runs, not ready yet{}", self.probe_words()))
+                PodVerdict::Waits(format!("{here}: runs, not ready yet{}", self.probe_words(false)))
             } else if ended.is_some() {
                 PodVerdict::Waits(format!("{here}: ended{exit}"))
             } else {
@@ -264,7 +270,8 @@ impl Pod<'_> {
                 }
             }
             "CrashLoopBackOff" => {
-                let failure = failed(format!("{here}: crashes again and again{exit}{}", self.probe_words()));
+                let failure =
+                    failed(format!("{here}: crashes again and again{exit}{}", self.probe_words(true)));
                 if restarts >= patience.restarts {
                     PodVerdict::fails(failure)
                 } else {
@@ -306,4 +313,9 @@ fn exit_words(terminated: &Value) -> String {
         Some(reason @ ("OOMKilled" | "StartError")) => format!(" ({reason}, exit code {code})"),
         _ => format!(" (exit code {code})"),
     }
+}
+
+/// How often, as one says it.
+pub(crate) fn times(count: i64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }

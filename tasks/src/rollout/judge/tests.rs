@@ -77,7 +77,7 @@ fn unscheduled(reason: &str) -> Seen {
 }
 
 fn said(mut seen: Seen, reason: &str, message: &str) -> Seen {
-    let old = json!({ "reason": reason, "message": "an older one", "lastTimestamp": "2026-01-01T00:00:00Z" });
+    let old = json!({ "reason": reason, "message": "Readiness probe failed: before", "lastTimestamp": "2026-01-01T00:00:00Z" });
     let new = json!({ "reason": reason, "message": message, "lastTimestamp": "2026-01-01T00:00:09Z" });
     seen.events.insert("p".into(), vec![new, old]);
     seen
@@ -343,7 +343,12 @@ async fn every_signal_of_a_pod_has_its_verdict_and_its_patience() {
         (
             "restarted by liveness",
             said(running(1), "Unhealthy", "Liveness probe failed: connection refused"),
-            "pod a-1-x, container main: restarted 1 times (exit code 1) (Liveness probe failed: connection refused)",
+            "pod a-1-x, container main: restarted once (exit code 1) (Liveness probe failed: connection refused)",
+        ),
+        (
+            "ended by itself, and not ready since",
+            said(running(1), "Unhealthy", "Readiness probe failed: connection refused"),
+            "pod a-1-x, container main: restarted once (exit code 1)",
         ),
         ("evicted", gone("Evicted"), "pod a-1-x was taken away (Evicted): another one is made"),
         ("preempted", gone("Preempting"), "pod a-1-x was taken away (Preempting): another one is made"),
