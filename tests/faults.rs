@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::cases::{Expect, KINDS, Story, WEBHOOK, case};
-use self::ground::{ENVIRONMENT, Ground};
+use self::ground::{ENVIRONMENT, Ground, READY_LATE, READY_SOON};
 use self::judge::{Before, Failed, parted};
 use crate::support::desk::{Desk, NAMESPACE, shown};
 use crate::support::proxy::{Again, Fault, On, Proxy, Trouble};
@@ -327,7 +327,7 @@ async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_l
         None => (first..first + 5).collect(),
     };
     let (mut wrong, told) =
-        tell_all(&seeds, if all { 4 } else { 3 }, async |_| Ground::rehearsed().await).await;
+        tell_all(&seeds, if all { 4 } else { 3 }, async |_| Ground::rehearsed(READY_SOON).await).await;
     let (mut real, mut injected) = (0, injected_by(&told));
     tally::told("stories under faults", seeds.len(), 0);
     tally::told("faults injected", injected, 0);
@@ -339,7 +339,7 @@ async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_l
             few => few.to_vec(),
         };
         let ground = async |seed: usize| {
-            Ground::real(&kubeconfig, format!("faults-{}-{seed}", std::process::id())).await
+            Ground::real(&kubeconfig, format!("faults-{}-{seed}", std::process::id()), READY_SOON).await
         };
         let (more, told) = tell_all(&some, 3, ground).await;
         real = some.len();
@@ -382,7 +382,7 @@ async fn under_every_fault_a_story_succeeds_as_planned_or_says_why_and_what_is_l
 /// The control of the judge: what it says of a cluster on which something is not as it must be.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn control_a_cluster_that_is_not_as_it_must_be_does_not_pass_for_one_that_is() {
-    let ground = Ground::rehearsed().await;
+    let ground = Ground::rehearsed(READY_SOON).await;
     let (_, baseline) = parted(ground.snapshot().await);
     let before = Before { baseline, lane: judge::none(), first_lane: judge::none() };
     let clear = Proxy::before(&ground.upstream, &ground.home.path("clear")).await;
@@ -463,7 +463,7 @@ async fn an_api_server_that_goes_away_in_mid_rollout_is_waited_for_and_told() {
 /// Gives on how many clusters it was told, and how many requests found nobody.
 async fn away_on_both() -> (usize, usize) {
     let rehearsed = async {
-        let ground = Ground::rehearsed().await;
+        let ground = Ground::rehearsed(READY_LATE).await;
         let injected = away_in_mid_rollout(&ground).await;
         tally::told("stories under faults", 1, 0);
         tally::told("faults injected", injected, 0);
@@ -472,7 +472,7 @@ async fn away_on_both() -> (usize, usize) {
     };
     let real = async {
         let kubeconfig = stage::real()?;
-        let ground = Ground::real(&kubeconfig, format!("away-{}", agent::test_run())).await;
+        let ground = Ground::real(&kubeconfig, format!("away-{}", agent::test_run()), READY_LATE).await;
         let injected = away_in_mid_rollout(&ground).await;
         tally::told("stories under faults", 0, 1);
         tally::told("faults injected", 0, injected);

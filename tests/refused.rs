@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::StreamExt as _;
 use graylane_engine::bundle::Bundle;
-use graylane_engine::clock::{Clock, WallClock};
+use graylane_engine::clock::{Clock as _, WallClock};
 use graylane_engine::id::RunId;
 use graylane_engine::task::{Plan, Registry, TaskContext, TaskError};
 use graylane_rehearsal::{Cluster, Delays, Options};
@@ -20,7 +20,7 @@ use graylane_tasks::attached::attach;
 use graylane_tasks::cluster::{Client, Clusters, create_all};
 use graylane_tasks::environment::{Site, gather};
 use graylane_tasks::manifest::{parse, yaml};
-use graylane_tasks::{Leases, adoption, renewal};
+use graylane_tasks::{adoption, renewal};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -48,7 +48,6 @@ struct Scene {
     namespace: String,
     clusters: Arc<Clusters>,
     registry: Registry,
-    leases: Leases,
     runs: AtomicU32,
 }
 
@@ -74,9 +73,9 @@ impl Scene {
         };
         let clusters = Clusters::new(client);
         let mut registry = Registry::default();
-        let leases = graylane_tasks::register(&mut registry, &clusters, &key());
+        graylane_tasks::register(&mut registry, &clusters, &key());
         let folder = tempfile::tempdir().expect("a folder");
-        let scene = Scene { folder, on, namespace, clusters, registry, leases, runs: AtomicU32::new(0) };
+        let scene = Scene { folder, on, namespace, clusters, registry, runs: AtomicU32::new(0) };
         let namespace = &scene.namespace;
         for folder in ["environments", "services"] {
             fs::create_dir(scene.path(folder)).expect("made");
@@ -265,9 +264,7 @@ impl Scene {
         let now = WallClock::default().now();
         let word = |name: &str| spec[name].as_str().unwrap_or_default().to_owned();
         if kind == RENEW {
-            let (clock, tag): (Arc<dyn Clock>, _) = (Arc::new(WallClock::default()), word("tag"));
-            let record = async |_| Ok::<(), TaskError>(());
-            return renewal::renew(&self.leases, &clock, &site, (&tag, "8h"), record).await.map(drop);
+            return renewal::prepare(&told, &site, &word("tag"), "8h", now).await.map(drop);
         }
         adoption::look(&told, &site, &word("service"), now).await.map(drop)
     }

@@ -65,7 +65,7 @@ where
 
 /// A renewal that may be carried out.
 #[derive(Debug)]
-struct Renewal {
+pub struct Renewal {
     until: Timestamp,
     tag: String,
     was: Option<String>,
@@ -73,8 +73,11 @@ struct Renewal {
     deployments: Vec<(ObjectRef, String)>,
 }
 
-/// Looks whether a lane may be renewed.
-async fn prepare(
+/// Looks whether a lane may be renewed, from now on; by reads only.
+///
+/// # Errors
+/// A refusal, as of [`renew`].
+pub async fn prepare(
     cluster: &Cluster,
     site: &Site,
     tag: &str,

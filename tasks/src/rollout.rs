@@ -70,6 +70,8 @@ pub async fn follow(
         match verdict {
             Verdict::Done if now.duration_since(*done_since.get_or_insert(now)) < settle => {}
             Verdict::Done => {
+                // That it is done was heard: another watch, on which nothing changes any more, may be counted as broken still.
+                blind.look(cx, None)?;
                 let total = deployment.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
                 cx.progress(&wanted, total, total, "");
                 return Ok(seen);

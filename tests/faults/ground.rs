@@ -20,8 +20,10 @@ use crate::support::{Home, agent, client, desk};
 
 pub(super) const ENVIRONMENT: &str = "config/environments/production.yaml";
 const SERVICE_NAMES: [&str; 4] = ["nacos", "spring-a", "spring-b", "spring-c"];
-/// How long pods take until they are ready: long enough that whoever does not wait for them is seen not to.
-const READY_AFTER: &str = "0.4";
+/// How many seconds pods take until they are ready: long enough that whoever does not wait for them is seen not to.
+pub(super) const READY_SOON: &str = "0.4";
+/// So long that they are seen before they are ready, however busy the machine is.
+pub(super) const READY_LATE: &str = "3";
 
 /// See the module.
 pub(super) struct Ground {
@@ -37,8 +39,8 @@ pub(super) struct Ground {
 pub(super) type Snapshot = BTreeMap<String, Value>;
 
 impl Ground {
-    pub(super) async fn rehearsed() -> Ground {
-        let home = prepared();
+    pub(super) async fn rehearsed(ready_after: &str) -> Ground {
+        let home = prepared(ready_after);
         let options = Options { delays: Delays::fast(), ..Options::default() };
         let cluster = Cluster::start(options).expect("started");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
@@ -51,9 +53,9 @@ impl Ground {
         Ground::furnished(home, upstream, desk::NAMESPACE.into(), rehearsal).await
     }
 
-    pub(super) async fn real(kubeconfig: &Path, namespace: String) -> Ground {
+    pub(super) async fn real(kubeconfig: &Path, namespace: String, ready_after: &str) -> Ground {
         agent::stand(kubeconfig).await;
-        Ground::furnished(prepared(), kubeconfig.to_owned(), namespace, None).await
+        Ground::furnished(prepared(ready_after), kubeconfig.to_owned(), namespace, None).await
     }
 
     async fn furnished(
@@ -178,14 +180,14 @@ impl Ground {
     }
 }
 
-fn prepared() -> Home {
+fn prepared(ready_after: &str) -> Home {
     let home = Home::new();
     for service in ["spring-a", "spring-b", "spring-c"] {
         home.edit(
             &format!("config/services/{service}.yaml"),
             "  template:\n    metadata:\n",
             &format!(
-                "  template:\n    metadata:\n      annotations: {{ fakenode/start-seconds: \"{READY_AFTER}\" }}\n"
+                "  template:\n    metadata:\n      annotations: {{ fakenode/start-seconds: \"{ready_after}\" }}\n"
             ),
         );
     }

@@ -43,7 +43,7 @@ pub(crate) enum Fault {
     ResetAfter,
     /// From then on every connection ends at once, for so long, and so does every open watch.
     Away(Duration),
-    /// The same, from when a watch has told something that has these words in it.
+    /// The same, from when a watch or a list has told something that has these words in it.
     AwayOnceTold(&'static str, Duration),
     /// A watch ends after its first event.
     WatchEnds,
@@ -313,6 +313,11 @@ impl Stage {
                 Ok(Response::from_parts(parts, whole(first.unwrap_or_default())))
             }
             _ if asked.watches() => Ok(Response::from_parts(parts, self.told(body))),
+            None if asked.method == Method::GET && !asked.query.contains("follow=") => {
+                let bytes = body.collect().await?.to_bytes();
+                self.hears(&bytes);
+                Ok(Response::from_parts(parts, whole(bytes)))
+            }
             _ => Ok(Response::from_parts(parts, body.map_err(Failure::from).boxed_unsync())),
         }
     }
