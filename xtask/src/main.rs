@@ -47,6 +47,7 @@ fn ci() -> Done {
     cargo("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
     cargo("the tests", &["test", "--workspace", "--locked"], &[])?;
     node()?;
+    summary();
     cargo(
         "the documents",
         &["doc", "--workspace", "--no-deps", "--locked"],
@@ -72,11 +73,21 @@ fn node() -> Done {
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", host.replace('-', "_").to_uppercase());
     let build = ["build", "--quiet", "--locked", "--package", "graylane-stand-in", "--target", host];
     cargo("the stand-in", &build, &[(&flags, "-C target-feature=+crt-static")])?;
-    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    let program = folder.join(host).join("debug/graylane-stand-in");
+    let program = target().join(host).join("debug/graylane-stand-in");
     let program = std::path::absolute(program).map_err(|error| error.to_string())?.display().to_string();
     let story = ["test", "--workspace", "--locked", "--test", "stories", "node::", "--", "--nocapture"];
     cargo("pods that really run", &story, &[("GRAYLANE_TEST_STAND_IN", program.as_str())])
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from)
+}
+
+/// What the stories about clusters have told, where they were run: the last line of it was lost among those of the tests.
+fn summary() {
+    if let Ok(line) = std::fs::read_to_string(target().join("tmp/kubernetes-summary.txt")) {
+        say(&format!("xtask: told {}", line.trim_end()));
+    }
 }
 
 fn long() -> Done {
