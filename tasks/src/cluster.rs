@@ -445,6 +445,28 @@ impl Cluster {
         }
     }
 
+    /// All objects of a kind, in the first of these versions that is served; none where none of them is. `None` where this
+    /// identity may not list them, and nobody needs them.
+    ///
+    /// # Errors
+    /// What the API server said; that they are `needed` and may not be listed.
+    pub(crate) async fn list_any_version(
+        &self,
+        kind: &str,
+        versions: &[&str],
+        needed: bool,
+    ) -> Result<Option<Vec<Value>>, TaskError> {
+        for version in versions {
+            match self.list_if_served(version, kind, "").await? {
+                Listed::All(objects) => return Ok(Some(objects)),
+                Listed::NotServed => {}
+                Listed::Forbidden(error) if needed || self.requires(version, kind) => return Err(error),
+                Listed::Forbidden(_) => return Ok(None),
+            }
+        }
+        Ok(Some(Vec::new()))
+    }
+
     /// Labels and annotations of all objects of a kind, without what they hold.
     ///
     /// # Errors

@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::labels::{APP_NAME, GRAY_TYPE, TYPE};
 use super::{Judgement, selector};
 use crate::cluster::{
-    Cluster, ISTIO_NETWORKING, ISTIO_NETWORKING_BETA, ISTIO_SECURITY, ISTIO_SECURITY_BETA, Listed,
-    known_resource, rule,
+    Cluster, ISTIO_NETWORKING, ISTIO_NETWORKING_BETA, ISTIO_SECURITY, ISTIO_SECURITY_BETA, known_resource,
+    rule,
 };
 use crate::manifest::{ObjectRef, containers, kind, name, namespace, selects, texts};
 
@@ -61,17 +61,8 @@ impl Around {
         let mut around = Around::default();
         let kinds = KINDS.into_iter().chain([HTTP_ROUTE]);
         let lists = kinds.map(|(kind, versions)| async move {
-            for version in versions {
-                match cluster.list_if_served(version, kind, "").await? {
-                    Listed::All(objects) => return Ok((kind, Some(objects))),
-                    Listed::NotServed => {}
-                    Listed::Forbidden(error) if NEEDED.contains(&kind) || cluster.requires(version, kind) => {
-                        return Err(error);
-                    }
-                    Listed::Forbidden(_) => return Ok((kind, None)),
-                }
-            }
-            Ok((kind, Some(Vec::new())))
+            let objects = cluster.list_any_version(kind, versions, NEEDED.contains(&kind)).await?;
+            Ok::<_, TaskError>((kind, objects))
         });
         for (kind, objects) in try_join_all(lists).await? {
             match objects {

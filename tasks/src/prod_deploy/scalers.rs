@@ -6,7 +6,7 @@
 use graylane_engine::task::TaskError;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Listed};
+use crate::cluster::Cluster;
 use crate::lane::Judgement;
 use crate::manifest::{ObjectRef, kind, name, namespace};
 
@@ -30,17 +30,9 @@ impl Scalers {
         planned: impl Iterator<Item = &'p Value>,
     ) -> Result<Scalers, TaskError> {
         const KIND: &str = "HorizontalPodAutoscaler";
-        let mut scalers = Scalers { found: Vec::new(), seen: true };
         // Older servers do not know v2.
-        for version in ["autoscaling/v2", "autoscaling/v1"] {
-            match cluster.list_if_served(version, KIND, "").await? {
-                Listed::All(objects) => scalers.found = objects,
-                Listed::NotServed => continue,
-                Listed::Forbidden(error) if cluster.requires(version, KIND) => return Err(error),
-                Listed::Forbidden(_) => scalers.seen = false,
-            }
-            break;
-        }
+        let found = cluster.list_any_version(KIND, &["autoscaling/v2", "autoscaling/v1"], false).await?;
+        let mut scalers = Scalers { seen: found.is_some(), found: found.unwrap_or_default() };
         for object in planned.filter(|object| kind(object) == KIND) {
             let same = |other: &Value| name(other) == name(object) && namespace(other) == namespace(object);
             scalers.found.retain(|other| !same(other));
