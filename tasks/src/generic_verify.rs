@@ -39,6 +39,7 @@ use crate::environment::Site;
 use crate::inventory::objects;
 use crate::lane::labels::{SERVICE_NAME, selector};
 use crate::lane::route::{self, Way, is_route};
+use crate::lease::OnCluster;
 use crate::manifest::{images, kind, texts};
 use crate::mse_gray_deploy;
 use crate::rights::{Extra, refuse_without_part};
@@ -141,12 +142,12 @@ fn yes() -> bool {
 }
 
 /// Whether carrying a plan out writes in the lane; production alone is only looked at.
-pub(crate) fn marks(plan: &Plan) -> bool {
+fn marks(plan: &Plan) -> bool {
     spec::body::<Body>(plan).is_ok_and(|body| body.marks)
 }
 
 /// Whether carrying a plan out makes Jobs.
-pub(crate) fn has_jobs(plan: &Plan) -> bool {
+fn has_jobs(plan: &Plan) -> bool {
     spec::body::<Body>(plan).is_ok_and(|body| body.has_jobs())
 }
 
@@ -215,6 +216,27 @@ impl Check {
             Look::Job(_) | Look::Rollout(_) | Look::Command(_) => (1, None),
         };
         Bounds { success_rate: self.success_rate, on_no_data: self.on_no_data, min_samples, latency }
+    }
+}
+
+impl OnCluster for GenericVerify {
+    /// It marks what it looked at, where its plan says so.
+    fn uses(&self, plan: Option<&Plan>, resource: &str, verb: &str) -> bool {
+        match resource {
+            "deployments" if verb == "patch" => plan.is_none_or(marks),
+            "pods/log" => plan.is_some_and(has_jobs),
+            // What a plan looks at, it has looked at when it is there.
+            _ => plan.is_none() && verb == "list",
+        }
+    }
+
+    fn writes(&self, plan: &Plan) -> bool {
+        marks(plan)
+    }
+
+    /// Nothing of what a check wrote.
+    fn takes_back(&self) -> bool {
+        false
     }
 }
 

@@ -8,7 +8,8 @@
 //! while a deed outside of runs writes; tasks of this process that may run at once share it, and a check that only looks
 //! has none. Its holder is the store, so that a store which died takes its leases back at once; another store waits until
 //! they ran out, as client-go's leader election does. Writes wait while a lease is not fresh, and nothing is written without
-//! one (`cluster/attempt.rs`); a lease that is lost ends the work where it is. No type knows of any of this.
+//! one (`cluster/attempt.rs`); a lease that is lost ends the work where it is. Of all this a type says only what it uses and
+//! whether it writes (`OnCluster`).
 
 mod held;
 
@@ -29,7 +30,6 @@ use self::held::{Held, InUse, User};
 use crate::cluster::attempt::Attempt;
 use crate::cluster::{Cluster, Clusters, lacks_right};
 use crate::environment::{Site, deployment};
-use crate::generic_verify;
 use crate::manifest::name;
 use crate::mse_gray_offline::tags_of;
 use crate::rights;
@@ -133,7 +133,7 @@ impl Leases {
     }
 
     /// The type, with its rights and leases around it.
-    pub(crate) fn over<T: Task>(&self, inner: T) -> impl Task + use<T> {
+    pub(crate) fn over<T: OnCluster>(&self, inner: T) -> impl Task + use<T> {
         Leased { inner, leases: self.clone() }
     }
 
@@ -256,17 +256,31 @@ fn places(site: &Site, plan: &Plan, claims: &[Claim], purpose: &Purpose) -> Vec<
     places
 }
 
+/// A type that is carried out on a cluster, as far as its rights and leases are concerned.
+pub(crate) trait OnCluster: Task {
+    /// Whether the type uses a verb on a resource, for a plan where there is one.
+    fn uses(&self, _plan: Option<&Plan>, _resource: &str, _verb: &str) -> bool {
+        true
+    }
+
+    /// Whether carrying out a plan writes what the claims mean; else no lease is held for it.
+    fn writes(&self, _plan: &Plan) -> bool {
+        true
+    }
+
+    /// Whether an undo writes too.
+    fn takes_back(&self) -> bool {
+        true
+    }
+}
+
 /// See [`Leases::over`].
 struct Leased<T> {
     inner: T,
     leases: Leases,
 }
 
-impl<T: Task> Leased<T> {
-    fn is_check(&self) -> bool {
-        self.inner.type_name() == "generic-verify"
-    }
-
+impl<T: OnCluster> Leased<T> {
     /// Refuses where a right is lacking that the type uses, for a plan where there is one; gives what is only told.
     async fn rights(&self, cx: &TaskContext, plan: Option<&Plan>) -> Result<Vec<String>, TaskError> {
         let claims = self.inner.claims(&cx.spec);
@@ -274,27 +288,11 @@ impl<T: Task> Leased<T> {
         let site = environment.and_then(|environment| Site::load(&cx.bundle, environment).ok());
         let Some(site) = site else { return Ok(Vec::new()) };
         let cluster = self.leases.connect(&site).await?;
-        let used = |_: &str, resource: &str, verb: &str| self.uses(plan, resource, verb);
+        let used = |_: &str, resource: &str, verb: &str| match resource {
+            "leases" => plan.is_none_or(|plan| self.inner.writes(plan)),
+            _ => self.inner.uses(plan, resource, verb),
+        };
         rights::refuse_without(&cluster, &site, &[], used).await
-    }
-
-    /// Whether the type uses a verb on a resource: production removes nothing, taking down makes nothing, and a check marks
-    /// what it looked at.
-    fn uses(&self, plan: Option<&Plan>, resource: &str, verb: &str) -> bool {
-        match self.inner.type_name() {
-            "generic-verify" => match resource {
-                "leases" => plan.is_none_or(generic_verify::marks),
-                "deployments" if verb == "patch" => plan.is_none_or(generic_verify::marks),
-                "pods/log" => plan.is_some_and(generic_verify::has_jobs),
-                // What a plan looks at, it has looked at when it is there.
-                _ => plan.is_none() && verb == "list",
-            },
-            _ if resource == "leases" => true,
-            "prod-deploy" if verb == "watch" => matches!(resource, "deployments" | "replicasets" | "pods"),
-            "prod-deploy" => verb != "delete",
-            "mse-gray-offline" => matches!(verb, "get" | "list" | "watch" | "delete"),
-            _ => true,
-        }
     }
 
     /// Carries out work of the type while its leases are held.
@@ -306,7 +304,7 @@ impl<T: Task> Leased<T> {
     ) -> Result<Outputs, TaskError> {
         let mut claims = self.inner.claims(&cx.spec);
         let environment = claims.iter().find_map(Claim::environment).map(str::to_owned);
-        if self.is_check() && !generic_verify::marks(plan) {
+        if !self.inner.writes(plan) {
             claims.clear();
         }
         let site = environment.and_then(|environment| Site::load(&cx.bundle, &environment).ok());
@@ -320,7 +318,7 @@ impl<T: Task> Leased<T> {
 }
 
 #[async_trait]
-impl<T: Task> Task for Leased<T> {
+impl<T: OnCluster> Task for Leased<T> {
     fn type_name(&self) -> &'static str {
         self.inner.type_name()
     }
@@ -375,8 +373,7 @@ impl<T: Task> Task for Leased<T> {
     }
 
     async fn undo(&self, cx: &TaskContext, plan: &Plan) -> Result<Outputs, TaskError> {
-        // Of what a check wrote nothing is taken back.
-        if self.is_check() {
+        if !self.inner.takes_back() {
             return self.inner.undo(cx, plan).await;
         }
         self.during(cx, plan, self.inner.undo(cx, plan)).await

@@ -32,6 +32,7 @@ use crate::lane::labels::{ANNOTATION_ORIGIN, SERVICE_NAME, selector};
 use crate::lane::leak::{Leak, Pods, leaks};
 use crate::lane::route::{self, Entry, is_route};
 use crate::lane::{Judgement, rank};
+use crate::lease::OnCluster;
 use crate::manifest::{ObjectRef, clean, diff, kind, name, namespace, texts, uid};
 use crate::mse_gray_offline;
 use crate::rollout::{Expect, follow, probed, running_images};
@@ -126,6 +127,8 @@ struct Removed {
     at: ObjectRef,
     uid: String,
 }
+
+impl OnCluster for MseGrayDeploy {}
 
 #[async_trait]
 impl Task for MseGrayDeploy {

@@ -22,6 +22,7 @@ use crate::inventory::{
     LANE_KINDS, Standing, expires, is_ours, lanes, lanes_of, objects, service_of, unseen,
 };
 use crate::lane::labels::{GRAY_TYPE, SERVICE_NAME, TYPE, VERSION, selector};
+use crate::lease::OnCluster;
 use crate::manifest::{ObjectRef, kind, texts, uid};
 use crate::mse_gray_deploy::{self, change};
 use crate::secret::DigestKey;
@@ -103,6 +104,13 @@ pub(crate) struct Doomed {
     #[serde(flatten)]
     pub(crate) at: ObjectRef,
     pub(crate) uid: String,
+}
+
+impl OnCluster for MseGrayOffline {
+    /// It makes nothing.
+    fn uses(&self, _: Option<&Plan>, _: &str, verb: &str) -> bool {
+        matches!(verb, "get" | "list" | "watch" | "delete")
+    }
 }
 
 #[async_trait]

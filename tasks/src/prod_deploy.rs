@@ -28,6 +28,7 @@ use crate::inventory;
 use crate::lane::labels::{ANNOTATION_CONFIG_HASH, GRAY_TYPE, TYPE};
 use crate::lane::leak::{Pods, leaks};
 use crate::lane::{baseline_hash, config_hash, set_images};
+use crate::lease::OnCluster;
 use crate::manifest::{ObjectRef, clean, images, kind, map_at, name, namespace, sorted, texts};
 use crate::mse_gray_deploy::{change, must_exist, refuse, shown_images, unprobed};
 use crate::ownership;
@@ -123,6 +124,16 @@ struct Before {
     content: Value,
     /// The same part as it will be: what a rollback must find.
     written: Digest,
+}
+
+impl OnCluster for ProdDeploy {
+    /// It removes nothing, and follows rollouts alone.
+    fn uses(&self, _: Option<&Plan>, resource: &str, verb: &str) -> bool {
+        match verb {
+            "watch" => matches!(resource, "deployments" | "replicasets" | "pods"),
+            _ => verb != "delete",
+        }
+    }
 }
 
 #[async_trait]
